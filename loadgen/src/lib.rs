@@ -1,0 +1,22 @@
+//! Load generator and analyst for ZooKeeper-protocol coordination services.
+
+pub mod arrivals;
+pub mod charts;
+pub mod cluster;
+pub mod compare;
+pub mod driver;
+pub mod expect;
+pub mod keys;
+pub mod op;
+pub mod plan;
+pub mod progress;
+pub mod recorder;
+pub mod report;
+pub mod results;
+pub mod run;
+pub mod scrape;
+pub mod session;
+pub mod spec;
+pub mod summary;
+pub mod traces;
+pub mod verdict;

@@ -1,0 +1,5 @@
+//! One ZooKeeper ensemble member's thinking, with no I/O, clock or threads of its own.
+
+pub mod pipeline;
+pub mod storage;
+pub mod store;
