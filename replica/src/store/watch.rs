@@ -1,1 +1,480 @@
-//! (being written)
+//! Who wants to know about which znode. Source: `WatchManager.java`, `DataTree.java` (triggers) of 3.9;
+//! reference §4.
+//!
+//! A watch belongs to a *watcher*, which is a connection, not a session; it dies with it. There are two
+//! tables, as in Apache's: *data* (exists, getData, addWatch) and *child* (getChildren, persistent addWatch).
+//! The order of triggers is part of the protocol and is kept here: for a deleted znode the data table fires
+//! first, then the child table for whoever was not yet told, then the parent's child table.
+//!
+//! The table has a lock of its own, so that reads, which share the tree, can leave watches. Lock order: the
+//! tree's lock first, then this one. Nothing is called while it is held: a trigger collects its watchers,
+//! lets go, and then tells the sink.
+//!
+//! Bounded by whoever owns it: a watcher may hold as many watches as it has asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use foldhash::fast::FixedState;
+use hashbrown::{HashMap, HashSet};
+use parking_lot::Mutex;
+use zoometry_wire::records::EventType;
+use zoometry_wire::{Acl, Zxid, path};
+
+/// Names a watcher: one connection, never used again for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WatcherId(pub u64);
+
+/// What happened, to whom, and who may hear of it.
+#[derive(Debug, Clone, Copy)]
+pub struct WatchEvent<'a> {
+    /// What happened.
+    pub kind: EventType,
+    /// The znode.
+    pub path: &'a str,
+    /// The transaction that did it; goes into the notification's header (since 3.9.0).
+    pub zxid: Zxid,
+    /// A watcher without READ in this list is not told (since 3.8.4 and 3.9.2).
+    pub acl: &'a [Acl],
+}
+
+/// Whoever delivers events to watchers.
+pub trait WatchSink {
+    /// One trigger: every watcher in the list is told once. Called before the change is visible to readers.
+    fn fire(&mut self, event: &WatchEvent<'_>, watchers: &[WatcherId]);
+}
+
+/// For recovery and tests: nobody is watching.
+impl WatchSink for () {
+    fn fire(&mut self, _: &WatchEvent<'_>, _: &[WatcherId]) {}
+}
+
+/// What is being watched for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Watch {
+    /// One event of the data table: getData, exists.
+    Data,
+    /// One event of the child table: getChildren.
+    Child,
+    /// Every event of the znode, until removed: addWatch mode 0.
+    Persistent,
+    /// Every event of the znode and all below it except children changes: addWatch mode 1.
+    Recursive,
+}
+
+/// Which watches to remove or look for. Source: `Watcher.WatcherType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WatchSelection {
+    /// One-shot child watches.
+    Children,
+    /// One-shot data watches.
+    Data,
+    /// All of them.
+    Any,
+    /// Persistent ones.
+    Persistent,
+    /// Persistent recursive ones.
+    Recursive,
+}
+
+impl WatchSelection {
+    /// The selection with this number on the wire.
+    pub fn from_code(code: i32) -> Option<Self> {
+        match code {
+            1 => Some(Self::Children),
+            2 => Some(Self::Data),
+            3 => Some(Self::Any),
+            4 => Some(Self::Persistent),
+            5 => Some(Self::Recursive),
+            _ => None,
+        }
+    }
+}
+
+const STANDARD: u8 = 1;
+const PERSISTENT: u8 = 2;
+const RECURSIVE: u8 = 4;
+
+/// Watchers of one path in one table, each with the modes in which it watches. Ordered, so that the same run
+/// delivers in the same order.
+type Watchers = BTreeMap<WatcherId, u8>;
+type Paths = HashMap<Box<str>, Watchers, FixedState>;
+
+#[derive(Debug)]
+struct Tables {
+    data: Paths,
+    child: Paths,
+    /// Paths of each watcher, in either table.
+    paths: HashMap<WatcherId, HashSet<Box<str>, FixedState>, FixedState>,
+    /// (path, watcher) pairs that watch recursively; while it is 0 no ancestor needs to be looked at.
+    recursive: usize,
+}
+
+/// Sizes, for `wchs` and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WatchCounts {
+    /// Connections with at least one watch in the data table.
+    pub watchers: usize,
+    /// Paths watched in the data table.
+    pub paths: usize,
+    /// (path, watcher) pairs in the data table.
+    pub data: usize,
+    /// (path, watcher) pairs in the child table.
+    pub child: usize,
+}
+
+/// All watches of one member.
+#[derive(Debug)]
+pub struct WatchTable {
+    tables: Mutex<Tables>,
+}
+
+impl WatchTable {
+    /// An empty table; `hash_seed` keeps clients from choosing paths that collide.
+    pub fn new(hash_seed: u64) -> Self {
+        let state = FixedState::with_seed(hash_seed);
+        Self {
+            tables: Mutex::new(Tables {
+                data: Paths::with_hasher(state.clone()),
+                child: Paths::with_hasher(state.clone()),
+                paths: HashMap::with_hasher(state),
+                recursive: 0,
+            }),
+        }
+    }
+
+    /// Registers a watch. Registering it twice has no further effect; different kinds on one path coexist.
+    pub fn add(&self, watcher: WatcherId, path: &str, watch: Watch) {
+        let tables = &mut *self.tables.lock();
+        match watch {
+            Watch::Data => insert(&mut tables.data, watcher, path, STANDARD),
+            Watch::Child => insert(&mut tables.child, watcher, path, STANDARD),
+            Watch::Persistent => {
+                insert(&mut tables.data, watcher, path, PERSISTENT);
+                insert(&mut tables.child, watcher, path, PERSISTENT)
+            }
+            Watch::Recursive => {
+                let added = insert(&mut tables.data, watcher, path, RECURSIVE);
+                tables.recursive += usize::from(added);
+                added
+            }
+        };
+        let own =
+            tables.paths.entry(watcher).or_insert_with(|| HashSet::with_hasher(tables.data.hasher().clone()));
+        if !own.contains(path) {
+            own.insert(path.into());
+        }
+    }
+
+    /// Removes the selected watches of `watcher` on `path`; false if there were none.
+    pub fn remove(&self, watcher: WatcherId, path: &str, selection: WatchSelection) -> bool {
+        let tables = &mut *self.tables.lock();
+        let (data, child) = selected(selection);
+        let removed_data = tables.drop_modes(Table::Data, watcher, path, data);
+        let removed_child = tables.drop_modes(Table::Child, watcher, path, child);
+        tables.forget_if_unwatched(watcher, path);
+        removed_data | removed_child
+    }
+
+    /// Whether `watcher` has a watch of the selection on `path`.
+    pub fn contains(&self, watcher: WatcherId, path: &str, selection: WatchSelection) -> bool {
+        let tables = self.tables.lock();
+        let (data, child) = selected(selection);
+        let has = |table: &Paths, modes| {
+            table.get(path).and_then(|watchers| watchers.get(&watcher)).is_some_and(|own| own & modes != 0)
+        };
+        has(&tables.data, data) || has(&tables.child, child)
+    }
+
+    /// Removes everything a watcher has: its connection is gone.
+    pub fn remove_watcher(&self, watcher: WatcherId) {
+        let tables = &mut *self.tables.lock();
+        for path in tables.paths.remove(&watcher).into_iter().flatten() {
+            tables.drop_modes(Table::Data, watcher, &path, u8::MAX);
+            tables.drop_modes(Table::Child, watcher, &path, u8::MAX);
+        }
+    }
+
+    /// A znode has come.
+    pub fn node_created(
+        &self,
+        path: &str,
+        zxid: Zxid,
+        acl: &[Acl],
+        parent_acl: &[Acl],
+        sink: &mut dyn WatchSink,
+    ) {
+        self.fire(Table::Data, WatchEvent { kind: EventType::NodeCreated, path, zxid, acl }, &[], sink);
+        self.children_changed(path, zxid, parent_acl, sink);
+    }
+
+    /// A znode has gone.
+    pub fn node_deleted(
+        &self,
+        path: &str,
+        zxid: Zxid,
+        acl: &[Acl],
+        parent_acl: &[Acl],
+        sink: &mut dyn WatchSink,
+    ) {
+        let event = WatchEvent { kind: EventType::NodeDeleted, path, zxid, acl };
+        let told = self.fire(Table::Data, event, &[], sink);
+        self.fire(Table::Child, event, &told, sink);
+        self.children_changed(path, zxid, parent_acl, sink);
+    }
+
+    /// A znode's data has changed.
+    pub fn data_changed(&self, path: &str, zxid: Zxid, acl: &[Acl], sink: &mut dyn WatchSink) {
+        self.fire(Table::Data, WatchEvent { kind: EventType::NodeDataChanged, path, zxid, acl }, &[], sink);
+    }
+
+    fn children_changed(&self, path: &str, zxid: Zxid, acl: &[Acl], sink: &mut dyn WatchSink) {
+        let event = WatchEvent { kind: EventType::NodeChildrenChanged, path: path::parent(path), zxid, acl };
+        self.fire(Table::Child, event, &[], sink);
+    }
+
+    /// Tells everyone in `table` who watches the event's path, except those already told.
+    fn fire(
+        &self,
+        table: Table,
+        event: WatchEvent<'_>,
+        told: &[WatcherId],
+        sink: &mut dyn WatchSink,
+    ) -> Vec<WatcherId> {
+        let mut watchers = self.tables.lock().triggered(table, event.path);
+        watchers.retain(|watcher| !told.contains(watcher));
+        if !watchers.is_empty() {
+            sink.fire(&event, &watchers);
+        }
+        watchers
+    }
+
+    /// Sizes.
+    pub fn counts(&self) -> WatchCounts {
+        let tables = self.tables.lock();
+        let pairs = |table: &Paths| table.values().map(BTreeMap::len).sum();
+        let watchers: BTreeSet<_> = tables.data.values().flat_map(BTreeMap::keys).collect();
+        WatchCounts {
+            watchers: watchers.len(),
+            paths: tables.data.len(),
+            data: pairs(&tables.data),
+            child: pairs(&tables.child),
+        }
+    }
+
+    /// Watched paths of the data table with their watchers, both in order; for `wchp` and `wchc`.
+    pub fn by_path(&self) -> BTreeMap<String, Vec<WatcherId>> {
+        let tables = self.tables.lock();
+        tables.data.iter().map(|(path, own)| (path.to_string(), own.keys().copied().collect())).collect()
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Table {
+    Data,
+    Child,
+}
+
+impl Tables {
+    fn table(&mut self, table: Table) -> &mut Paths {
+        match table {
+            Table::Data => &mut self.data,
+            Table::Child => &mut self.child,
+        }
+    }
+
+    /// The watchers of a trigger; their one-shot watches are used up.
+    fn triggered(&mut self, table: Table, path: &str) -> Vec<WatcherId> {
+        let mut found: Vec<WatcherId> = Vec::new();
+        if let Some(watchers) = self.table(table).get_mut(path) {
+            found.extend(watchers.keys());
+            let mut emptied = Vec::new();
+            watchers.retain(|watcher, modes| {
+                *modes &= !STANDARD;
+                if *modes == 0 {
+                    emptied.push(*watcher);
+                }
+                *modes != 0
+            });
+            if watchers.is_empty() {
+                self.table(table).remove(path);
+            }
+            for watcher in emptied {
+                self.forget_if_unwatched(watcher, path);
+            }
+        }
+        if self.recursive > 0 && matches!(table, Table::Data) {
+            self.add_recursive_ancestors(path, &mut found);
+        }
+        found
+    }
+
+    fn add_recursive_ancestors(&self, path: &str, found: &mut Vec<WatcherId>) {
+        let mut below = path;
+        while below != "/" {
+            below = path::parent(below);
+            for (watcher, modes) in self.data.get(below).into_iter().flatten() {
+                if modes & RECURSIVE != 0 && !found.contains(watcher) {
+                    found.push(*watcher);
+                }
+            }
+        }
+    }
+
+    fn drop_modes(&mut self, table: Table, watcher: WatcherId, path: &str, modes: u8) -> bool {
+        let paths = self.table(table);
+        let Some(watchers) = paths.get_mut(path) else { return false };
+        let Some(own) = watchers.get_mut(&watcher) else { return false };
+        let dropped = *own & modes;
+        *own &= !modes;
+        if *own == 0 {
+            watchers.remove(&watcher);
+        }
+        if watchers.is_empty() {
+            paths.remove(path);
+        }
+        self.recursive -= usize::from(dropped & RECURSIVE != 0);
+        dropped != 0
+    }
+
+    fn forget_if_unwatched(&mut self, watcher: WatcherId, path: &str) {
+        let watches = |table: &Paths| table.get(path).is_some_and(|own| own.contains_key(&watcher));
+        if watches(&self.data) || watches(&self.child) {
+            return;
+        }
+        if let Some(own) = self.paths.get_mut(&watcher) {
+            own.remove(path);
+            if own.is_empty() {
+                self.paths.remove(&watcher);
+            }
+        }
+    }
+}
+
+/// Returns whether any mode is new.
+fn insert(table: &mut Paths, watcher: WatcherId, path: &str, mode: u8) -> bool {
+    if !table.contains_key(path) {
+        table.insert(path.into(), Watchers::new());
+    }
+    let modes = table.get_mut(path).expect("just made").entry(watcher).or_default();
+    let added = *modes & mode == 0;
+    *modes |= mode;
+    added
+}
+
+/// The modes that a selection means in the data and in the child table.
+fn selected(selection: WatchSelection) -> (u8, u8) {
+    match selection {
+        WatchSelection::Children => (0, STANDARD),
+        WatchSelection::Data => (STANDARD, 0),
+        WatchSelection::Any => (u8::MAX, u8::MAX),
+        WatchSelection::Persistent => (PERSISTENT, PERSISTENT),
+        WatchSelection::Recursive => (RECURSIVE, RECURSIVE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use EventType::*;
+
+    #[derive(Default)]
+    struct Told(Vec<(EventType, String, Vec<u64>)>);
+
+    impl WatchSink for Told {
+        fn fire(&mut self, event: &WatchEvent<'_>, watchers: &[WatcherId]) {
+            self.0.push((event.kind, event.path.to_string(), watchers.iter().map(|w| w.0).collect()));
+        }
+    }
+
+    fn table(watches: &[(u64, &str, Watch)]) -> WatchTable {
+        let table = WatchTable::new(7);
+        for (watcher, path, watch) in watches {
+            table.add(WatcherId(*watcher), path, *watch);
+        }
+        table
+    }
+
+    fn deleted(table: &WatchTable, path: &str) -> Vec<(EventType, String, Vec<u64>)> {
+        let mut told = Told::default();
+        table.node_deleted(path, Zxid(1), &[], &[], &mut told);
+        told.0
+    }
+
+    fn created(table: &WatchTable, path: &str) -> Vec<(EventType, String, Vec<u64>)> {
+        let mut told = Told::default();
+        table.node_created(path, Zxid(1), &[], &[], &mut told);
+        told.0
+    }
+
+    #[test]
+    fn one_shot_watches_fire_once_and_leave_nothing() {
+        let table = table(&[(1, "/a", Watch::Data), (1, "/a", Watch::Data), (2, "/", Watch::Child)]);
+        let expected =
+            vec![(NodeCreated, "/a".to_string(), vec![1]), (NodeChildrenChanged, "/".to_string(), vec![2])];
+        assert_eq!(created(&table, "/a"), expected);
+        assert_eq!(created(&table, "/a"), []);
+        assert_eq!(table.counts(), WatchCounts::default());
+        assert!(table.tables.lock().paths.is_empty());
+    }
+
+    #[test]
+    fn a_delete_tells_everyone_once_data_then_child_then_parent() {
+        let table = table(&[
+            (1, "/a", Watch::Data),
+            (1, "/a", Watch::Child),
+            (2, "/a", Watch::Child),
+            (3, "/", Watch::Child),
+        ]);
+        assert_eq!(
+            deleted(&table, "/a"),
+            [
+                (NodeDeleted, "/a".to_string(), vec![1]),
+                (NodeDeleted, "/a".to_string(), vec![2]),
+                (NodeChildrenChanged, "/".to_string(), vec![3]),
+            ]
+        );
+        // Watcher 1's child watch was used up as well, although it was told only once.
+        assert_eq!(table.counts(), WatchCounts::default());
+    }
+
+    #[test]
+    fn persistent_watches_stay_and_see_children() {
+        let table = table(&[(1, "/a", Watch::Persistent)]);
+        for _ in 0..2 {
+            assert_eq!(created(&table, "/a/b"), [(NodeChildrenChanged, "/a".to_string(), vec![1])]);
+            assert_eq!(deleted(&table, "/a"), [(NodeDeleted, "/a".to_string(), vec![1])]);
+        }
+    }
+
+    #[test]
+    fn recursive_watches_see_all_below_but_no_children_changes() {
+        let table = table(&[(1, "/a", Watch::Recursive), (2, "/", Watch::Recursive)]);
+        assert_eq!(created(&table, "/a/b/c"), [(NodeCreated, "/a/b/c".to_string(), vec![1, 2])]);
+        assert_eq!(created(&table, "/ab"), [(NodeCreated, "/ab".to_string(), vec![2])]);
+        assert_eq!(deleted(&table, "/a"), [(NodeDeleted, "/a".to_string(), vec![1, 2])]);
+        assert!(table.remove(WatcherId(2), "/", WatchSelection::Recursive));
+        table.remove_watcher(WatcherId(1));
+        assert_eq!(table.tables.lock().recursive, 0);
+        assert_eq!(created(&table, "/a/b"), []);
+    }
+
+    #[test]
+    fn kinds_coexist_and_are_removed_apart() {
+        let me = WatcherId(1);
+        let table = table(&[
+            (1, "/a", Watch::Data),
+            (1, "/a", Watch::Child),
+            (1, "/a", Watch::Persistent),
+            (1, "/a", Watch::Recursive),
+        ]);
+        use WatchSelection::*;
+        for selection in [Children, Data, Persistent, Recursive] {
+            assert!(table.contains(me, "/a", selection), "{selection:?}");
+            assert!(table.remove(me, "/a", selection), "{selection:?}");
+            assert!(!table.contains(me, "/a", selection), "{selection:?}");
+            assert!(!table.remove(me, "/a", selection), "{selection:?}");
+        }
+        assert!(!table.contains(me, "/a", Any));
+        assert!(table.tables.lock().paths.is_empty());
+    }
+}
