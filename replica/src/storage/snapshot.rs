@@ -27,3 +27,69 @@ pub struct SnapshotNode {
     /// Its status.
     pub stat: StatPersisted,
 }
+
+use super::disk::Disk;
+use super::error::StorageError;
+use zoometry_wire::Zxid;
+use zoometry_wire::txn::TxnDigest;
+
+/// What stands behind the last znode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SnapshotEnd {
+    /// The tree's digest, and the zxid at which it was that.
+    pub digest: Option<(Zxid, TxnDigest)>,
+    /// Last zxid processed when writing ended (3.9 and later).
+    pub last_zxid: Option<Zxid>,
+}
+
+/// Writes `snapshot.<zxid>`: under a temporary name, renamed when it is whole and durable.
+pub struct SnapshotWriter<D: Disk> {
+    disk: D,
+}
+
+impl<D: Disk> SnapshotWriter<D> {
+    /// Begins; `head` holds all sessions and ACLs, in this order.
+    pub fn create(disk: D, zxid: Zxid, head: &[SnapshotItem]) -> Result<Self, StorageError> {
+        let _ = (zxid, head);
+        let _ = Self { disk };
+        unimplemented!()
+    }
+    /// Takes a znode into the buffer.
+    pub fn node(&mut self, node: &SnapshotNode) {
+        let _ = (node, &self.disk);
+        unimplemented!()
+    }
+    /// Writes the buffer out if it is worth a call. Call it without holding locks.
+    pub fn flush(&mut self) -> Result<(), StorageError> {
+        unimplemented!()
+    }
+    /// Seals, syncs and renames. Returns the file's name and length, bytes.
+    pub fn finish(self, end: SnapshotEnd) -> Result<(String, u64), StorageError> {
+        let _ = end;
+        unimplemented!()
+    }
+}
+
+/// Reads a snapshot file item by item, in bounded memory.
+pub struct SnapshotReader {
+    end: Option<SnapshotEnd>,
+}
+
+impl SnapshotReader {
+    /// Opens the file and reads its header.
+    pub fn open<D: Disk>(disk: &D, name: &str) -> Result<Self, StorageError> {
+        let _ = (disk, name);
+        unimplemented!()
+    }
+    /// What stood behind the last znode; `None` until the iterator has ended.
+    pub fn end(&self) -> Option<SnapshotEnd> {
+        self.end
+    }
+}
+
+impl Iterator for SnapshotReader {
+    type Item = Result<SnapshotItem, StorageError>;
+    fn next(&mut self) -> Option<Self::Item> {
+        unimplemented!()
+    }
+}

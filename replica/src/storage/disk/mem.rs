@@ -1,0 +1,1 @@
+//! A disk in memory, with power failures (being filled in).

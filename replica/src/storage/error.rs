@@ -1,0 +1,119 @@
+//! What can go wrong with a member's files. Every message names the file, the place in it, and what to do.
+
+use std::io;
+use zoometry_wire::Zxid;
+
+/// Storage cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The disk refused.
+    #[error("cannot {doing} {file}: {source}{}", advice(source))]
+    Io {
+        /// What was tried: "write", "sync", "open".
+        doing: &'static str,
+        /// The file's full name.
+        file: String,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// A log record whose end is intact is not what was written.
+    #[error(
+        "{file} is damaged at byte {offset}: {what}; the records behind it cannot be trusted. In an \
+         ensemble, move this member's version-2 directories away and let it take a fresh copy from the \
+         leader; alone, restore from a backup"
+    )]
+    CorruptLog {
+        /// The file's full name.
+        file: String,
+        /// Where the record starts.
+        offset: u64,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A snapshot cannot be read to its end.
+    #[error("{file} is damaged at byte {offset}: {what}")]
+    CorruptSnapshot {
+        /// The file's full name.
+        file: String,
+        /// Where in the (uncompressed) stream.
+        offset: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// There are snapshots and none can be read.
+    #[error(
+        "none of the {tried} snapshots in {dir} can be read; the newest: {newest}. In an ensemble, move this \
+         member's version-2 directories away and let it take a fresh copy; alone, restore from a backup"
+    )]
+    NoReadableSnapshot {
+        /// How many were tried.
+        tried: usize,
+        /// Where.
+        dir: String,
+        /// Why the newest was refused.
+        newest: String,
+    },
+    /// Logs without any snapshot: they may be the later part of a history whose beginning is gone.
+    #[error(
+        "{dir} holds log files (the first is {first}) but there is no snapshot to start from; if the logs \
+         are known to be complete, start once with zookeeper.snapshot.trust.empty=true"
+    )]
+    LogsWithoutSnapshot {
+        /// The log directory.
+        dir: String,
+        /// The oldest log file.
+        first: String,
+    },
+    /// A file stands in the directory of the other kind.
+    #[error("{file} does not belong there: dataDir keeps snapshots and dataLogDir keeps logs; move it, or check both settings in zoo.cfg")]
+    WrongDirectory {
+        /// The file's full name.
+        file: String,
+    },
+    /// The epoch files contradict the log or each other.
+    #[error("{what}; the data directory mixes files of different members or times, restore it as a whole")]
+    Epochs {
+        /// The contradiction, with numbers.
+        what: String,
+    },
+    /// The log does not hold the transaction it was to be cut behind.
+    #[error("cannot truncate the log behind {zxid}: no log file holds it (they reach from {first} to {last})")]
+    TruncateTarget {
+        /// The cut.
+        zxid: Zxid,
+        /// First transaction there is.
+        first: Zxid,
+        /// Last transaction there is.
+        last: Zxid,
+    },
+}
+
+impl StorageError {
+    /// A closure for `map_err` around one call of the disk.
+    pub fn io(doing: &'static str, file: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let file = file.into();
+        move |source| Self::Io { doing, file, source }
+    }
+
+    /// The operating system's error number, if it was its refusal.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Io { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+}
+
+/// What a person should do about it, where there is one thing to do.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; the disk is full: free some space (old logs and snapshots go with autopurge) and start again"
+        }
+        io::ErrorKind::PermissionDenied => "; check the owner and mode of the directory",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "; the file system is mounted read-only, often after a disk error: see dmesg"
+        }
+        _ => "",
+    }
+}
