@@ -1,0 +1,64 @@
+"""Which server the suites run against, and fixtures that start it.
+
+    pytest tests/interop --server zoometry      our server (the default)
+    pytest tests/interop --server apache        Apache ZooKeeper, to prove that the tests themselves are right
+"""
+
+import contextlib
+import pathlib
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+from apache import Apache  # noqa: E402
+from zoometry import Zoometry  # noqa: E402
+
+KINDS = {"apache": Apache, "zoometry": Zoometry}
+# Extended types give TTL nodes; the super user's password is "secret".
+SETTINGS = {
+    "extendedTypesEnabled": "true",
+    "DigestAuthenticationProvider.superDigest": "super:lK75jTNcA+U9vtVEw5vB51mj/w4=",
+    "znode.container.checkIntervalMs": 1000,
+}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--server", choices=sorted(KINDS), default="zoometry", help="the server under test")
+
+
+def pytest_report_header(config):
+    return f"server under test: {config.getoption('--server')}"
+
+
+@pytest.fixture(scope="session")
+def server_kind(request):
+    """`apache` or `zoometry`."""
+    return request.config.getoption("--server")
+
+
+@pytest.fixture(scope="session")
+def new_server(server_kind, tmp_path_factory):
+    """A function that makes (and does not start) a server; keyword arguments as for `Member`."""
+    with contextlib.ExitStack() as stack:
+        def make(settings=None, **options):
+            home = tmp_path_factory.mktemp(server_kind)
+            server = KINDS[server_kind](home, settings={**SETTINGS, **(settings or {})}, **options)
+            stack.callback(server.stop)
+            return server
+        yield make
+
+
+@pytest.fixture(scope="session")
+def server(new_server):
+    """One running server for the tests that do not restart it."""
+    return new_server().start()
+
+
+@pytest.fixture
+def own_server(new_server):
+    """A running server for one test alone."""
+    server = new_server().start()
+    yield server
+    server.stop()
