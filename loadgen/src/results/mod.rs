@@ -1,0 +1,280 @@
+//! The results directory: the seam between measuring and everything that is read off a measurement.
+//!
+//! The driver hands a [`RunData`] to [`write`]; report, compare and charts get one back from [`read`]
+//! and know nothing else. Every number that a report prints can be computed again from these files:
+//!
+//! | file | what |
+//! |---|---|
+//! | `manifest.json` | what was asked, of whom, where, when, and the verdict ([`Manifest`], phases included) |
+//! | `summary.json`, `summary.csv` | the computed [`Summary`](crate::summary::Summary) |
+//! | `histograms.hlog` | HdrHistogram interval log 1.3: per (phase, op, outcome) the whole phase, and each interval |
+//! | `intervals.csv` | one row per interval (100 ms), phase, op and outcome |
+//! | `events.csv` | faults, elections, gaps, with times on the run's clock |
+//! | `servers.csv` | each member's CPU, memory and metrics, one row per member and second |
+//! | `generator.csv` | each worker thread's own CPU and delays, one row per worker and second |
+//! | `traces.json` | kept traces (written by the driver, not here) |
+//!
+//! Times are nanoseconds since the run's start on one monotonic clock, unless a name says `unix`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::recorder::Recording;
+use crate::verdict::Verdict;
+
+/// The version of the directory's layout, in `manifest.json`.
+pub const FORMAT: u32 = 1;
+
+/// How operations of a phase come to be due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ArrivalKind {
+    /// An answer makes the next operation due: speed is found, not asked for.
+    Closed,
+    /// Operations are due by the clock, whatever the answers do.
+    Open,
+}
+
+/// A phase as it ran.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PhaseRecord {
+    /// Unique in the workload.
+    pub name: String,
+    /// Excluded from the whole run's figures and from the verdict.
+    pub warmup: bool,
+    /// Open or closed loop.
+    pub arrival: ArrivalKind,
+    /// What the workload says about arrivals, for people: `poisson 20000/s`, `closed, 10 in flight`.
+    pub arrival_text: String,
+    /// First moment at which an operation could be due.
+    pub start_ns: u64,
+    /// End of the schedule: nothing is due from here on. Answers may come later.
+    pub end_ns: u64,
+    /// Sessions that took part.
+    pub sessions: u32,
+    /// Operations in flight per session, at most; 0 when unlimited.
+    pub in_flight: u32,
+}
+
+/// Something that happened at a time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventRow {
+    /// When it began.
+    pub at_ns: u64,
+    /// How long it lasted; 0 for a moment.
+    pub duration_ns: u64,
+    /// `fault`, `heal`, `role`, `gap`, `session`, `note`: what charts group by.
+    pub kind: String,
+    /// The member, operation class or session that it happened to; may be empty.
+    pub target: String,
+    /// One line for people.
+    pub detail: String,
+}
+
+/// One member of the cluster at one time.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ServerSample {
+    /// When it was read.
+    pub at_ns: u64,
+    /// `host:port` of the client port.
+    pub member: String,
+    /// `leader`, `follower`, `observer`, `standalone`; empty when unknown.
+    pub role: String,
+    /// CPU time used by the process since it started; `None` when the member is not local.
+    pub cpu_ns: Option<u64>,
+    /// Resident memory; `None` when the member is not local.
+    pub rss_bytes: Option<u64>,
+    /// Figures of `mntr` by their name (`zk_packets_received`).
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// One worker thread of the generator over one interval (about a second), measured by itself.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct GeneratorSample {
+    /// End of the interval.
+    pub at_ns: u64,
+    /// Length of the interval.
+    pub wall_ns: u64,
+    /// Which worker thread.
+    pub worker: u16,
+    /// CPU time of the thread in the interval (CLOCK_THREAD_CPUTIME_ID).
+    pub cpu_ns: u64,
+    /// Time in which the thread could run but waited for a core (second field of
+    /// `/proc/self/task/<tid>/schedstat`).
+    pub run_queue_ns: u64,
+    /// The worst lateness of a timer in the interval.
+    pub jitter_max_ns: u64,
+    /// Requests in flight at the end of the interval.
+    pub in_flight: u32,
+    /// How often an operation that was due had to wait because the in-flight limit was reached.
+    pub at_cap: u64,
+}
+
+/// What the generator knows of itself.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct GeneratorStats {
+    /// One row per worker and second.
+    pub samples: Vec<GeneratorSample>,
+    /// Sessions connected to each member, by `host:port`, after the last one connected.
+    pub connections: BTreeMap<String, u32>,
+}
+
+/// What a member said about itself, for the fingerprint that comparisons check.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct MemberFingerprint {
+    /// `host:port` of the client port.
+    pub address: String,
+    /// The version line of `srvr` or `envi`.
+    pub version: String,
+    /// `leader`, `follower`, `observer`, `standalone`; as found at the start.
+    pub role: String,
+    /// Settings that change what is measured (`forceSync`, `maxClientCnxns`, `tickTime`, `-Xmx`), from `conf`.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// The machine that the generator ran on.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Environment {
+    /// Host name.
+    pub host: String,
+    /// `uname -sr`.
+    pub kernel: String,
+    /// Model name from /proc/cpuinfo.
+    pub cpu_model: String,
+    /// Logical cores that this process may use.
+    pub cores: u32,
+    /// Frequency governor; empty when the machine shows none.
+    pub governor: String,
+    /// Memory of the machine.
+    pub memory_bytes: u64,
+    /// CPU limit of the control group, in cores; `None` when unlimited.
+    pub cgroup_cpu_cores: Option<f64>,
+    /// Memory limit of the control group; `None` when unlimited.
+    pub cgroup_memory_bytes: Option<u64>,
+    /// The kernel's clock source (`tsc`, `kvm-clock`).
+    pub clock_source: String,
+    /// Smallest step seen of the monotonic clock, and what reading it costs.
+    pub clock_step_ns: u64,
+    /// See `clock_step_ns`.
+    pub clock_read_ns: u64,
+    /// File system type of the servers' data directory, when the servers are local.
+    pub data_filesystem: Option<String>,
+    /// Whether that is memory, in which fsync costs nothing.
+    pub data_on_tmpfs: Option<bool>,
+    /// Whether the servers share this machine's cores.
+    pub colocated: bool,
+}
+
+/// An expectation of the workload and what came of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExpectationResult {
+    /// As the workload has it: `response.get.p99 < 5ms`.
+    pub text: String,
+    /// Whether it holds. Missing data means no.
+    pub met: bool,
+    /// What was measured, with its unit, or why there is nothing.
+    pub measured: String,
+}
+
+/// Everything about a run that is not a measurement.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Layout of the directory, [`FORMAT`].
+    pub format: u32,
+    /// The workload's file name without its extension.
+    pub workload: String,
+    /// The header comment of the workload file: the question that it answers.
+    pub question: String,
+    /// The whole file, as read.
+    pub workload_text: String,
+    /// A hash of `workload_text` with `overrides` applied, hexadecimal.
+    pub workload_hash: String,
+    /// `--set` options, in order.
+    pub overrides: Vec<String>,
+    /// The root seed.
+    pub seed: u64,
+    /// As given: `zoometry:3`, `apache:1`, or a host list.
+    pub cluster: String,
+    /// A short name for charts and directory names: `zoometry-3`.
+    pub cluster_label: String,
+    /// The command that repeats this run.
+    pub command: String,
+    /// Version of this program.
+    pub version: String,
+    /// `git describe` of the build, where it is known.
+    pub revision: Option<String>,
+    /// Start, milliseconds since 1970.
+    pub started_unix_ms: u64,
+    /// End, milliseconds since 1970.
+    pub ended_unix_ms: u64,
+    /// Somebody stopped the run before its end.
+    pub cut_short: bool,
+    /// Worker threads of the generator.
+    pub workers: u32,
+    /// Session timeout asked for.
+    pub session_timeout_ms: u32,
+    /// Time after which an unanswered request counts as lost; 0 for never.
+    pub request_timeout_ms: u32,
+    /// Limit of the backlog of due operations, per worker.
+    pub backlog_limit: u64,
+    /// Sessions connected to each member.
+    pub connections: BTreeMap<String, u32>,
+    /// Where it ran.
+    pub environment: Environment,
+    /// Who was measured.
+    pub members: Vec<MemberFingerprint>,
+    /// What the phases were.
+    pub phases: Vec<PhaseRecord>,
+    /// What the workload expected.
+    pub expectations: Vec<ExpectationResult>,
+    /// Whether the run can be believed.
+    pub verdict: Verdict,
+}
+
+/// A run: all that the directory holds, in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunData {
+    /// Not measured: what, whom, where, when.
+    pub manifest: Manifest,
+    /// Histograms and counters.
+    pub recording: Recording,
+    /// Faults, elections, gaps.
+    pub events: Vec<EventRow>,
+    /// The members, second by second.
+    pub servers: Vec<ServerSample>,
+    /// The generator's threads, second by second.
+    pub generator: GeneratorStats,
+}
+
+impl RunData {
+    /// Puts a run together: gaps found in the recording become events.
+    pub fn new(
+        manifest: Manifest,
+        mut recording: Recording,
+        mut events: Vec<EventRow>,
+        servers: Vec<ServerSample>,
+        generator: GeneratorStats,
+    ) -> RunData {
+        recording.forget_successes();
+        events.sort_by_key(|event| event.at_ns);
+        RunData { manifest, recording, events, servers, generator }
+    }
+}
+
+/// Creates the directory and writes everything but charts and report into it.
+///
+/// # Errors
+/// The file that could not be written, and why.
+pub fn write(dir: &std::path::Path, run: &RunData, summary: &crate::summary::Summary) -> anyhow::Result<()> {
+    use anyhow::Context;
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    for (name, text) in [
+        ("manifest.json", serde_json::to_string_pretty(&run.manifest)?),
+        ("summary.json", serde_json::to_string_pretty(summary)?),
+    ] {
+        let path = dir.join(name);
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
