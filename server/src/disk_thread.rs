@@ -1,1 +1,332 @@
-//! (being written)
+//! The one thread that writes the log: a queue in, `Durable` out.
+//!
+//! Group commit without a timer: the thread takes everything that is queued, writes it with one call, syncs
+//! once, and reports; what arrived meanwhile is the next batch. Jobs run in the order in which they were
+//! queued, so "transactions, then epoch, then acknowledgement" is an order in this queue.
+//!
+//! The queue holds at most [`QUEUE_JOBS_MAX`] jobs and [`QUEUE_BYTES_MAX`] bytes; at the limit the caller
+//! waits until the thread has taken what is there. A caller that waits stops taking requests, which is what
+//! should happen when the disk is slower than the clients.
+//!
+//! A failed write or sync is final: nobody knows what the page cache holds afterwards, so nothing is tried
+//! again. The failure is handed to `on_failure` (in the server: [`exit`]) and the thread ends; what was not
+//! reported durable never will be.
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use zoometry_replica::storage::disk::Disk;
+use zoometry_replica::storage::epoch::{self, EpochFile};
+use zoometry_replica::storage::{StorageError, TxnLog, log, retention};
+use zoometry_wire::Zxid;
+
+/// Most jobs that wait; a caller with one more waits itself.
+pub const QUEUE_JOBS_MAX: usize = 65_536;
+/// Most payload bytes that wait; a caller with more waits itself. A single larger payload passes alone.
+pub const QUEUE_BYTES_MAX: usize = 64 << 20;
+/// The process ends with this code when the disk has failed (Apache's code for the transaction log).
+pub const EXIT_DISK_FAILED: i32 = 10;
+
+/// One transaction for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Append {
+    /// Its place; must be behind the one before.
+    pub zxid: Zxid,
+    /// Header, transaction and digest, encoded.
+    pub payload: Bytes,
+}
+
+/// What one sync made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Durable {
+    /// Every transaction up to this one.
+    pub upto: Zxid,
+    /// When the batch was taken from the queue, ns on the clock of [`DiskOptions`].
+    pub taken_ns: u64,
+    /// When it was written.
+    pub written_ns: u64,
+    /// When it was durable.
+    pub synced_ns: u64,
+    /// Transactions in it.
+    pub records: u32,
+    /// Bytes written, with record heads.
+    pub bytes: u64,
+    /// Its number since the thread's start, from 1; requests of one batch share it.
+    pub batch: u64,
+}
+
+/// How the thread works.
+#[derive(Debug, Clone, Copy)]
+pub struct DiskOptions {
+    /// The process's monotonic clock, ns.
+    pub now_ns: fn() -> u64,
+    /// `fsync.warningthresholdms`: a slower sync is logged.
+    pub sync_warn_ms: u64,
+}
+
+type Done = Box<dyn FnOnce() + Send>;
+
+enum Job {
+    Append(Append),
+    Roll,
+    Purge { retain: usize },
+    Epoch { which: EpochFile, epoch: i64, done: Done },
+    Truncate { zxid: Zxid, done: Done },
+    Barrier(Done),
+    Stop,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: Vec<Job>,
+    bytes: usize,
+    /// The thread has ended; nothing will be taken any more.
+    closed: bool,
+    /// The thread sleeps: whoever queues must wake it.
+    asleep: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    work: Condvar,
+    room: Condvar,
+}
+
+/// The way to the disk thread; clones lead to the same one.
+#[derive(Clone)]
+pub struct DiskQueue {
+    shared: Arc<Shared>,
+}
+
+impl DiskQueue {
+    /// Queues a transaction. Waits while the queue is full.
+    pub fn append(&self, zxid: Zxid, payload: Bytes) {
+        let bytes = payload.len();
+        self.push(Job::Append(Append { zxid, payload }), bytes);
+    }
+
+    /// Queues several, in order, in one go; leaves `batch` empty. Waits while the queue is full.
+    pub fn append_all(&self, batch: &mut Vec<Append>) {
+        let bytes = batch.iter().map(|append| append.payload.len()).sum();
+        let mut waiting = self.wait_for_room(bytes);
+        waiting.bytes += bytes;
+        waiting.jobs.extend(batch.drain(..).map(Job::Append));
+        self.wake(&mut waiting);
+    }
+
+    /// Ends the present log file; the next transaction opens another.
+    pub fn roll(&self) {
+        self.push(Job::Roll, 0);
+    }
+
+    /// Removes all but the `retain` newest snapshots, and the logs that none of them needs.
+    pub fn purge(&self, retain: usize) {
+        self.push(Job::Purge { retain }, 0);
+    }
+
+    /// Writes an epoch file, behind everything queued so far; `done` runs on the disk thread when it is
+    /// durable.
+    pub fn epoch(&self, which: EpochFile, epoch: i64, done: impl FnOnce() + Send + 'static) {
+        self.push(Job::Epoch { which, epoch, done: Box::new(done) }, 0);
+    }
+
+    /// Cuts the log behind `zxid`; `done` runs on the disk thread when that is durable.
+    pub fn truncate(&self, zxid: Zxid, done: impl FnOnce() + Send + 'static) {
+        self.push(Job::Truncate { zxid, done: Box::new(done) }, 0);
+    }
+
+    /// Runs `done` on the disk thread when everything queued so far is durable.
+    pub fn barrier(&self, done: impl FnOnce() + Send + 'static) {
+        self.push(Job::Barrier(Box::new(done)), 0);
+    }
+
+    /// Jobs that wait now.
+    pub fn depth(&self) -> usize {
+        self.shared.waiting.lock().jobs.len()
+    }
+
+    fn push(&self, job: Job, bytes: usize) {
+        let mut waiting = self.wait_for_room(bytes);
+        waiting.bytes += bytes;
+        waiting.jobs.push(job);
+        self.wake(&mut waiting);
+    }
+
+    fn wait_for_room(&self, bytes: usize) -> parking_lot::MutexGuard<'_, Waiting> {
+        let mut waiting = self.shared.waiting.lock();
+        while !waiting.closed && !waiting.jobs.is_empty() && is_full(&waiting, bytes) {
+            self.shared.room.wait(&mut waiting);
+        }
+        waiting
+    }
+
+    fn wake(&self, waiting: &mut Waiting) {
+        if waiting.closed {
+            // The process is ending: what nobody will write is let go, and never reported durable.
+            waiting.jobs.clear();
+            waiting.bytes = 0;
+        } else if waiting.asleep {
+            waiting.asleep = false;
+            self.shared.work.notify_one();
+        }
+    }
+}
+
+fn is_full(waiting: &Waiting, bytes: usize) -> bool {
+    waiting.jobs.len() >= QUEUE_JOBS_MAX || waiting.bytes + bytes > QUEUE_BYTES_MAX
+}
+
+/// The running thread, to be stopped and joined.
+pub struct DiskThread {
+    queue: DiskQueue,
+    thread: JoinHandle<()>,
+}
+
+impl DiskThread {
+    /// Makes everything queued durable, closes the log file, ends the thread and waits for it.
+    pub fn stop(self) {
+        self.queue.push(Job::Stop, 0);
+        // A panic in a callback has been reported by the panic hook; there is nothing left to do here.
+        let _ = self.thread.join();
+    }
+}
+
+/// Starts the thread. `on_durable` runs on it after every sync, `on_failure` at most once.
+pub fn spawn<D: Disk>(
+    disk: D,
+    log: TxnLog<D>,
+    options: DiskOptions,
+    on_durable: impl FnMut(Durable) + Send + 'static,
+    on_failure: impl FnOnce(&StorageError) + Send + 'static,
+) -> std::io::Result<(DiskQueue, DiskThread)> {
+    let shared = Arc::new(Shared::default());
+    let queue = DiskQueue { shared: shared.clone() };
+    let thread = std::thread::Builder::new().name("disk".into()).spawn(move || {
+        let close = CloseOnExit(shared.clone());
+        let mut worker = Worker { disk, log, options, on_durable, batch: 0, taken_ns: 0 };
+        if let Err(error) = worker.run(&shared) {
+            on_failure(&error);
+        }
+        drop(close);
+    })?;
+    Ok((queue.clone(), DiskThread { queue, thread }))
+}
+
+/// Lets waiting callers go when the thread ends, however it ends.
+struct CloseOnExit(Arc<Shared>);
+
+impl Drop for CloseOnExit {
+    fn drop(&mut self) {
+        let mut waiting = self.0.waiting.lock();
+        waiting.closed = true;
+        waiting.jobs.clear();
+        self.0.room.notify_all();
+    }
+}
+
+/// The server's answer to a failed disk: say what happened and what to do, and end the process.
+pub fn exit(error: &StorageError) {
+    let errno = error.errno().map(|errno| format!(" (errno {errno})")).unwrap_or_default();
+    tracing::error!(errno = error.errno(), "storage failed, this member stops: {error}");
+    eprintln!("zoometry-server: storage failed{errno}, stopping: {error}");
+    std::process::exit(EXIT_DISK_FAILED);
+}
+
+struct Worker<D: Disk, F> {
+    disk: D,
+    log: TxnLog<D>,
+    options: DiskOptions,
+    on_durable: F,
+    batch: u64,
+    taken_ns: u64,
+}
+
+impl<D: Disk, F: FnMut(Durable)> Worker<D, F> {
+    fn run(&mut self, shared: &Shared) -> Result<(), StorageError> {
+        let mut jobs = Vec::new();
+        loop {
+            take(shared, &mut jobs);
+            self.taken_ns = (self.options.now_ns)();
+            for job in jobs.drain(..) {
+                match job {
+                    Job::Append(append) => self.log.append(append.zxid, &append.payload)?,
+                    Job::Stop => {
+                        self.commit()?;
+                        return self.log.roll();
+                    }
+                    other => {
+                        self.commit()?;
+                        self.perform(other)?;
+                    }
+                }
+            }
+            self.commit()?;
+        }
+    }
+
+    fn commit(&mut self) -> Result<(), StorageError> {
+        let committed = self.log.write()?;
+        if committed.records == 0 {
+            return Ok(());
+        }
+        let written_ns = (self.options.now_ns)();
+        self.log.sync()?;
+        let synced_ns = (self.options.now_ns)();
+        let sync_ms = (synced_ns - written_ns) / 1_000_000;
+        if sync_ms > self.options.sync_warn_ms {
+            tracing::warn!(sync_ms, bytes = committed.bytes, "fsync of the transaction log was slow");
+        }
+        self.batch += 1;
+        (self.on_durable)(Durable {
+            upto: committed.upto,
+            taken_ns: self.taken_ns,
+            written_ns,
+            synced_ns,
+            records: committed.records,
+            bytes: committed.bytes,
+            batch: self.batch,
+        });
+        // The next part of this batch, if there is one, begins now.
+        self.taken_ns = synced_ns;
+        Ok(())
+    }
+
+    fn perform(&mut self, job: Job) -> Result<(), StorageError> {
+        match job {
+            Job::Roll => self.log.roll()?,
+            Job::Purge { retain } => match retention::purge(&self.disk, retain) {
+                Ok(removed) if removed.is_empty() => {}
+                Ok(removed) => tracing::info!(files = removed.join(" "), "purged"),
+                // Nothing is lost by keeping a file too many.
+                Err(error) => tracing::warn!("purge failed, will try again next time: {error}"),
+            },
+            Job::Epoch { which, epoch, done } => {
+                epoch::store(&self.disk, which, epoch)?;
+                done();
+            }
+            Job::Truncate { zxid, done } => {
+                self.log.roll()?;
+                log::truncate(&self.disk, zxid)?;
+                done();
+            }
+            Job::Barrier(done) => done(),
+            Job::Append(_) | Job::Stop => unreachable!("the loop keeps these"),
+        }
+        Ok(())
+    }
+}
+
+/// Waits for work and takes all of it.
+fn take(shared: &Shared, jobs: &mut Vec<Job>) {
+    let mut waiting = shared.waiting.lock();
+    while waiting.jobs.is_empty() {
+        waiting.asleep = true;
+        shared.work.wait(&mut waiting);
+    }
+    waiting.asleep = false;
+    std::mem::swap(&mut waiting.jobs, jobs);
+    waiting.bytes = 0;
+    shared.room.notify_all();
+}
