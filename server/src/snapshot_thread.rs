@@ -1,1 +1,211 @@
-//! (being written)
+//! Snapshots: when they are due, and the thread that writes them.
+//!
+//! A snapshot is fuzzy: the store is walked in slices under its read lock, writes go on between two slices,
+//! and the log from the snapshot's zxid on repairs the difference. The lock is never held across a write to
+//! the disk. The file is written under a temporary name, synced and renamed, so a snapshot with a right name
+//! is a whole one.
+//!
+//! Rule (`SyncRequestProcessor.shouldSnapshot`, reference §9.7): due when more than snapCount/2 +
+//! random(0..snapCount/2) transactions, or as much of the size limit, have gone into the log since the last
+//! one; the randomness keeps an ensemble's members from doing it all at once. The log rolls at the same
+//! time, through the disk queue. A snapshot that is still running suppresses the next.
+//!
+//! A failed snapshot loses nothing (the logs are all there): it is logged and tried again at the next
+//! trigger.
+
+use crate::disk_thread::DiskQueue;
+use parking_lot::RwLock;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use zoometry_replica::storage::disk::Disk;
+use zoometry_replica::storage::snapshot::{SnapshotEnd, digest_block};
+use zoometry_replica::storage::{SnapshotWriter, StorageError};
+use zoometry_replica::store::Store;
+use zoometry_wire::Zxid;
+
+/// Most znodes encoded under one hold of the read lock.
+pub const SLICE_NODES_MAX: usize = 512;
+/// Bytes that one slice aims at: where znodes are large, slices hold fewer of them.
+pub const SLICE_BYTES: usize = 1 << 20;
+
+/// When a snapshot is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotOptions {
+    /// `snapCount`: transactions between two snapshots, at most (at least half as many). Minimum 2.
+    pub snap_count: u64,
+    /// `snapSizeLimitInKb`, as bytes of log; 0: no such limit.
+    pub snap_size_limit_bytes: u64,
+    /// Where the random part begins; members should differ.
+    pub seed: u64,
+}
+
+impl Default for SnapshotOptions {
+    fn default() -> Self {
+        Self { snap_count: 100_000, snap_size_limit_bytes: 4_194_304 << 10, seed: 0 }
+    }
+}
+
+/// Counts what goes into the log and says when a snapshot is due.
+#[derive(Debug, Clone)]
+pub struct Trigger {
+    options: SnapshotOptions,
+    random: u64,
+    txns: u64,
+    bytes: u64,
+    txns_due: u64,
+    bytes_due: u64,
+}
+
+impl Trigger {
+    /// Nothing counted yet.
+    pub fn new(options: SnapshotOptions) -> Self {
+        let mut trigger =
+            Self { options, random: options.seed, txns: 0, bytes: 0, txns_due: 0, bytes_due: 0 };
+        trigger.reset();
+        trigger
+    }
+
+    /// Takes in what was appended; true if a snapshot is due.
+    pub fn note(&mut self, txns: u64, bytes: u64) -> bool {
+        self.txns += txns;
+        self.bytes += bytes;
+        let by_size = self.options.snap_size_limit_bytes > 0 && self.bytes > self.bytes_due;
+        self.txns > self.txns_due || by_size
+    }
+
+    /// Counts from zero, up to new random limits.
+    pub fn reset(&mut self) {
+        self.txns = 0;
+        self.bytes = 0;
+        let half = self.options.snap_count.max(2) / 2;
+        self.txns_due = half + self.next_random() % half;
+        let half = (self.options.snap_size_limit_bytes / 2).max(1);
+        self.bytes_due = half + self.next_random() % half;
+    }
+
+    /// splitmix64.
+    fn next_random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+/// A snapshot that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotTaken {
+    /// Its file's name.
+    pub name: String,
+    /// The last transaction applied when it began; in the name.
+    pub zxid: Zxid,
+    /// Znodes in it.
+    pub nodes: u64,
+    /// Length of the file.
+    pub bytes: u64,
+}
+
+/// Writes a snapshot of `store` now, on this thread. The store may change meanwhile.
+pub fn take_snapshot<D: Disk>(disk: &D, store: &RwLock<Store>) -> Result<SnapshotTaken, StorageError> {
+    let (zxid, head, mut walk) = {
+        let store = store.read();
+        (store.last_zxid(), store.snapshot_head(), store.start_walk())
+    };
+    let mut writer = SnapshotWriter::create(disk.clone(), zxid, &head)?;
+    drop(head);
+    let (mut nodes, mut budget) = (0u64, SLICE_NODES_MAX / 8);
+    loop {
+        let (before, mut slice_nodes) = (writer.pending_bytes(), 0usize);
+        let more = store.read().walk(&mut walk, budget, &mut |node| {
+            slice_nodes += 1;
+            writer.node(&node);
+        });
+        let node_bytes = (writer.pending_bytes() - before) / slice_nodes.max(1);
+        budget = (SLICE_BYTES / node_bytes.max(1)).clamp(1, SLICE_NODES_MAX);
+        nodes += slice_nodes as u64;
+        writer.flush()?;
+        if !more {
+            break;
+        }
+    }
+    let end = {
+        let store = store.read();
+        let last_zxid = store.last_zxid();
+        let digest = store.config().digest.then(|| digest_block(last_zxid, store.digest()));
+        // Block 8 without block 7 is what 3.9 cannot tell from a digest.
+        SnapshotEnd { digest, last_zxid: digest.map(|_| last_zxid) }
+    };
+    let (name, bytes) = writer.finish(end)?;
+    Ok(SnapshotTaken { name, zxid, nodes, bytes })
+}
+
+/// The trigger and its thread.
+pub struct Snapshotter {
+    trigger: Trigger,
+    queue: DiskQueue,
+    busy: Arc<AtomicBool>,
+    wake: SyncSender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Snapshotter {
+    /// Starts the thread. `on_taken` runs on it after each snapshot, taken or failed.
+    pub fn spawn<D: Disk>(
+        disk: D,
+        store: Arc<RwLock<Store>>,
+        queue: DiskQueue,
+        options: SnapshotOptions,
+        mut on_taken: impl FnMut(&Result<SnapshotTaken, StorageError>) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let busy = Arc::new(AtomicBool::new(false));
+        // One waiting request is the most there can be: `busy` is set before one is sent.
+        let (wake, woken): (SyncSender<()>, Receiver<()>) = sync_channel(1);
+        let running = busy.clone();
+        let thread = std::thread::Builder::new().name("snapshot".into()).spawn(move || {
+            while woken.recv().is_ok() {
+                let taken = take_snapshot(&disk, &store);
+                match &taken {
+                    Ok(taken) => tracing::info!(
+                        file = taken.name,
+                        nodes = taken.nodes,
+                        bytes = taken.bytes,
+                        "snapshot written"
+                    ),
+                    Err(error) => tracing::error!("snapshot failed, will try at the next trigger: {error}"),
+                }
+                on_taken(&taken);
+                running.store(false, Ordering::Release);
+            }
+        })?;
+        Ok(Self { trigger: Trigger::new(options), queue, busy, wake, thread })
+    }
+
+    /// Call it behind the appends it counts. If a snapshot is due, rolls the log and starts one; true if it
+    /// did.
+    pub fn appended(&mut self, txns: u64, bytes: u64) -> bool {
+        if !self.trigger.note(txns, bytes) {
+            return false;
+        }
+        self.trigger.reset();
+        self.queue.roll();
+        self.start()
+    }
+
+    /// Starts a snapshot unless one is running; true if it did.
+    pub fn start(&self) -> bool {
+        if self.busy.swap(true, Ordering::AcqRel) {
+            tracing::warn!("snapshot due, but the one before is still being written; skipped");
+            return false;
+        }
+        self.wake.try_send(()).is_ok()
+    }
+
+    /// Waits for a running snapshot and ends the thread.
+    pub fn stop(self) {
+        drop(self.wake);
+        // A panic there has been reported by the panic hook.
+        let _ = self.thread.join();
+    }
+}
