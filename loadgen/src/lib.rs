@@ -4,6 +4,7 @@ pub mod arrivals;
 pub mod charts;
 pub mod cluster;
 pub mod compare;
+pub mod draw;
 pub mod driver;
 pub mod expect;
 pub mod keys;
