@@ -46,6 +46,13 @@ REPLIES = {
     "getAllChildrenNumber": "count:i", "getEphemerals": "paths:[s]", "whoAmI": "who:[info]",
     "addWatch": "err:i", "sasl": "token:b", "notification": "kind:i state:i path:s",
 }
+TXNS = {
+    "create": "path:s data:b acl:[acl] ephemeral:? pcversion:i", "create2": "path:s data:b acl:[acl] ephemeral:? pcversion:i",
+    "createContainer": "path:s data:b acl:[acl] pcversion:i", "createTTL": "path:s data:b acl:[acl] pcversion:i ttl:q",
+    "delete": "path:s", "deleteContainer": "path:s", "setData": "path:s data:b version:i",
+    "setACL": "path:s acl:[acl] version:i", "check": "path:s version:i", "createSession": "timeout:i",
+    "closeSession": "paths:[s]", "error": "err:i",
+}
 CONNECT_REQUEST = "version:i zxid:q timeout:i session:q password:b"
 CONNECT_REPLY = "version:i timeout:i session:q password:b"
 
@@ -117,6 +124,14 @@ def connect_request(timeout_ms=30000, session=0, password=b"\0" * 16, last_zxid=
 
 # ---- reading
 
+def text(raw):
+    """A string from Java: supplementary characters come as two surrogates of three bytes each."""
+    try:
+        return raw.decode("utf-8", "surrogatepass").encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        return raw.decode("utf-8", "replace")
+
+
 class Reader:
     def __init__(self, data):
         self.data, self.at = data, 0
@@ -142,7 +157,7 @@ class Reader:
             return None if length == -1 else bytes(self.take(length))
         if kind == "s":
             raw = self.value("b")
-            return None if raw is None else raw.decode("utf-8", "replace")
+            return None if raw is None else text(raw)
         if kind == "stat":
             return self.fields(STAT)
         if kind == "acl":
@@ -218,6 +233,25 @@ def describe(op, data, is_reply):
         lines = [f"{name}/{err} {render(entry)}" for name, err, entry in fields["entries"]]
         return "; ".join(lines)
     return " ".join(f"{name}={render(value)}" for name, value in fields.items())
+
+
+def describe_txn(payload):
+    """A transaction's payload (header, record, digest) in one line."""
+    reader = Reader(payload)
+    head = reader.fields("session:q cxid:i zxid:q time:q type:i")
+    name = NAMES[head["type"]]
+    if name == "multi":
+        entries = []
+        for _ in range(reader.value("i")):
+            sub = NAMES[reader.value("i")]
+            entries.append(f"{sub} {render(Reader(reader.value('b')).fields(TXNS[sub]))}")
+        line = "; ".join(entries)
+    else:
+        line = f"{name} {render(reader.fields(TXNS[name]))}"
+    digest = reader.fields("version:i tree:q") if reader.left() else None
+    if reader.left():
+        raise Undecodable(f"{reader.left()} bytes left behind {name}")
+    return f"{render(head)} {line} digest={render(digest)}"
 
 
 # ---- a connection
