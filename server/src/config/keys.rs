@@ -1,0 +1,72 @@
+//! The keys of our own, in one table; everything else in `zoo.cfg` is Apache's, documented there.
+
+/// One key of `zoo.cfg` and what it does.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyDoc {
+    /// As it stands in the file.
+    pub name: &'static str,
+    /// What the value must be.
+    pub expected: &'static str,
+    /// What holds when it is not set.
+    pub default: &'static str,
+    /// What it does, in one sentence.
+    pub help: &'static str,
+}
+
+/// Every key under `zoometry.`. An unknown one under this prefix gives a warning: it is a slip of the pen.
+pub const OWN_KEYS: &[KeyDoc] = &[
+    KeyDoc {
+        name: "zoometry.workerThreads",
+        expected: "a number from 1 to 1024",
+        default: "one per core",
+        help: "Threads that serve connections; the disk and the snapshot writer have threads of their own.",
+    },
+    KeyDoc {
+        name: "zoometry.traceFile",
+        expected: "a path",
+        default: "none",
+        help: "Kept traces are appended to this file as OTLP/JSON, one line per batch.",
+    },
+    KeyDoc {
+        name: "zoometry.traceSample",
+        expected: "a number from 0 to 1",
+        default: "0",
+        help: "Share of requests traced from the start; every member and the load generator pick the same ones.",
+    },
+    KeyDoc {
+        name: "zoometry.traceSlowMs",
+        expected: "milliseconds, 0 for off",
+        default: "0",
+        help: "A request that took longer is kept as a trace even if it was not sampled.",
+    },
+    KeyDoc {
+        name: "zoometry.serviceName",
+        expected: "a name",
+        default: "zookeeper-<server id>",
+        help: "service.name of this member's spans: its row and colour in Jaeger.",
+    },
+    KeyDoc {
+        name: "zoometry.metricsPort",
+        expected: "a port",
+        default: "none",
+        help: "Serves Prometheus metrics at this port, as metricsProvider.className with metricsProvider.httpPort does.",
+    },
+    KeyDoc {
+        name: "zoometry.maxOutboxBytes",
+        expected: "bytes, at least 65536",
+        default: "16777216",
+        help: "A connection whose unread replies and watch events pass this is closed.",
+    },
+    KeyDoc {
+        name: "zoometry.maxPipelined",
+        expected: "a number from 1 to 1000000",
+        default: "1000",
+        help: "Requests of one connection in process before the server stops reading from it.",
+    },
+    KeyDoc {
+        name: "zoometry.log",
+        expected: "a filter such as info or zoometry_server=debug",
+        default: "info",
+        help: "What the server writes to standard error; the environment variable RUST_LOG goes before it.",
+    },
+];

@@ -1,0 +1,864 @@
+//! From entries to a [`Config`]: typed values, defaults, and the checks that span several keys.
+//!
+//! Order and rules follow Apache's `QuorumPeerConfig.parseProperties`. The first fault found is the one reported.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::keys::OWN_KEYS;
+use super::properties::{Property, properties};
+use super::servers::{Member, MemberRole, parse_member};
+use super::*;
+
+/// Apache's name of the class that turns the Prometheus endpoint on.
+const PROMETHEUS_PROVIDER: &str = "org.apache.zookeeper.metrics.prometheus.PrometheusMetricsProvider";
+const DEFAULT_PROVIDER: &str = "org.apache.zookeeper.metrics.impl.DefaultMetricsProvider";
+/// `metricsProvider.httpPort`.
+const PROMETHEUS_PORT: u16 = 7000;
+/// The factory class that `secureClientPort` needs in Apache's files; any is accepted.
+const JUTE_MAX_BUFFER: usize = 1_048_575;
+
+type ReadFile<'a> = &'a mut dyn FnMut(&Path) -> std::io::Result<String>;
+type Result<T> = std::result::Result<T, ConfigError>;
+
+/// The file's entries by key, each taken once; what nobody takes is `other` in the end.
+struct Entries {
+    path: PathBuf,
+    found: BTreeMap<String, Property>,
+    warnings: Vec<String>,
+}
+
+impl Entries {
+    fn new(text: &str, path: &Path) -> Result<Self> {
+        let list = properties(text).map_err(|(line, problem)| ConfigError {
+            path: path.to_path_buf(),
+            line: Some(line),
+            key: None,
+            problem,
+        })?;
+        let mut entries = Self { path: path.to_path_buf(), found: BTreeMap::new(), warnings: Vec::new() };
+        for Property { line, key, value } in list {
+            let key = key.trim();
+            let name = key.strip_prefix("zookeeper.").unwrap_or(key).to_string();
+            let entry = Property { line, key: key.to_string(), value: value.trim().to_string() };
+            if let Some(old) = entries.found.insert(name, entry) {
+                entries.warnings.push(format!(
+                    "{}:{line}: {key} is set again (first on line {}); the last one counts",
+                    path.display(),
+                    old.line
+                ));
+            }
+        }
+        Ok(entries)
+    }
+
+    fn error(&self, entry: &Property, problem: impl Into<String>) -> ConfigError {
+        ConfigError {
+            path: self.path.clone(),
+            line: Some(entry.line),
+            key: Some(entry.key.clone()),
+            problem: problem.into(),
+        }
+    }
+
+    fn missing(&self, key: &str, problem: &str) -> ConfigError {
+        ConfigError { path: self.path.clone(), line: None, key: Some(key.into()), problem: problem.into() }
+    }
+
+    /// The entry, if it is there and not empty.
+    fn take(&mut self, key: &str) -> Option<Property> {
+        self.found.remove(key).filter(|entry| !entry.value.is_empty())
+    }
+
+    fn text(&mut self, key: &str) -> Option<String> {
+        self.take(key).map(|entry| entry.value)
+    }
+
+    fn path_value(&mut self, key: &str) -> Option<PathBuf> {
+        self.text(key).map(PathBuf::from)
+    }
+
+    /// A value that `read` understands; `expected` completes "expected …".
+    fn parsed<T>(
+        &mut self,
+        key: &str,
+        expected: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let Some(entry) = self.take(key) else { return Ok(None) };
+        match read(&entry.value) {
+            Some(value) => Ok(Some(value)),
+            None => Err(self.error(
+                &entry,
+                format!(
+                    "{:?} is not valid, expected {expected}; correct the value or remove the line",
+                    entry.value
+                ),
+            )),
+        }
+    }
+
+    /// A whole number from `min` to `max`.
+    fn number<T>(&mut self, key: &str, min: T, max: T) -> Result<Option<T>>
+    where
+        T: FromStr + PartialOrd + std::fmt::Display + Copy,
+    {
+        let expected = format!("a whole number from {min} to {max}");
+        self.parsed(key, &expected, |text| text.parse().ok().filter(|value| (min..=max).contains(value)))
+    }
+
+    fn number_or<T>(&mut self, key: &str, min: T, max: T, default: T) -> Result<T>
+    where
+        T: FromStr + PartialOrd + std::fmt::Display + Copy,
+    {
+        Ok(self.number(key, min, max)?.unwrap_or(default))
+    }
+
+    /// A whole number where one value, or anything up to it, means "off".
+    fn number_unless(
+        &mut self,
+        key: &str,
+        off_up_to: i64,
+        max: i64,
+        default: Option<u64>,
+    ) -> Result<Option<u64>> {
+        let expected = format!("a whole number up to {max} ({off_up_to} or less is off)");
+        let value =
+            self.parsed(key, &expected, |text| text.parse::<i64>().ok().filter(|value| *value <= max))?;
+        Ok(match value {
+            None => default,
+            Some(value) => u64::try_from(value).ok().filter(|_| value > off_up_to),
+        })
+    }
+
+    fn port(&mut self, key: &str) -> Result<Option<u16>> {
+        self.parsed(key, "a port from 1 to 65535, or 0 for none", |text| text.parse::<u16>().ok())
+    }
+
+    /// `true` or `false`, as Java's `Boolean` but strict: a slip of the pen is told, not taken for `false`.
+    fn switch(&mut self, key: &str, default: bool) -> Result<bool> {
+        let value = self.parsed(key, "true or false", |text| match text.to_ascii_lowercase().as_str() {
+            "true" | "yes" => Some(true),
+            "false" | "no" => Some(false),
+            _ => None,
+        })?;
+        Ok(value.unwrap_or(default))
+    }
+
+    /// Takes every `<prefix><number>` entry.
+    fn numbered(&mut self, prefix: &str) -> Result<Vec<(u64, Property)>> {
+        let names: Vec<String> = self.found.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
+        let mut taken = Vec::new();
+        for name in names {
+            let entry = self.found.remove(&name).expect("listed above");
+            match name[prefix.len()..].parse::<u64>() {
+                Ok(number) => taken.push((number, entry)),
+                Err(_) => {
+                    return Err(self.error(
+                        &entry,
+                        format!("expected {prefix}<number>, for example {prefix}1; correct the key"),
+                    ));
+                }
+            }
+        }
+        taken.sort_by_key(|(number, _)| *number);
+        Ok(taken)
+    }
+}
+
+/// See [`Config::parse_with`].
+pub(super) fn read(text: &str, path: &Path, read_file: ReadFile<'_>) -> Result<Config> {
+    let mut entries = Entries::new(text, path)?;
+    let tick_time_ms = entries.number_or("tickTime", 1, i32::MAX as u32, 3000)?;
+    let data_dir = entries.path_value("dataDir").ok_or_else(|| {
+        entries.missing(
+            "dataDir",
+            "is missing, expected a directory for snapshots and logs; add dataDir=<directory>",
+        )
+    })?;
+    let data_log_dir = entries.path_value("dataLogDir").unwrap_or_else(|| data_dir.clone());
+    let mut client = client_port(&mut entries)?;
+    let ensemble = ensemble(&mut entries, &data_dir, &mut client, read_file)?;
+    if client.listen.is_none()
+        && client.secure_listen.is_none()
+        && matches!(ensemble, Ensemble::Standalone { .. })
+    {
+        return Err(
+            entries.missing("clientPort", "is missing, expected a port for clients; add clientPort=2181")
+        );
+    }
+    let own = own(&mut entries)?;
+    let mut config = Config {
+        path: path.to_path_buf(),
+        tick_time_ms,
+        data_dir,
+        data_log_dir,
+        client,
+        sessions: sessions(&mut entries, tick_time_ms)?,
+        requests: requests(&mut entries)?,
+        storage: storage(&mut entries)?,
+        auth: auth(&mut entries)?,
+        words: whitelist(&mut entries),
+        admin: admin(&mut entries)?,
+        metrics: metrics(&mut entries, &own)?,
+        ensemble,
+        own,
+        other: BTreeMap::new(),
+        warnings: Vec::new(),
+    };
+    if config.requests.read_only_mode
+        && let Whitelist::Listed(words) = &mut config.words
+        && !words.iter().any(|word| word == "isro")
+    {
+        words.push("isro".into());
+    }
+    distinct_ports(&config)?;
+    leftovers(&mut entries, &mut config);
+    Ok(config)
+}
+
+fn client_port(entries: &mut Entries) -> Result<ClientPort> {
+    let listen = listener(entries, "clientPort", "clientPortAddress")?;
+    let secure_listen = listener(entries, "secureClientPort", "secureClientPortAddress")?;
+    let limit = |value: u32| Some(value).filter(|value| *value > 0);
+    Ok(ClientPort {
+        listen,
+        secure_listen,
+        backlog: entries
+            .number_unless("clientPortListenBacklog", 0, 1 << 20, None)?
+            .map(|backlog| backlog as u32),
+        max_per_ip: limit(entries.number_or("maxClientCnxns", 0, i32::MAX as u32, 60)?),
+        max_total: limit(entries.number_or("maxCnxns", 0, i32::MAX as u32, 0)?),
+        sessionless_timeout_ms: entries.number_or(
+            "nio.sessionlessCnxnTimeout",
+            1,
+            i32::MAX as u64,
+            10_000,
+        )?,
+        tcp_keep_alive: entries.switch("clientTcpKeepAlive", false)?,
+    })
+}
+
+fn listener(entries: &mut Entries, port_key: &str, address_key: &str) -> Result<Option<Endpoint>> {
+    let port = entries.port(port_key)?.filter(|port| *port != 0);
+    let address = entries.take(address_key);
+    match (port, address) {
+        (None, Some(address)) => Err(entries.error(
+            &address,
+            format!("is set without {port_key}; add {port_key}=<port> or remove this line"),
+        )),
+        (None, None) => Ok(None),
+        (Some(port), address) => {
+            let host = address.map_or_else(|| Endpoint::ANY.to_string(), |entry| bare_host(&entry.value));
+            Ok(Some(Endpoint { host, port }))
+        }
+    }
+}
+
+/// Without the brackets of an IPv6 address.
+fn bare_host(text: &str) -> String {
+    text.trim_start_matches('[').trim_end_matches(']').to_string()
+}
+
+fn sessions(entries: &mut Entries, tick_time_ms: u32) -> Result<Sessions> {
+    let ticks = |count: u32| tick_time_ms.saturating_mul(count).min(i32::MAX as u32);
+    let min_entry = entries.found.get("minSessionTimeout").cloned();
+    // -1 is Apache's own word for "the default".
+    let min = entries.number_unless("minSessionTimeout", -1, i32::MAX.into(), None)?;
+    let max = entries.number_unless("maxSessionTimeout", -1, i32::MAX.into(), None)?;
+    let sessions = Sessions {
+        min_timeout_ms: min.map_or(ticks(2), |value| value as u32),
+        max_timeout_ms: max.map_or(ticks(20), |value| value as u32),
+        local_enabled: entries.switch("localSessionsEnabled", false)?,
+        local_upgrading_enabled: entries.switch("localSessionsUpgradingEnabled", false)?,
+    };
+    if sessions.min_timeout_ms > sessions.max_timeout_ms {
+        let problem = format!(
+            "{} ms is above maxSessionTimeout ({} ms, 20 ticks unless set); lower it or raise maxSessionTimeout",
+            sessions.min_timeout_ms, sessions.max_timeout_ms
+        );
+        return Err(match min_entry {
+            Some(entry) => entries.error(&entry, problem),
+            None => entries.missing("minSessionTimeout", &problem),
+        });
+    }
+    Ok(sessions)
+}
+
+fn requests(entries: &mut Entries) -> Result<Requests> {
+    let max_frame = "a number of bytes, decimal or 0x…, from 1024 to 1073741824";
+    Ok(Requests {
+        max_frame_bytes: entries
+            .parsed("jute.maxbuffer", max_frame, |text| {
+                let value = match text.strip_prefix("0x") {
+                    Some(digits) => usize::from_str_radix(digits, 16).ok(),
+                    None => text.parse().ok(),
+                };
+                value.filter(|value| (1024..=1 << 30).contains(value))
+            })?
+            .unwrap_or(JUTE_MAX_BUFFER),
+        global_outstanding_limit: entries.number_or("globalOutstandingLimit", 1, i32::MAX as u32, 1000)?,
+        large_request_threshold_bytes: entries.number_unless(
+            "largeRequestThreshold",
+            0,
+            i32::MAX.into(),
+            None,
+        )?,
+        large_request_max_bytes: entries.number_or(
+            "largeRequestMaxBytes",
+            1,
+            i32::MAX as u64,
+            104_857_600,
+        )?,
+        throttled_op_wait_ms: entries.number_unless("throttled_op_wait_time", 0, i32::MAX.into(), None)?,
+        extended_types: entries.switch("extendedTypesEnabled", false)?,
+        enforce_quota: entries.switch("enforceQuota", false)?,
+        skip_acl: entries.switch("skipACL", false)?,
+        read_only_mode: entries.switch("readonlymode.enabled", false)?,
+        container_check_interval_ms: entries.number_or(
+            "znode.container.checkIntervalMs",
+            1,
+            i64::MAX as u64,
+            60_000,
+        )?,
+        container_max_per_minute: entries.number_or(
+            "znode.container.maxPerMinute",
+            1,
+            i32::MAX as u32,
+            10_000,
+        )?,
+        container_max_never_used_ms: entries.number_unless(
+            "znode.container.maxNeverUsedIntervalMs",
+            0,
+            i64::MAX,
+            None,
+        )?,
+    })
+}
+
+fn storage(entries: &mut Entries) -> Result<Storage> {
+    const KIB: u64 = 1024;
+    let kib = |value: Option<u64>| value.map(|value| value.saturating_mul(KIB));
+    let snap_size = entries.number_unless("snapSizeLimitInKb", 0, 1 << 40, Some(4_194_304))?;
+    let log_size = entries.number_unless("txnLogSizeLimitInKb", 0, 1 << 40, None)?;
+    let purge_interval = entries.number_or("autopurge.purgeInterval", 0, 1 << 20, 0)?;
+    let retain = entries.number_or("autopurge.snapRetainCount", 0, i32::MAX as u32, 3)?;
+    if retain < 3 {
+        entries.warnings.push(format!("autopurge.snapRetainCount={retain} is below 3; 3 snapshots are kept"));
+    }
+    let compression = entries
+        .found
+        .contains_key("snapshot.compression.method")
+        .then(|| {
+            entries.parsed("snapshot.compression.method", "gz or snappy", |text| match text {
+                "gz" => Some(SnapshotCompression::Gzip),
+                "snappy" => Some(SnapshotCompression::Snappy),
+                _ => None,
+            })
+        })
+        .transpose()?;
+    Ok(Storage {
+        // Apache raises anything below 2 to 2, so that the number drawn between half and all of it is never 0.
+        snap_count: entries.number_or("snapCount", 1, i32::MAX as u32, 100_000)?.max(2),
+        snap_size_limit_bytes: kib(snap_size),
+        pre_alloc_bytes: entries.number_or("preAllocSize", 1, 1 << 30, 65_536)? * KIB,
+        log_size_limit_bytes: kib(log_size),
+        force_sync: entries.switch("forceSync", true)?,
+        fsync_warning_ms: entries.number_or("fsync.warningthresholdms", 0, i64::MAX as u64, 1000)?,
+        commit_log_count: entries.number_or("commitLogCount", 1, i32::MAX as u32, 500)?,
+        flush_delay_ms: entries.number_or("flushDelay", 0, i32::MAX as u64, 0)?,
+        max_batch: entries.number_or("maxBatchSize", 1, i32::MAX as u32, 1000)?,
+        digest: entries.switch("digest.enabled", true)?,
+        snapshot_last_zxid_block: entries.switch("serializeLastProcessedZxid.enabled", true)?,
+        snapshot_compression: compression.flatten().unwrap_or(SnapshotCompression::None),
+        trust_empty_snapshot: entries.switch("snapshot.trust.empty", false)?,
+        data_dir_autocreate: entries.switch("datadir.autocreate", true)?,
+        database_autocreate: entries.switch("db.autocreate", true)?,
+        observer_sync: entries.switch("syncEnabled", true)?,
+        purge_retain: retain.max(3),
+        purge_interval_h: Some(purge_interval).filter(|hours| *hours > 0),
+    })
+}
+
+fn auth(entries: &mut Entries) -> Result<Auth> {
+    let enforced = entries.switch("enforce.auth.enabled", false)?;
+    let schemes_entry = entries.take("enforce.auth.schemes");
+    let mut schemes: Vec<String> = schemes_entry
+        .iter()
+        .flat_map(|entry| entry.value.split(','))
+        .map(|scheme| scheme.trim().to_string())
+        .filter(|scheme| !scheme.is_empty())
+        .collect();
+    if enforced && schemes.is_empty() {
+        return Err(entries.missing(
+            "enforce.auth.schemes",
+            "is missing though enforce.auth.enabled is true, expected schemes such as digest,sasl; add it",
+        ));
+    }
+    if !enforced {
+        schemes.clear();
+    }
+    if entries.switch("sessionRequireClientSASLAuth", false)?
+        && !schemes.iter().any(|scheme| scheme == "sasl")
+    {
+        schemes.push("sasl".into());
+    }
+    let mut providers = BTreeMap::new();
+    let names: Vec<String> =
+        entries.found.keys().filter(|name| name.starts_with("authProvider.")).cloned().collect();
+    for name in names {
+        if let Some(class) = entries.text(&name) {
+            providers.insert(name["authProvider.".len()..].to_string(), class);
+        }
+    }
+    Ok(Auth {
+        super_digest: entries.text("DigestAuthenticationProvider.superDigest"),
+        digest_algorithm: entries
+            .text("DigestAuthenticationProvider.digestAlg")
+            .unwrap_or_else(|| "SHA1".into()),
+        digest_enabled: entries.switch("DigestAuthenticationProvider.enabled", true)?,
+        enforced_schemes: schemes,
+        providers,
+    })
+}
+
+fn whitelist(entries: &mut Entries) -> Whitelist {
+    let Some(text) = entries.text("4lw.commands.whitelist") else {
+        return Whitelist::Listed(vec!["srvr".into()]);
+    };
+    let words: Vec<String> =
+        text.split(',').map(|word| word.trim().to_string()).filter(|word| !word.is_empty()).collect();
+    if words.iter().any(|word| word == "*") { Whitelist::All } else { Whitelist::Listed(words) }
+}
+
+fn admin(entries: &mut Entries) -> Result<Option<Admin>> {
+    let enabled = entries.switch("admin.enableServer", true)?;
+    let port = entries.port("admin.serverPort")?.filter(|port| *port != 0);
+    let host = entries
+        .text("admin.serverAddress")
+        .map_or_else(|| Endpoint::ANY.to_string(), |host| bare_host(&host));
+    let command_url = entries.text("admin.commandURL").unwrap_or_else(|| "/commands".into());
+    let idle_timeout_ms = entries.number_or("admin.idleTimeout", 1, i32::MAX as u64, 30_000)?;
+    Ok(port.filter(|_| enabled).map(|port| Admin {
+        listen: Endpoint { host, port },
+        command_url: format!("/{}", command_url.trim_matches('/')),
+        idle_timeout_ms,
+    }))
+}
+
+fn metrics(entries: &mut Entries, own: &Own) -> Result<Option<Metrics>> {
+    let provider = entries.take("metricsProvider.className");
+    let host = entries
+        .text("metricsProvider.httpHost")
+        .map_or_else(|| Endpoint::ANY.to_string(), |host| bare_host(&host));
+    let port = entries.port("metricsProvider.httpPort")?;
+    let export_process_info = entries.switch("metricsProvider.exportJvmInfo", true)?;
+    // Knobs of Apache's thread pool behind its endpoint: read so that they do not end among the unknown ones.
+    for key in ["numWorkerThreads", "maxQueueSize", "workerShutdownTimeoutMs"] {
+        entries.number::<u64>(&format!("metricsProvider.{key}"), 0, i64::MAX as u64)?;
+    }
+    let by_class = match &provider {
+        None => false,
+        Some(entry) if entry.value == PROMETHEUS_PROVIDER => true,
+        Some(entry) if entry.value == DEFAULT_PROVIDER => false,
+        Some(entry) => {
+            entries.warnings.push(format!(
+                "{}:{}: metricsProvider.className={} is not known here; metrics are served by four-letter words only",
+                entries.path.display(),
+                entry.line,
+                entry.value
+            ));
+            false
+        }
+    };
+    let port = own
+        .metrics_port
+        .or_else(|| by_class.then(|| port.unwrap_or(PROMETHEUS_PORT)))
+        .filter(|port| *port != 0);
+    Ok(port.map(|port| Metrics { listen: Endpoint { host, port }, export_process_info }))
+}
+
+fn own(entries: &mut Entries) -> Result<Own> {
+    let share = "a number from 0 to 1";
+    let own = Own {
+        worker_threads: entries.number("zoometry.workerThreads", 1, 1024)?,
+        trace_file: entries.path_value("zoometry.traceFile"),
+        trace_sample: entries
+            .parsed("zoometry.traceSample", share, |text| {
+                text.parse::<f64>().ok().filter(|value| (0.0..=1.0).contains(value))
+            })?
+            .unwrap_or(0.0),
+        trace_slow_ms: entries
+            .parsed("zoometry.traceSlowMs", "milliseconds, 0 for off", |text| {
+                text.parse::<f64>().ok().filter(|value| value.is_finite() && *value >= 0.0)
+            })?
+            .filter(|value| *value > 0.0),
+        service_name: entries.text("zoometry.serviceName"),
+        metrics_port: entries.port("zoometry.metricsPort")?.filter(|port| *port != 0),
+        max_outbox_bytes: entries.number_or("zoometry.maxOutboxBytes", 65_536, 1 << 40, 16 << 20)?,
+        max_pipelined: entries.number_or("zoometry.maxPipelined", 1, 1_000_000, 1000)?,
+        log: entries.text("zoometry.log").unwrap_or_else(|| "info".into()),
+    };
+    for (name, entry) in &entries.found {
+        if name.starts_with("zoometry.") {
+            let known: Vec<&str> = OWN_KEYS.iter().map(|key| key.name).collect();
+            entries.warnings.push(format!(
+                "{}:{}: {name} is not known and does nothing; there are {}",
+                entries.path.display(),
+                entry.line,
+                known.join(", ")
+            ));
+        }
+    }
+    Ok(own)
+}
+
+/// Everything about peers, read before it is decided whether there are any.
+fn ensemble(
+    entries: &mut Entries,
+    data_dir: &Path,
+    client: &mut ClientPort,
+    read_file: ReadFile<'_>,
+) -> Result<Ensemble> {
+    let init_limit = entries.number::<u32>("initLimit", 1, i32::MAX as u32)?;
+    let sync_limit = entries.number::<u32>("syncLimit", 1, i32::MAX as u32)?;
+    let standalone_enabled = entries.switch("standaloneEnabled", true)?;
+    let peer_type = entries.parsed("peerType", "participant or observer", MemberRole::from_name)?;
+    entries.parsed("electionAlg", "3, the only election algorithm there is", |text| {
+        (text == "3").then_some(())
+    })?;
+    let dynamic = entries.take("dynamicConfigFile");
+    let lines = match &dynamic {
+        None => Lines::take(entries)?,
+        Some(entry) => dynamic_lines(entries, entry, read_file)?,
+    };
+    let membership = Membership {
+        my_id: 0,
+        init_limit: init_limit.unwrap_or(0),
+        sync_limit: sync_limit.unwrap_or(0),
+        connect_limit: entries.number_or("connectToLearnerMasterLimit", 0, i32::MAX as u32, 0)?,
+        leader_serves: entries.switch("leaderServes", true)?,
+        listen_on_all: entries.switch("quorumListenOnAllIPs", false)?,
+        connect_timeout_ms: entries.number_or("cnxTimeout", 1, i32::MAX as u64, 5000)?,
+        min_notification_ms: entries.number_or(
+            "fastleader.minNotificationInterval",
+            1,
+            i32::MAX as u64,
+            200,
+        )?,
+        max_notification_ms: entries.number_or(
+            "fastleader.maxNotificationInterval",
+            1,
+            i32::MAX as u64,
+            60_000,
+        )?,
+        observer_master_port: entries.port("observerMasterPort")?.filter(|port| *port != 0),
+        reconfig_enabled: entries.switch("reconfigEnabled", false)?,
+        standalone_enabled,
+        dynamic_config_file: dynamic.as_ref().map(|entry| PathBuf::from(&entry.value)),
+        members: lines.members,
+        groups: lines.groups,
+        weights: lines.weights,
+        version: lines.version,
+    };
+    let participants = membership.participants().count();
+    if participants == 0 && !membership.members.is_empty() {
+        return Err(entries.missing(
+            "server.N",
+            "every server line is an observer, expected at least one participant; remove :observer from one",
+        ));
+    }
+    let alone = membership.members.is_empty() || (participants == 1 && standalone_enabled);
+    if alone && membership.members.len() > participants {
+        return Err(entries.missing(
+            "server.N",
+            "one participant with observers is no ensemble while standaloneEnabled is true; \
+             add participants or set standaloneEnabled=false",
+        ));
+    }
+    let my_id = my_id(entries, data_dir, read_file)?;
+    if let Some(id) = my_id {
+        client_from_line(entries, &membership, id, client)?;
+    }
+    if alone {
+        // A lone server line needs no myid; with a client part it is this server's all the same.
+        if my_id.is_none()
+            && let Some(only) = membership.members.keys().next()
+        {
+            client_from_line(entries, &membership, *only, client)?;
+        }
+        let server_id = my_id.or(membership.members.keys().next().copied()).unwrap_or(0);
+        return Ok(Ensemble::Standalone {
+            server_id: if membership.members.is_empty() { 0 } else { server_id },
+        });
+    }
+    let limits = [("initLimit", init_limit), ("syncLimit", sync_limit)];
+    member(entries, membership, my_id, data_dir, limits, peer_type)
+}
+
+fn member(
+    entries: &mut Entries,
+    mut membership: Membership,
+    my_id: Option<u64>,
+    data_dir: &Path,
+    limits: [(&str, Option<u32>); 2],
+    peer_type: Option<MemberRole>,
+) -> Result<Ensemble> {
+    for (key, value) in limits {
+        if value.is_none() {
+            return Err(entries.missing(
+                key,
+                "is missing, an ensemble needs it: ticks that a follower may take; add initLimit=10 and syncLimit=5",
+            ));
+        }
+    }
+    let myid_path = data_dir.join("myid");
+    let Some(my_id) = my_id else {
+        return Err(ConfigError {
+            path: myid_path,
+            line: None,
+            key: None,
+            problem: "is missing, expected a file with this server's number; write N of this server's \
+                      server.N line into it"
+                .into(),
+        });
+    };
+    let Some(me) = membership.members.get(&my_id) else {
+        let known: Vec<String> = membership.members.keys().map(|id| format!("server.{id}")).collect();
+        return Err(ConfigError {
+            path: myid_path,
+            line: None,
+            key: None,
+            problem: format!(
+                "My id {my_id} not in the peer list: {} has {}; correct myid or add server.{my_id}",
+                entries.path.display(),
+                known.join(", ")
+            ),
+        });
+    };
+    if let Some(peer_type) = peer_type
+        && peer_type != me.role
+    {
+        entries.warnings.push(format!(
+            "peerType={} but server.{my_id} says {}; the server line counts",
+            peer_type.name(),
+            me.role.name()
+        ));
+    }
+    let participants = membership.participants().count();
+    if participants <= 2 {
+        entries.warnings.push(format!(
+            "{participants} participant{} cannot survive any failure; three is the smallest useful ensemble",
+            if participants == 1 { "" } else { "s" }
+        ));
+    } else if participants % 2 == 0 {
+        entries.warnings.push(format!(
+            "{participants} participants survive no more failures than {}; an odd number is better",
+            participants - 1
+        ));
+    }
+    membership.my_id = my_id;
+    Ok(Ensemble::Member(Box::new(membership)))
+}
+
+/// What server lines and their companions say, from either file.
+struct Lines {
+    members: BTreeMap<u64, Member>,
+    groups: BTreeMap<u64, Vec<u64>>,
+    weights: BTreeMap<u64, u64>,
+    version: i64,
+}
+
+impl Lines {
+    fn take(entries: &mut Entries) -> Result<Self> {
+        let mut lines =
+            Self { members: BTreeMap::new(), groups: BTreeMap::new(), weights: BTreeMap::new(), version: 0 };
+        let multi_address = entries.switch("multiAddress.enabled", false)?;
+        for (id, entry) in entries.numbered("server.")? {
+            let member = parse_member(id, &entry.value).map_err(|why| entries.error(&entry, why))?;
+            if member.addresses.len() > 1 && !multi_address {
+                return Err(entries.error(
+                    &entry,
+                    "has several addresses; set multiAddress.enabled=true, on every member, or keep one",
+                ));
+            }
+            lines.members.insert(id, member);
+        }
+        for (group, entry) in entries.numbered("group.")? {
+            let ids: Option<Vec<u64>> = entry.value.split(':').map(|id| id.trim().parse().ok()).collect();
+            let ids = ids.ok_or_else(|| {
+                entries.error(
+                    &entry,
+                    format!("{:?} is no group, expected server ids such as 1:2:3", entry.value),
+                )
+            })?;
+            if let Some(stranger) = ids.iter().find(|id| !lines.members.contains_key(id)) {
+                return Err(entries.error(
+                    &entry,
+                    format!("names server {stranger}, which has no server line; add server.{stranger}"),
+                ));
+            }
+            if let Some(twice) =
+                ids.iter().find(|id| lines.groups.values().flatten().any(|other| other == *id))
+            {
+                return Err(entries.error(&entry, format!("server {twice} is in two groups; keep it in one")));
+            }
+            lines.groups.insert(group, ids);
+        }
+        for (id, entry) in entries.numbered("weight.")? {
+            let weight = entry.value.parse().map_err(|_| {
+                entries
+                    .error(&entry, format!("{:?} is no weight, expected a whole number from 0", entry.value))
+            })?;
+            lines.weights.insert(id, weight);
+        }
+        if !lines.groups.is_empty()
+            && let Some(lost) = lines.members.values().find(|member| {
+                member.role == MemberRole::Participant
+                    && !lines.groups.values().flatten().any(|id| *id == member.id)
+            })
+        {
+            return Err(entries.missing(
+                "group.N",
+                &format!("server {} is in no group though there are groups; add it to one", lost.id),
+            ));
+        }
+        Ok(lines)
+    }
+}
+
+/// The dynamic file: `server.`, `group.`, `weight.` and `version`, and nothing else.
+fn dynamic_lines(entries: &mut Entries, entry: &Property, read_file: ReadFile<'_>) -> Result<Lines> {
+    let static_lines = Lines::take(entries)?;
+    if let Some(id) = static_lines.members.keys().next() {
+        return Err(entries.error(
+            entry,
+            format!(
+                "is set, but server.{id} stands in this file; move every server line to the dynamic file"
+            ),
+        ));
+    }
+    let path = PathBuf::from(&entry.value);
+    let text = read_file(&path).map_err(|error| {
+        entries.error(
+            entry,
+            format!("{} cannot be read ({error}); correct the path or remove the line", path.display()),
+        )
+    })?;
+    let mut dynamic = Entries::new(&text, &path)?;
+    let hexadecimal = "a hexadecimal number, as the server writes it";
+    let version = dynamic.parsed("version", hexadecimal, |text| i64::from_str_radix(text, 16).ok())?;
+    if let Some(multi) = entries.found.get("multiAddress.enabled") {
+        dynamic.found.insert("multiAddress.enabled".into(), multi.clone());
+    }
+    let mut lines = Lines::take(&mut dynamic)?;
+    if let Some(stranger) = dynamic.found.values().next() {
+        return Err(dynamic.error(
+            stranger,
+            "has no place in a dynamic file, expected server.N, group.N, weight.N or version; move it to zoo.cfg",
+        ));
+    }
+    // The file's name carries the version when the line is missing: zoo.cfg.dynamic.100000000.
+    let by_name = path.extension().and_then(|text| i64::from_str_radix(&text.to_string_lossy(), 16).ok());
+    lines.version = version.or(by_name).unwrap_or(0);
+    Ok(lines)
+}
+
+fn my_id(entries: &Entries, data_dir: &Path, read_file: ReadFile<'_>) -> Result<Option<u64>> {
+    let path = data_dir.join("myid");
+    let fail = |line, problem| ConfigError { path: path.clone(), line, key: None, problem };
+    let text = match read_file(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fail(None, format!("cannot be read ({error}); check its permissions"))),
+    };
+    let limit = match entries.found.get("extendedTypesEnabled").map(|entry| entry.value.as_str()) {
+        Some("true") => 254,
+        _ => 255,
+    };
+    let first = text.lines().next().unwrap_or("").trim();
+    match first.parse::<u64>() {
+        Ok(id) if (1..=limit).contains(&id) => Ok(Some(id)),
+        // Apache takes larger ids, and cuts them to a byte in session ids: two members would then share ids.
+        _ => Err(fail(
+            Some(1),
+            format!("{first:?} is no server id, expected one number from 1 to {limit}; correct the file"),
+        )),
+    }
+}
+
+/// The client part of this server's own line, which must not contradict `clientPort`.
+fn client_from_line(
+    entries: &Entries,
+    membership: &Membership,
+    id: u64,
+    client: &mut ClientPort,
+) -> Result<()> {
+    let Some(from_line) = membership.members.get(&id).and_then(|member| member.client.clone()) else {
+        return Ok(());
+    };
+    if let Some(from_key) = &client.listen
+        && *from_key != from_line
+        // Apache compares the wildcard with the wildcard only; a port without an address means the same.
+        && !(from_key.host == Endpoint::ANY && from_key.port == from_line.port)
+    {
+        return Err(entries.missing(
+            "clientPort",
+            &format!("says {from_key} but server.{id} says {from_line} behind its ;; remove clientPort and clientPortAddress"),
+        ));
+    }
+    client.listen = Some(from_line);
+    Ok(())
+}
+
+/// No two of this server's listeners on one port.
+fn distinct_ports(config: &Config) -> Result<()> {
+    let mut ports: Vec<(String, u16)> = Vec::new();
+    let mut add = |name: &str, endpoint: Option<&Endpoint>| {
+        if let Some(endpoint) = endpoint {
+            ports.push((name.to_string(), endpoint.port));
+        }
+    };
+    add("clientPort", config.client.listen.as_ref());
+    add("secureClientPort", config.client.secure_listen.as_ref());
+    add("admin.serverPort", config.admin.as_ref().map(|admin| &admin.listen));
+    add("metricsProvider.httpPort", config.metrics.as_ref().map(|metrics| &metrics.listen));
+    if let Ensemble::Member(membership) = &config.ensemble {
+        let me = membership.me();
+        for address in &me.addresses {
+            ports.push((format!("server.{} (quorum)", me.id), address.quorum_port));
+            ports.push((format!("server.{} (election)", me.id), address.election_port));
+        }
+    }
+    for (index, (name, port)) in ports.iter().enumerate() {
+        // Several addresses of one member may share a port: they are different interfaces.
+        if let Some((other, _)) = ports[..index].iter().find(|(other, used)| used == port && other != name) {
+            return Err(ConfigError {
+                path: config.path.clone(),
+                line: None,
+                key: Some(name.clone()),
+                problem: format!("port {port} is already taken by {other}; give each its own port"),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What nobody asked for is kept as it is; what will surprise is told.
+fn leftovers(entries: &mut Entries, config: &mut Config) {
+    if config.client.secure_listen.is_some() {
+        entries
+            .warnings
+            .push("secureClientPort is read, but TLS for clients is not served by this version".into());
+    }
+    if !config.storage.force_sync {
+        entries.warnings.push("forceSync=no: a machine failure loses acknowledged writes".into());
+    }
+    if config.requests.skip_acl {
+        entries.warnings.push("skipACL=yes: every client may do everything".into());
+    }
+    config.warnings = std::mem::take(&mut entries.warnings);
+    config.other =
+        std::mem::take(&mut entries.found).into_iter().map(|(name, entry)| (name, entry.value)).collect();
+}
