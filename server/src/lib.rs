@@ -1,9 +1,26 @@
 //! A complete ZooKeeper member: the body around `zoometry-replica`.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`cli`], [`config`] | the command line and zoo.cfg |
+//! | [`member`] | one member's life: recover, serve, stop |
+//! | [`clients`], [`handshake`], [`conn`] | taking clients in, opening sessions, moving requests and replies |
+//! | [`node`] | the thread that turns writes into transactions and transactions into state |
+//! | [`disk`], [`disk_thread`], [`snapshot_thread`] | files, the log's one queue, snapshots |
+//! | [`stats`], [`words`], [`metrics`] | what operators see |
 
+pub mod cli;
+pub mod clients;
+pub mod clock;
 pub mod config;
+pub mod conn;
 pub mod disk;
 pub mod disk_thread;
+pub mod handshake;
+pub mod member;
 pub mod metrics;
+pub mod node;
+pub mod shared;
 pub mod snapshot_thread;
 pub mod stats;
 pub mod words;

@@ -10,6 +10,7 @@
 //! | [`op`] | operation codes |
 //! | [`request`], [`response`] | what a client asks and what it is answered, body by body |
 //! | [`txn`] | transactions as they stand in logs and proposals |
+//! | [`peer`] | what members say to each other: votes and quorum packets |
 //! | [`error`] | the error codes that clients know |
 //! | [`path`] | which strings are znode paths |
 //!
@@ -22,6 +23,7 @@ pub mod frame;
 pub mod jute;
 pub mod op;
 pub mod path;
+pub mod peer;
 pub mod records;
 pub mod request;
 pub mod response;

@@ -1,0 +1,585 @@
+//! One client connection: its requests in order, its outbox, and the task that moves bytes.
+//!
+//! A connection is shared by its task, which owns the socket, and by the node's thread, which answers writes
+//! and delivers watch events. What they share is [`Desk`], behind a lock that is held for memory work only.
+//!
+//! **Lock order: the store's lock before any desk's.** The task takes the store's read lock, then its desk;
+//! the node takes the store's write lock, then desks one after another.
+//!
+//! Reads never leave the task unless a write of the same connection is outstanding; then they wait in the
+//! pipeline behind it, and whoever applies the write runs them ([`Desk::answer_write`]).
+//!
+//! Limits: `zoometry.maxPipelined` requests unanswered, and the task stops reading; [`OUTBOX_PAUSE`] bytes
+//! unsent, and it stops reading; `zoometry.maxOutboxBytes` unsent, and the connection is closed: a client that
+//! does not read cannot take the member's memory.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use zoometry_replica::pipeline::Pipeline;
+use zoometry_replica::store::acl;
+use zoometry_replica::store::watch::WatcherId;
+use zoometry_replica::store::{Caller, Store};
+use zoometry_wire::records::{ReadOnlyByte, ReplyHeader, RequestHeader, WatcherEvent, xid};
+use zoometry_wire::request::CreateMode;
+use zoometry_wire::{ErrorCode, Id, OpCode, Record, Request, Response, SessionId, Zxid, frame};
+
+use crate::clock;
+use crate::handshake;
+use crate::node::{FromClient, NodeEvent, Submission, Write};
+use crate::shared::Shared;
+use crate::stats::{Answered, Batch, ConnStats, Counter};
+
+/// Unsent bytes at which a connection's socket is no longer read: the client takes its replies first.
+pub const OUTBOX_PAUSE: usize = 1 << 20;
+
+const READ_CHUNK: usize = 4 << 10;
+const READ_CHUNK_BUSY: usize = 64 << 10;
+
+/// Where a connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// No session asked for yet.
+    New,
+    /// A session was asked for and is on its way through the log. Nothing is read meanwhile.
+    Opening,
+    /// Requests are welcome.
+    Open,
+    /// What is in the outbox is sent, and then the socket is closed.
+    Closing,
+}
+
+/// A write that this connection waits for.
+#[derive(Debug, Clone, Copy)]
+pub struct PendingWrite {
+    /// The client's number for it.
+    pub xid: i32,
+    /// The operation, whose reply it is.
+    pub op: OpCode,
+    /// When its bytes were read, ns on the process's clock.
+    pub received_ns: u64,
+}
+
+/// Something to be answered here, in its turn.
+#[derive(Debug)]
+pub struct Deferred {
+    xid: i32,
+    received_ns: u64,
+    what: Turn,
+}
+
+#[derive(Debug)]
+enum Turn {
+    Read(Request),
+    Refuse(ErrorCode),
+    /// An operation that no server knows: answered with zxid −1, and the connection closed.
+    Unknown,
+}
+
+impl Turn {
+    /// The operation, for the statistics.
+    fn op(&self) -> Option<OpCode> {
+        match self {
+            Self::Read(request) => Some(request.op()),
+            Self::Refuse(_) | Self::Unknown => None,
+        }
+    }
+}
+
+/// What a connection's task and the node's thread share.
+#[derive(Debug)]
+pub struct Desk {
+    /// Bytes to be sent, frames whole.
+    pub out: BytesMut,
+    /// Requests not yet answered.
+    pub pipeline: Pipeline<PendingWrite, Deferred>,
+    /// Who the client has shown to be. Replaced, never changed, so that writes under way keep theirs.
+    pub ids: Arc<[Id]>,
+    /// The session, once there is one.
+    pub session: SessionId,
+    /// Where the connection stands.
+    pub phase: Phase,
+    /// The readOnly byte of its connect request, which decides the form of the response.
+    pub read_only: ReadOnlyByte,
+    /// Unsent bytes at which the connection is closed.
+    outbox_limit: usize,
+    overflowed: bool,
+    /// What happened here since the task last reported it.
+    batch: Batch,
+    last: Option<Answered>,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Conn {
+    /// Its name, also as a watcher.
+    pub id: WatcherId,
+    /// The client's address.
+    pub peer: SocketAddr,
+    desk: Mutex<Desk>,
+    wake: Notify,
+    /// For `cons`.
+    pub stats: ConnStats,
+}
+
+impl Conn {
+    /// A connection that has just been accepted.
+    pub fn new(id: WatcherId, peer: SocketAddr, outbox_limit: usize) -> Arc<Self> {
+        let ip = Id { scheme: "ip".into(), id: peer.ip().to_canonical().to_string() };
+        Arc::new(Self {
+            id,
+            peer,
+            desk: Mutex::new(Desk {
+                out: BytesMut::new(),
+                pipeline: Pipeline::default(),
+                ids: Arc::new([ip]),
+                session: SessionId(0),
+                phase: Phase::New,
+                read_only: ReadOnlyByte::Absent,
+                outbox_limit,
+                overflowed: false,
+                batch: Batch::default(),
+                last: None,
+            }),
+            wake: Notify::new(),
+            stats: ConnStats::new(clock::wall_ms()),
+        })
+    }
+
+    /// The shared part. Mind the lock order in the module's head.
+    pub fn desk(&self) -> parking_lot::MutexGuard<'_, Desk> {
+        self.desk.lock()
+    }
+
+    /// Tells the task that its desk has changed.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Ends the connection after what is in its outbox has been sent.
+    pub fn close(&self) {
+        self.desk().phase = Phase::Closing;
+        self.wake();
+    }
+
+    /// The connection's own address as the scheme `ip` knows it.
+    fn address(&self) -> String {
+        self.peer.ip().to_canonical().to_string()
+    }
+}
+
+impl Desk {
+    /// Puts a reply into the outbox.
+    pub fn reply(&mut self, xid: i32, zxid: Zxid, result: &Result<Response, ErrorCode>) {
+        let err = result.as_ref().err().map_or(0, |code| code.code());
+        let before = self.out.len();
+        frame::put(&mut self.out, |out| {
+            ReplyHeader { xid, zxid, err }.encode(out);
+            if let Ok(response) = result {
+                response.encode(out);
+            }
+        });
+        self.batch.packets_sent += 1;
+        self.batch.response(self.out.len() - before);
+    }
+
+    /// Books `count` requests of one kind that were answered at `now_ns`.
+    fn answered(&mut self, request: PendingWrite, zxid: Zxid, now_ns: u64, count: u32) {
+        let PendingWrite { xid: cxid, op, received_ns } = request;
+        let latency_ns = now_ns.saturating_sub(received_ns);
+        self.batch.answered(op, latency_ns, count);
+        let at_ms = (clock::unix_ns(now_ns) / 1_000_000) as i64;
+        self.last = Some(Answered { op, cxid, zxid, latency_ns, at_ms });
+    }
+
+    /// Puts a watch event into the outbox, ready-made.
+    pub fn notify(&mut self, frame: &[u8]) {
+        self.out.extend_from_slice(frame);
+        self.batch.packets_sent += 1;
+        self.limit_outbox();
+    }
+
+    fn limit_outbox(&mut self) {
+        if self.out.len() > self.outbox_limit && self.phase != Phase::Closing {
+            self.overflowed = true;
+            tracing::warn!(
+                session = %self.session,
+                unsent_bytes = self.out.len(),
+                "closing a connection whose client does not read its replies"
+            );
+            self.out.clear();
+            self.phase = Phase::Closing;
+        }
+    }
+
+    /// The node has applied the write at the head of this connection's pipeline: answers it, and runs the
+    /// reads that waited for it. Returns how many requests that answered: 0 if the write is not the head of
+    /// this connection's pipeline, because its client is gone.
+    pub fn answer_write(
+        &mut self,
+        store: &Store,
+        watcher: WatcherId,
+        xid: i32,
+        zxid: Zxid,
+        result: &Result<Response, ErrorCode>,
+        now_ns: u64,
+    ) -> usize {
+        let before = self.pipeline.len();
+        let Some(write) = self.pipeline.complete_write(|write| write.xid == xid) else { return 0 };
+        self.reply(xid, zxid, result);
+        self.answered(write, zxid, now_ns, 1);
+        if write.op == OpCode::CloseSession {
+            self.phase = Phase::Closing;
+        }
+        while let Some(Deferred { xid, received_ns, what }) = self.pipeline.next_read() {
+            let op = what.op();
+            self.answer_here(store, watcher, xid, what);
+            self.limit_outbox();
+            if let Some(op) = op {
+                self.answered(PendingWrite { xid, op, received_ns }, store.last_zxid(), now_ns, 1);
+            }
+        }
+        before - self.pipeline.len()
+    }
+
+    /// The socket is gone: nobody waits for what is outstanding any more. Returns how much that is.
+    pub fn abandon(&mut self) -> usize {
+        self.phase = Phase::Closing;
+        std::mem::take(&mut self.pipeline).len()
+    }
+
+    fn answer_here(&mut self, store: &Store, watcher: WatcherId, xid: i32, turn: Turn) {
+        if self.phase == Phase::Closing {
+            return;
+        }
+        let result = match turn {
+            Turn::Read(Request::Ping) => Ok(Response::Empty),
+            Turn::Read(Request::Sync(path)) => Ok(Response::Path(path)),
+            Turn::Read(request) => self.read(store, watcher, &request),
+            Turn::Refuse(code) => Err(code),
+            Turn::Unknown => {
+                self.reply(xid, Zxid(-1), &Err(ErrorCode::Unimplemented));
+                self.phase = Phase::Closing;
+                return;
+            }
+        };
+        self.reply(xid, store.last_zxid(), &result);
+    }
+
+    fn read(&mut self, store: &Store, watcher: WatcherId, request: &Request) -> Result<Response, ErrorCode> {
+        let ids = Arc::clone(&self.ids);
+        let caller = Caller { session: self.session, watcher, ids: &ids };
+        let mut missed = Vec::new();
+        let result = store.read(request, &caller, &mut missed);
+        for event in &missed {
+            // Catch-up events carry no zxid: what they tell of may be several transactions.
+            put_notification(&mut self.out, Zxid(-1), event);
+        }
+        result
+    }
+
+    /// Answers an auth packet at once, outside of the pipeline, as Apache's server does: its reply may
+    /// overtake those of earlier writes.
+    fn authenticate(&mut self, shared: &Shared, address: &str, body: &[u8]) {
+        let added = match Request::decode(OpCode::Auth, body) {
+            Ok(Request::Auth(packet)) => {
+                let auth = packet.auth.unwrap_or_default();
+                acl::authenticate(&packet.scheme, &auth, address, shared.super_digest())
+            }
+            _ => Err(ErrorCode::MarshallingError),
+        };
+        match added {
+            Ok(added) => {
+                let mut ids = self.ids.to_vec();
+                for id in added {
+                    if !ids.contains(&id) {
+                        ids.push(id);
+                    }
+                }
+                self.ids = ids.into();
+                self.reply(xid::AUTH, Zxid(0), &Ok(Response::Empty));
+            }
+            Err(_) => {
+                shared.stats.add(Counter::AuthFailures, 1);
+                self.reply(xid::AUTH, Zxid(0), &Err(ErrorCode::AuthFailed));
+                self.phase = Phase::Closing;
+            }
+        }
+    }
+}
+
+/// Appends a watch event's frame.
+pub fn put_notification(out: &mut BytesMut, zxid: Zxid, event: &WatcherEvent) {
+    frame::put(out, |out| {
+        ReplyHeader { xid: xid::NOTIFICATION, zxid, err: 0 }.encode(out);
+        event.encode(out);
+    });
+}
+
+/// What a frame's request comes to.
+enum Arrival {
+    Auth,
+    Here(Turn),
+    Write(Request),
+}
+
+/// Sorts a request: is it answered here, or does it go through the log? Bad input is found here, at the
+/// member that received it, before it could reach a leader (reference §3.12).
+fn sort(op: i32, body: &[u8]) -> Arrival {
+    let Some(op) = OpCode::from_code(op) else { return Arrival::Here(Turn::Unknown) };
+    match op {
+        OpCode::Auth => return Arrival::Auth,
+        OpCode::Notification | OpCode::Error | OpCode::Check | OpCode::CreateSession => {
+            return Arrival::Here(Turn::Unknown);
+        }
+        OpCode::DeleteContainer => return Arrival::Here(Turn::Refuse(ErrorCode::Unimplemented)),
+        _ => {}
+    }
+    match Request::decode(op, body) {
+        Err(_) => Arrival::Here(Turn::Refuse(ErrorCode::MarshallingError)),
+        Ok(Request::Sasl(_)) => Arrival::Here(Turn::Refuse(ErrorCode::AuthFailed)),
+        Ok(request) if has_bad_ttl(&request) => Arrival::Here(Turn::Refuse(ErrorCode::BadArguments)),
+        Ok(request) if op.is_write() => Arrival::Write(request),
+        Ok(request) => Arrival::Here(Turn::Read(request)),
+    }
+}
+
+/// A TTL outside of its range must never become a transaction, whatever the configuration says.
+fn has_bad_ttl(request: &Request) -> bool {
+    const MAX_TTL_MS: i64 = (1 << 40) - 1;
+    match request {
+        Request::CreateTtl(create) => {
+            !CreateMode::from_flags(create.flags).is_some_and(CreateMode::is_ttl)
+                || !(1..=MAX_TTL_MS).contains(&create.ttl_ms)
+        }
+        Request::Multi(requests) => requests.iter().any(has_bad_ttl),
+        _ => false,
+    }
+}
+
+/// Why a connection ends.
+#[derive(Debug)]
+enum End {
+    /// The client closed it, or it was told to go and everything has been sent.
+    Quiet,
+    /// What arrived is no ZooKeeper request.
+    Garbage(String),
+}
+
+/// Moves the bytes of one connection until it ends.
+pub async fn serve(shared: Arc<Shared>, conn: Arc<Conn>, mut stream: TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(peer = %conn.peer, %error, "no TCP_NODELAY");
+    }
+    match exchange(&shared, &conn, &mut stream).await {
+        Ok(End::Quiet) => {}
+        Ok(End::Garbage(why)) => tracing::info!(peer = %conn.peer, "closing a connection: {why}"),
+        Err(error) => tracing::debug!(peer = %conn.peer, %error, "connection lost"),
+    }
+    // Whatever was in the outbox has been sent; a client that still sends is told so by the close.
+    let _ = stream.shutdown().await;
+}
+
+async fn exchange(shared: &Arc<Shared>, conn: &Arc<Conn>, stream: &mut TcpStream) -> std::io::Result<End> {
+    let (mut reader, mut writer) = stream.split();
+    let mut input = BytesMut::with_capacity(READ_CHUNK);
+    let mut output = BytesMut::new();
+    let mut chunk = READ_CHUNK;
+    loop {
+        let (phase, may_read) = take_outbox(shared, conn, &mut output);
+        if !output.is_empty() {
+            match writer.try_write(&output) {
+                Ok(sent) => output.advance(sent),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if phase == Phase::Closing && output.is_empty() {
+            return Ok(End::Quiet);
+        }
+        // What a limit or the opening of the session has left in the buffer comes before new bytes.
+        if may_read && !input.is_empty() {
+            let before = input.len();
+            if let Some(end) = digest(shared, conn, &mut input) {
+                return Ok(end);
+            }
+            if input.len() < before {
+                continue;
+            }
+        }
+        input.reserve(chunk);
+        tokio::select! {
+            read = reader.read_buf(&mut input), if may_read => {
+                let read = read?;
+                if read == 0 {
+                    return Ok(End::Quiet);
+                }
+                chunk = if read >= chunk { READ_CHUNK_BUSY } else { READ_CHUNK };
+                if let Some(end) = digest(shared, conn, &mut input) {
+                    return Ok(end);
+                }
+            }
+            sent = writer.write_buf(&mut output), if !output.is_empty() => { sent?; }
+            () = conn.wake.notified() => {}
+        }
+    }
+}
+
+/// Moves the outbox to the bytes being written; says where the connection stands and whether to read on.
+fn take_outbox(shared: &Shared, conn: &Conn, output: &mut BytesMut) -> (Phase, bool) {
+    let mut desk = conn.desk();
+    if output.is_empty() {
+        std::mem::swap(output, &mut desk.out);
+        desk.batch.bytes_sent += output.len() as u64;
+    }
+    report(shared, conn, &mut desk);
+    let unsent = output.len() + desk.out.len();
+    let may_read = matches!(desk.phase, Phase::New | Phase::Open)
+        && desk.pipeline.len() < shared.config.own.max_pipelined
+        && unsent < OUTBOX_PAUSE;
+    (desk.phase, may_read)
+}
+
+/// Hands what happened on the connection to the statistics: once for all that happened since the last time.
+fn report(shared: &Shared, conn: &Conn, desk: &mut Desk) {
+    if desk.batch.is_empty() {
+        return;
+    }
+    conn.stats.record(&desk.batch, desk.last.take());
+    conn.stats.set_queued(desk.pipeline.len());
+    shared.stats.record(&mut desk.batch);
+    if std::mem::take(&mut desk.overflowed) {
+        shared.stats.add(Counter::OutboxOverflows, 1);
+    }
+}
+
+/// Handles every whole message in `input`, as far as the connection may go now.
+fn digest(shared: &Arc<Shared>, conn: &Arc<Conn>, input: &mut BytesMut) -> Option<End> {
+    let phase = conn.desk().phase;
+    match phase {
+        Phase::New => match handshake::first_bytes(shared, conn, input) {
+            Ok(()) => None,
+            Err(why) => Some(End::Garbage(why)),
+        },
+        Phase::Open => requests(shared, conn, input).err().map(|error| End::Garbage(error.to_string())),
+        Phase::Opening | Phase::Closing => None,
+    }
+}
+
+/// Answers the reads and hands on the writes among the frames that have arrived whole.
+fn requests(shared: &Arc<Shared>, conn: &Arc<Conn>, input: &mut BytesMut) -> Result<(), frame::TooLong> {
+    let limit = shared.config.requests.max_frame_bytes;
+    if frame::first(input, limit)?.is_none() {
+        return Ok(());
+    }
+    let received_ns = clock::now_ns();
+    let mut writes = Vec::new();
+    let mut arrived = 0u64;
+    let mut consumed = 0;
+    let mut oversized = Ok(());
+    let mut reads = Reads::default();
+    // One read lock and one desk lock for all that has arrived.
+    let store = shared.store.read();
+    let mut desk = conn.desk();
+    if !shared.sessions.lock().touch(desk.session, received_ns / 1_000_000) {
+        // The session is over or being closed: its requests are dropped; the close will follow.
+        input.clear();
+        return Ok(());
+    }
+    let waiting_before = desk.pipeline.len();
+    let most = shared.config.own.max_pipelined;
+    while desk.phase == Phase::Open && desk.pipeline.len() < most && desk.out.len() < OUTBOX_PAUSE {
+        let body = match frame::first(&input[consumed..], limit) {
+            Ok(Some(body)) => body,
+            Ok(None) => break,
+            Err(error) => {
+                oversized = Err(error);
+                break;
+            }
+        };
+        consumed += frame::PREFIX + body.len();
+        arrived += 1;
+        if let Some(write) = take_request(shared, conn, &mut desk, &store, body, received_ns, &mut reads) {
+            writes.push(write);
+        }
+    }
+    reads.book(&mut desk, &store, received_ns);
+    desk.batch.packets_received += arrived;
+    desk.batch.bytes_received += consumed as u64;
+    let waiting = desk.pipeline.len() - waiting_before;
+    let (session, ids) = (desk.session, Arc::clone(&desk.ids));
+    drop(desk);
+    drop(store);
+    input.advance(consumed);
+    shared.stats.outstanding_add(waiting as i64);
+    if !writes.is_empty() {
+        let submission = Submission { conn: Arc::clone(conn), session, ids, writes };
+        shared.node.send(NodeEvent::Client(FromClient::Submit(submission)));
+    }
+    oversized
+}
+
+/// The reads answered in one go, counted by kind: they share their times, so they share their bookings.
+#[derive(Default)]
+struct Reads {
+    kinds: Vec<(OpCode, i32, u32)>,
+}
+
+impl Reads {
+    fn count(&mut self, xid: i32, turn: &Turn) {
+        let Some(op) = turn.op() else { return };
+        match self.kinds.iter_mut().find(|(kind, ..)| *kind == op) {
+            Some((_, last_xid, count)) => (*last_xid, *count) = (xid, *count + 1),
+            None => self.kinds.push((op, xid, 1)),
+        }
+    }
+
+    fn book(self, desk: &mut Desk, store: &Store, received_ns: u64) {
+        if self.kinds.is_empty() {
+            return;
+        }
+        let now_ns = clock::now_ns();
+        for (op, xid, count) in self.kinds {
+            desk.answered(PendingWrite { xid, op, received_ns }, store.last_zxid(), now_ns, count);
+        }
+    }
+}
+
+/// One request: answered into the outbox, put behind the writes in front of it, or returned to be submitted.
+fn take_request(
+    shared: &Shared,
+    conn: &Conn,
+    desk: &mut Desk,
+    store: &Store,
+    body: &[u8],
+    received_ns: u64,
+    reads: &mut Reads,
+) -> Option<Write> {
+    let mut input = zoometry_wire::Reader::new(body);
+    let Ok(RequestHeader { xid, op }) = RequestHeader::decode(&mut input) else {
+        desk.phase = Phase::Closing;
+        return None;
+    };
+    match sort(op, input.rest()) {
+        Arrival::Auth => desk.authenticate(shared, &conn.address(), input.rest()),
+        Arrival::Here(turn) => {
+            let xid = if matches!(turn, Turn::Read(Request::Ping)) { xid::PING } else { xid };
+            if desk.pipeline.is_clear() {
+                reads.count(xid, &turn);
+                desk.answer_here(store, conn.id, xid, turn);
+            } else {
+                desk.pipeline.push_read(Deferred { xid, received_ns, what: turn });
+            }
+        }
+        Arrival::Write(request) => {
+            desk.pipeline.push_write(PendingWrite { xid, op: request.op(), received_ns });
+            return Some(Write { xid, request, received_ns });
+        }
+    }
+    None
+}

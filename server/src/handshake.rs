@@ -1,0 +1,114 @@
+//! The first bytes of a connection: a four-letter word, or a session to open or to continue.
+//! Source: `ZooKeeperServer.processConnectRequest`, `finishSessionInit`; reference §2.1, §2.2.
+
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+use zoometry_replica::store::session;
+use zoometry_wire::records::{ConnectRequest, ConnectResponse, ReadOnlyByte};
+use zoometry_wire::{SessionId, frame};
+
+use crate::clock;
+use crate::conn::{Conn, Phase};
+use crate::node::{FromClient, NodeEvent};
+use crate::shared::Shared;
+use crate::stats::Counter;
+
+/// Handles what has arrived on a connection without a session. An error is the sentence for the log with
+/// which the connection is closed.
+pub fn first_bytes(shared: &Shared, conn: &Arc<Conn>, input: &mut BytesMut) -> Result<(), String> {
+    let body = match frame::first(input, shared.config.requests.max_frame_bytes) {
+        Ok(Some(body)) => body,
+        Ok(None) => return Ok(()),
+        Err(error) => return Err(format!("{error}; this is no ZooKeeper client")),
+    };
+    let consumed = frame::PREFIX + body.len();
+    let (request, read_only) = ConnectRequest::decode_frame(body).map_err(|error| error.to_string())?;
+    input.advance(consumed);
+    connect(shared, conn, &request, read_only)
+}
+
+fn connect(
+    shared: &Shared,
+    conn: &Arc<Conn>,
+    request: &ConnectRequest,
+    read_only: ReadOnlyByte,
+) -> Result<(), String> {
+    let here = shared.store.read().last_zxid();
+    if request.last_zxid_seen > here {
+        return Err(format!(
+            "the client has seen {}, this server only {here}; it must try another server",
+            request.last_zxid_seen
+        ));
+    }
+    let limits = &shared.config.sessions;
+    let timeout_ms = request.timeout_ms.clamp(limits.min_timeout_ms as i32, limits.max_timeout_ms as i32);
+    {
+        let mut desk = conn.desk();
+        desk.phase = Phase::Opening;
+        desk.read_only = read_only;
+    }
+    if request.session_id.0 == 0 {
+        let conn = Arc::clone(conn);
+        shared.node.send(NodeEvent::Client(FromClient::OpenSession { conn, timeout_ms }));
+        return Ok(());
+    }
+    let session = request.session_id;
+    let opens = session::password_opens(session, request.password.as_deref().unwrap_or_default());
+    let now_ms = clock::now_ms();
+    let alive = opens && {
+        let mut sessions = shared.sessions.lock();
+        let alive = sessions.touch(session, now_ms);
+        if alive {
+            sessions.open(session, timeout_ms, now_ms);
+        }
+        alive
+    };
+    if alive {
+        shared.stats.add(Counter::SessionsRevalidated, 1);
+        session_opened(shared, conn, session, timeout_ms);
+    } else {
+        session_refused(conn, read_only);
+    }
+    Ok(())
+}
+
+/// The session is there: answers the connect request, and lets the connection go on.
+pub fn session_opened(shared: &Shared, conn: &Arc<Conn>, session: SessionId, timeout_ms: i32) {
+    if let Some(old) = shared.conns.attach(session, conn) {
+        tracing::debug!(%session, old = %old.peer, new = %conn.peer, "the session moved to a new connection");
+        old.close();
+    }
+    let mut desk = conn.desk();
+    if desk.phase == Phase::Closing {
+        return;
+    }
+    desk.session = session;
+    desk.phase = Phase::Open;
+    conn.stats.set_session(session, timeout_ms);
+    let read_only = desk.read_only;
+    let password = Bytes::copy_from_slice(&session::password(session));
+    let response =
+        ConnectResponse { protocol_version: 0, timeout_ms, session_id: session, password: Some(password) };
+    put_response(&mut desk.out, &response, read_only);
+    drop(desk);
+    conn.wake();
+}
+
+/// The session is unknown, over, or the password is wrong: says so in the one way clients know, and closes.
+fn session_refused(conn: &Conn, read_only: ReadOnlyByte) {
+    let mut desk = conn.desk();
+    let password = Some(Bytes::from_static(&[0; session::PASSWORD_LEN]));
+    let response = ConnectResponse { password, ..ConnectResponse::default() };
+    put_response(&mut desk.out, &response, read_only);
+    desk.phase = Phase::Closing;
+}
+
+/// The readOnly byte is echoed only to clients that sent one; this server is never read-only.
+fn put_response(out: &mut BytesMut, response: &ConnectResponse, read_only: ReadOnlyByte) {
+    let byte = match read_only {
+        ReadOnlyByte::Absent => ReadOnlyByte::Absent,
+        ReadOnlyByte::Present(_) => ReadOnlyByte::Present(false),
+    };
+    frame::put(out, |out| response.encode_frame(byte, out));
+}

@@ -1,0 +1,182 @@
+//! One member's life: recover, serve, stop.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use parking_lot::{Mutex, RwLock};
+use tokio::net::TcpListener;
+use zoometry_replica::storage::log::{LogEntry, SyncMode};
+use zoometry_replica::storage::{
+    LogOptions, RecoveryOptions, Restore, SnapshotItem, StorageError, TxnLog, recover,
+};
+use zoometry_replica::store::session::SessionTracker;
+use zoometry_replica::store::{Store, StoreConfig};
+use zoometry_wire::Zxid;
+
+use crate::config::Config;
+use crate::disk::FileDisk;
+use crate::disk_thread::{self, DiskOptions, DiskQueue, DiskThread};
+use crate::node::{Node, NodeEvent, NodeHandle};
+use crate::shared::{Conns, Shared};
+use crate::snapshot_thread::{SnapshotOptions, Snapshotter};
+use crate::stats::ServerStats;
+use crate::{clients, clock};
+
+/// How long clients' last replies may take to be sent when the member stops.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// Runs a standalone member until `stop` completes.
+pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    // The port first: a member that cannot serve should not touch its data.
+    let listener = listen(&config).await?;
+    let address = listener.local_addr()?;
+    let disk = FileDisk::open(&config.data_dir, &config.data_log_dir)?;
+    let store = Arc::new(RwLock::new(rebuild(&config, &disk)?));
+    let last_zxid = store.read().last_zxid();
+    let (handle, events) = NodeHandle::new();
+    let (queue, log) = start_log(&config, &disk, handle.clone())?;
+    let snapshots = start_snapshots(&config, disk, Arc::clone(&store), queue.clone())?;
+    let sessions = tracked_sessions(&config, &store.read());
+    let shared = Arc::new(Shared {
+        sessions: Mutex::new(sessions),
+        config,
+        store,
+        conns: Conns::default(),
+        node: handle,
+        stats: ServerStats::default(),
+    });
+    let node = Node::new(Arc::clone(&shared), events, (queue, log), snapshots);
+    let node = std::thread::Builder::new().name("node".into()).spawn(move || node.run())?;
+    let (stopped, stopping) = tokio::sync::watch::channel(false);
+    let accepting = tokio::spawn(clients::accept(Arc::clone(&shared), listener, stopping));
+    tracing::info!(%address, zxid = %last_zxid, "serving clients");
+    stop.await;
+    tracing::info!("stopping");
+    let _ = stopped.send(true);
+    let _ = accepting.await;
+    shared.node.send(NodeEvent::Stop);
+    let node = tokio::task::spawn_blocking(move || node.join());
+    if node.await?.is_err() {
+        bail!("the node's thread panicked; the log on disk is whole, start the server again");
+    }
+    say_goodbye(&shared).await;
+    Ok(())
+}
+
+async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
+    let endpoint =
+        config.client.listen.as_ref().context("no clientPort in the configuration: nobody could connect")?;
+    let mut addresses = (endpoint.host.as_str(), endpoint.port)
+        .to_socket_addrs()
+        .with_context(|| format!("clientPortAddress {} is no address of this machine", endpoint.host))?;
+    let address: SocketAddr =
+        addresses.next().with_context(|| format!("{} has no address", endpoint.host))?;
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address} (clientPort); if another server runs there, stop it or take another port")
+    })
+}
+
+fn start_log(config: &Config, disk: &FileDisk, node: NodeHandle) -> anyhow::Result<(DiskQueue, DiskThread)> {
+    let storage = &config.storage;
+    let options = LogOptions {
+        prealloc_bytes: storage.pre_alloc_bytes,
+        sync: if storage.force_sync { SyncMode::Always } else { SyncMode::Never },
+        roll_at_bytes: storage.log_size_limit_bytes,
+    };
+    let log = TxnLog::new(disk.clone(), options);
+    let disk_options = DiskOptions { now_ns: clock::now_ns, sync_warn_ms: storage.fsync_warning_ms };
+    let on_durable = move |durable| node.send(NodeEvent::Durable(durable));
+    Ok(disk_thread::spawn(disk.clone(), log, disk_options, on_durable, disk_thread::exit)?)
+}
+
+fn start_snapshots(
+    config: &Config,
+    disk: FileDisk,
+    store: Arc<RwLock<Store>>,
+    queue: DiskQueue,
+) -> anyhow::Result<Snapshotter> {
+    let options = SnapshotOptions {
+        snap_count: u64::from(config.storage.snap_count),
+        snap_size_limit_bytes: config.storage.snap_size_limit_bytes.unwrap_or(0),
+        seed: clock::wall_ms() as u64,
+    };
+    Ok(Snapshotter::spawn(disk, store, queue, options, |_| {})?)
+}
+
+/// Every session of the recovered state gets its full timeout again.
+fn tracked_sessions(config: &Config, store: &Store) -> SessionTracker {
+    let mut sessions = SessionTracker::new(u64::from(config.tick_time_ms));
+    for (id, timeout_ms) in store.sessions() {
+        sessions.open(id, timeout_ms, clock::now_ms());
+    }
+    sessions
+}
+
+/// Lets the connections send what is in their outboxes.
+async fn say_goodbye(shared: &Shared) {
+    for conn in shared.conns.all() {
+        conn.close();
+    }
+    let deadline = tokio::time::Instant::now() + GOODBYE;
+    while !shared.conns.is_empty() && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Builds a store from the data directory.
+struct Rebuild {
+    config: StoreConfig,
+}
+
+impl Restore for Rebuild {
+    type State = Store;
+
+    fn load(
+        &mut self,
+        zxid: Zxid,
+        items: &mut dyn Iterator<Item = Result<SnapshotItem, StorageError>>,
+    ) -> Result<Store, StorageError> {
+        Store::load(self.config.clone(), items, zxid)
+    }
+
+    fn replay(&mut self, state: &mut Store, entry: LogEntry) {
+        // A refusal is no error: the snapshot is fuzzy and may hold later changes already.
+        let _ = state.apply(&entry.record, &mut ());
+    }
+}
+
+fn rebuild(config: &Config, disk: &FileDisk) -> anyhow::Result<Store> {
+    let options = RecoveryOptions { trust_empty: config.storage.trust_empty_snapshot };
+    let store_config = StoreConfig {
+        extended_types: config.requests.extended_types,
+        digest: config.storage.digest,
+        skip_acl: config.requests.skip_acl,
+        enforce_quota: config.requests.enforce_quota,
+        reconfig: false,
+        super_digest: config.auth.super_digest.clone(),
+        hash_seed: hash_seed(),
+    };
+    let recovered = recover(disk, options, &mut Rebuild { config: store_config })
+        .with_context(|| format!("cannot recover from {}", config.data_dir.display()))?;
+    for warning in &recovered.warnings {
+        tracing::warn!("{warning:?}");
+    }
+    let mut store = recovered.state;
+    let dropped = store.drop_dead_ephemerals();
+    tracing::info!(
+        zxid = %recovered.last_zxid,
+        replayed = recovered.replayed,
+        znodes = store.node_count(),
+        dead_ephemerals_dropped = dropped,
+        "recovered"
+    );
+    Ok(store)
+}
+
+/// A number that clients cannot know: std's hasher is seeded by the system's randomness.
+fn hash_seed() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(0)
+}

@@ -1,0 +1,138 @@
+//! What the tasks and threads of one member share.
+
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use rustc_hash::FxHashMap;
+use zoometry_replica::store::Store;
+use zoometry_replica::store::session::SessionTracker;
+use zoometry_replica::store::watch::WatcherId;
+use zoometry_wire::SessionId;
+
+use crate::config::Config;
+use crate::conn::Conn;
+use crate::node::NodeHandle;
+use crate::stats::ServerStats;
+
+/// One member's common ground. Lock order: `store`, then a connection's desk, then `sessions`, then the
+/// tables inside `conns`.
+#[derive(Debug)]
+pub struct Shared {
+    /// zoo.cfg.
+    pub config: Config,
+    /// The committed state. Written by the node's thread alone.
+    pub store: Arc<RwLock<Store>>,
+    /// Who is alive.
+    pub sessions: Mutex<SessionTracker>,
+    /// Who is connected.
+    pub conns: Conns,
+    /// The way to the node's thread.
+    pub node: NodeHandle,
+    /// Counters.
+    pub stats: ServerStats,
+}
+
+impl Shared {
+    /// The identity that may do everything, if one is configured.
+    pub fn super_digest(&self) -> Option<&str> {
+        self.config.auth.super_digest.as_deref()
+    }
+}
+
+/// The connections, by name, by session and by address.
+#[derive(Debug, Default)]
+pub struct Conns {
+    next: AtomicU64,
+    by_id: Mutex<FxHashMap<WatcherId, Arc<Conn>>>,
+    by_session: Mutex<FxHashMap<SessionId, Arc<Conn>>>,
+    by_ip: Mutex<FxHashMap<IpAddr, usize>>,
+}
+
+/// Why a connection was not taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// `maxClientCnxns` of one address are connected.
+    #[error("its address has {0} connections already (maxClientCnxns)")]
+    PerAddress(usize),
+    /// `maxCnxns` are connected.
+    #[error("{0} clients are connected already (maxCnxns)")]
+    Total(usize),
+}
+
+impl Conns {
+    /// A name for a new connection.
+    pub fn next_id(&self) -> WatcherId {
+        WatcherId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Takes a connection in, unless its address or the member has its limit (0 = none).
+    pub fn admit(&self, conn: &Arc<Conn>, per_address: usize, total: usize) -> Result<(), Refused> {
+        let mut by_id = self.by_id.lock();
+        if total > 0 && by_id.len() >= total {
+            return Err(Refused::Total(by_id.len()));
+        }
+        let mut by_ip = self.by_ip.lock();
+        let count = by_ip.entry(conn.peer.ip()).or_default();
+        if per_address > 0 && *count >= per_address {
+            return Err(Refused::PerAddress(*count));
+        }
+        *count += 1;
+        by_id.insert(conn.id, Arc::clone(conn));
+        Ok(())
+    }
+
+    /// The connection has ended.
+    pub fn release(&self, conn: &Conn) {
+        self.by_id.lock().remove(&conn.id);
+        if let Entry::Occupied(mut count) = self.by_ip.lock().entry(conn.peer.ip()) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        let session = conn.desk().session;
+        if let Entry::Occupied(own) = self.by_session.lock().entry(session)
+            && own.get().id == conn.id
+        {
+            own.remove();
+        }
+    }
+
+    /// The session is on this connection now. Returns the one it was on before, which has to close.
+    pub fn attach(&self, session: SessionId, conn: &Arc<Conn>) -> Option<Arc<Conn>> {
+        self.by_session.lock().insert(session, Arc::clone(conn)).filter(|old| old.id != conn.id)
+    }
+
+    /// The connection of a session that is over.
+    pub fn take_session(&self, session: SessionId) -> Option<Arc<Conn>> {
+        self.by_session.lock().remove(&session)
+    }
+
+    /// Calls `f` for each of these connections that is still there.
+    pub fn each(&self, ids: &[WatcherId], mut f: impl FnMut(&Arc<Conn>)) {
+        let by_id = self.by_id.lock();
+        for conn in ids.iter().filter_map(|id| by_id.get(id)) {
+            f(conn);
+        }
+    }
+
+    /// All connections, in the order in which they came.
+    pub fn all(&self) -> Vec<Arc<Conn>> {
+        let mut all: Vec<_> = self.by_id.lock().values().cloned().collect();
+        all.sort_unstable_by_key(|conn| conn.id);
+        all
+    }
+
+    /// Connections now.
+    pub fn len(&self) -> usize {
+        self.by_id.lock().len()
+    }
+
+    /// Whether nobody is connected.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
