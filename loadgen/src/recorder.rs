@@ -298,7 +298,8 @@ impl Total {
         Total { response: histogram(), service: histogram(), lag: histogram() }
     }
 
-    fn merge(&mut self, other: &Total) {
+    /// Adds the other's samples.
+    pub fn merge(&mut self, other: &Total) {
         for (mine, theirs) in [
             (&mut self.response, &other.response),
             (&mut self.service, &other.service),
@@ -686,19 +687,21 @@ impl Recorder {
                 self.recent.completed += count;
                 match before {
                     None => self.recent.response.merge(&closed.response),
-                    Some(before) => self.recent.response.merge(&difference(&closed.response, &before.response)),
+                    Some(before) => {
+                        self.recent.response.merge(&difference(&closed.response, &before.response))
+                    }
                 }
             }
         }
     }
 
     /// Doubles the interval until `index` and the memory of closed intervals are within their limits.
-    fn make_room(&mut self, index: u64) {
-        if index < MAX_INTERVALS && self.closed_bytes <= INTERVAL_BYTES_MAX {
-            return;
-        }
-        let mut index = index;
-        while index >= MAX_INTERVALS || self.closed_bytes > INTERVAL_BYTES_MAX {
+    fn make_room(&mut self, mut index: u64) {
+        // An interval of hours has nothing left to merge; more memory than that is many keys, not time.
+        let full = |recorder: &Recorder| {
+            recorder.closed_bytes > INTERVAL_BYTES_MAX && recorder.interval_ns < INTERVAL_NS << 16
+        };
+        while index >= MAX_INTERVALS || full(self) {
             for slot in 0..self.slots.len() {
                 self.close(slot);
             }

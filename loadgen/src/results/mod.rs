@@ -16,12 +16,20 @@
 //!
 //! Times are nanoseconds since the run's start on one monotonic clock, unless a name says `unix`.
 
+mod gaps;
+mod hlog;
+mod read;
+mod write;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::recorder::Recording;
 use crate::verdict::Verdict;
+
+pub use read::read;
+pub use write::{directory_name, write};
 
 /// The version of the directory's layout, in `manifest.json`.
 pub const FORMAT: u32 = 1;
@@ -114,10 +122,8 @@ pub struct GeneratorSample {
 /// What the generator knows of itself.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct GeneratorStats {
-    /// One row per worker and second.
+    /// One row per worker and second. (Connections per member are in [`Manifest::connections`].)
     pub samples: Vec<GeneratorSample>,
-    /// Sessions connected to each member, by `host:port`, after the last one connected.
-    pub connections: BTreeMap<String, u32>,
 }
 
 /// What a member said about itself, for the fingerprint that comparisons check.
@@ -218,6 +224,8 @@ pub struct Manifest {
     pub request_timeout_ms: u32,
     /// Limit of the backlog of due operations, per worker.
     pub backlog_limit: u64,
+    /// How sessions were to be placed: `spread` for evenly over the members, or what else was asked for.
+    pub placement: String,
     /// Sessions connected to each member.
     pub connections: BTreeMap<String, u32>,
     /// Where it ran.
@@ -230,6 +238,10 @@ pub struct Manifest {
     pub expectations: Vec<ExpectationResult>,
     /// Whether the run can be believed.
     pub verdict: Verdict,
+    /// Bytes of each other file, so that a cut or changed one is noticed. Filled in by [`write`], checked
+    /// and emptied by [`read`].
+    #[serde(default)]
+    pub files: BTreeMap<String, u64>,
 }
 
 /// A run: all that the directory holds, in memory.
@@ -256,25 +268,22 @@ impl RunData {
         servers: Vec<ServerSample>,
         generator: GeneratorStats,
     ) -> RunData {
-        recording.forget_successes();
+        events.extend(gaps::events(&recording, &manifest.phases));
         events.sort_by_key(|event| event.at_ns);
+        recording.forget_successes();
         RunData { manifest, recording, events, servers, generator }
     }
 }
 
-/// Creates the directory and writes everything but charts and report into it.
-///
-/// # Errors
-/// The file that could not be written, and why.
-pub fn write(dir: &std::path::Path, run: &RunData, summary: &crate::summary::Summary) -> anyhow::Result<()> {
-    use anyhow::Context;
-    std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    for (name, text) in [
-        ("manifest.json", serde_json::to_string_pretty(&run.manifest)?),
-        ("summary.json", serde_json::to_string_pretty(summary)?),
-    ] {
-        let path = dir.join(name);
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
+/// The files of a directory, beside the manifest. `traces.json`, charts and the report come on top.
+pub(crate) mod file {
+    pub(crate) const MANIFEST: &str = "manifest.json";
+    pub(crate) const SUMMARY_JSON: &str = "summary.json";
+    pub(crate) const SUMMARY_CSV: &str = "summary.csv";
+    pub(crate) const HISTOGRAMS: &str = "histograms.hlog";
+    pub(crate) const INTERVALS: &str = "intervals.csv";
+    pub(crate) const EVENTS: &str = "events.csv";
+    pub(crate) const SERVERS: &str = "servers.csv";
+    pub(crate) const GENERATOR: &str = "generator.csv";
+    pub(crate) const TRACES: &str = "traces.json";
 }
