@@ -37,6 +37,11 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
     let last_zxid = store.read().last_zxid();
     let (handle, events) = NodeHandle::new();
     let (queue, log) = start_log(&config, &disk, handle.clone())?;
+    let purging = tokio::spawn(purge_regularly(
+        config.storage.purge_interval_h,
+        config.storage.purge_retain,
+        queue.clone(),
+    ));
     let snapshots = start_snapshots(&config, disk, Arc::clone(&store), queue.clone())?;
     let sessions = tracked_sessions(&config, &store.read());
     let shared = Arc::new(Shared {
@@ -55,6 +60,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
     stop.await;
     tracing::info!("stopping");
     let _ = stopped.send(true);
+    purging.abort();
     let _ = accepting.await;
     shared.node.send(NodeEvent::Stop);
     let node = tokio::task::spawn_blocking(move || node.join());
@@ -103,6 +109,16 @@ fn start_snapshots(
         seed: clock::wall_ms() as u64,
     };
     Ok(Snapshotter::spawn(disk, store, queue, options, |_| {})?)
+}
+
+/// `autopurge`: at the start and then every so many hours, old snapshots and logs go.
+async fn purge_regularly(interval_h: Option<u32>, retain: u32, queue: DiskQueue) {
+    let Some(hours) = interval_h else { return };
+    let mut interval = tokio::time::interval(Duration::from_secs(u64::from(hours) * 3600));
+    loop {
+        interval.tick().await;
+        queue.purge(retain as usize);
+    }
 }
 
 /// Every session of the recovered state gets its full timeout again.
