@@ -8,19 +8,33 @@
 //! No I/O, no clock, no randomness: times and zxids come with the transactions, the hash seed from outside.
 
 pub mod acl;
+mod acl_table;
+mod apply;
 pub mod digest;
+mod overlay;
+pub mod owner;
 pub mod prep;
 pub mod quota;
+mod read;
 pub mod session;
-pub mod tree;
+mod tree;
+mod walk;
 pub mod watch;
 
-pub use prep::{Asked, Prep};
+#[cfg(test)]
+mod tests;
 
-use crate::storage::snapshot::{SnapshotItem, SnapshotNode};
-use watch::{WatchSink, WatchTable, WatcherId};
-use zoometry_wire::records::WatcherEvent;
-use zoometry_wire::{ErrorCode, Id, Request, Response, SessionId, TxnRecord, Zxid};
+pub use prep::{Asked, Prep};
+pub use walk::{LoadError, Walk};
+
+use std::collections::BTreeMap;
+
+use owner::Owner;
+use quota::QuotaPaths;
+use tree::{Node, Tree};
+use watch::{WatchTable, WatcherId};
+use zoometry_wire::txn::TxnHeader;
+use zoometry_wire::{Id, SessionId, Zxid};
 
 /// What a member's store is allowed to do. The values that decide what a transaction means
 /// (`extended_types`) must be the same on every member.
@@ -71,31 +85,36 @@ pub struct Caller<'a> {
 #[derive(Debug)]
 pub struct Store {
     config: StoreConfig,
+    tree: Tree,
+    quotas: QuotaPaths,
+    sessions: BTreeMap<SessionId, i32>,
     watches: WatchTable,
     last_zxid: Zxid,
+    /// Digests that come with transactions are worth comparing.
+    digest_settled: bool,
+    digest_mismatches: u64,
 }
-
-/// How far a snapshot has come; see [`Store::walk`].
-#[derive(Debug, Clone, Default)]
-pub struct Walk {}
 
 impl Store {
     /// An empty tree with /zookeeper, /zookeeper/quota and /zookeeper/config.
     pub fn new(config: StoreConfig) -> Self {
-        let watches = WatchTable::new(config.hash_seed);
-        Self { config, watches, last_zxid: Zxid(0) }
+        let mut store = Self::bare(config);
+        store.add_system_nodes();
+        store
     }
 
-    /// The tree of a snapshot whose file is named by `zxid`; the log behind it must still be applied.
-    pub fn load<E>(
-        config: StoreConfig,
-        items: impl Iterator<Item = Result<SnapshotItem, E>>,
-        zxid: Zxid,
-    ) -> Result<Self, E> {
-        for item in items {
-            item?;
+    /// The root alone.
+    fn bare(config: StoreConfig) -> Self {
+        Self {
+            tree: Tree::new(config.extended_types, config.digest, config.hash_seed),
+            quotas: QuotaPaths::default(),
+            sessions: BTreeMap::new(),
+            watches: WatchTable::new(config.hash_seed),
+            last_zxid: Zxid(0),
+            digest_settled: true,
+            digest_mismatches: 0,
+            config,
         }
-        Ok(Self { last_zxid: zxid, ..Self::new(config) })
     }
 
     /// The last transaction applied.
@@ -110,37 +129,47 @@ impl Store {
 
     /// The tree's digest (reference §9.6); 0 when digests are off.
     pub fn digest(&self) -> u64 {
-        0
+        self.tree.digest()
+    }
+
+    /// Transactions whose digest was not the tree's after they were applied (`digest_mismatches_count`).
+    pub fn digest_mismatches(&self) -> u64 {
+        self.digest_mismatches
     }
 
     /// Znodes as `srvr` and `mntr` count them: the root twice, so a fresh server has 5.
     pub fn node_count(&self) -> usize {
-        0
+        self.tree.len() + 1
     }
 
     /// Znodes that belong to sessions.
     pub fn ephemerals_count(&self) -> usize {
-        0
+        self.tree.ephemerals_count()
     }
 
     /// Bytes of paths and data (`approximate_data_size`).
     pub fn approximate_data_size(&self) -> usize {
-        0
+        self.tree.data_size()
     }
 
     /// The sessions and their timeouts (ms), in order.
     pub fn sessions(&self) -> impl Iterator<Item = (SessionId, i32)> + '_ {
-        std::iter::empty()
+        self.sessions.iter().map(|(session, timeout_ms)| (*session, *timeout_ms))
     }
 
     /// Whether the session exists in the committed state.
-    pub fn has_session(&self, _session: SessionId) -> bool {
-        false
+    pub fn has_session(&self, session: SessionId) -> bool {
+        self.sessions.contains_key(&session)
     }
 
     /// The ephemerals by session, both in order; for `dump`.
     pub fn ephemerals(&self) -> impl Iterator<Item = (SessionId, Vec<&str>)> + '_ {
-        std::iter::empty()
+        self.tree.owning_sessions().map(|session| (session, self.tree.ephemerals_of(session)))
+    }
+
+    /// One session's ephemerals, in order.
+    pub fn ephemerals_of(&self, session: SessionId) -> impl Iterator<Item = &str> + '_ {
+        self.tree.ephemerals_of(session).into_iter()
     }
 
     /// The watches; reads under a shared lock leave theirs here.
@@ -148,54 +177,42 @@ impl Store {
         &self.watches
     }
 
-    /// Applies a transaction; the one path for recovery, synchronisation and broadcast. Fires watches into
-    /// `sink` before it returns. Returns what the client that asked is answered.
-    ///
-    /// A transaction at or below [`last_zxid`](Self::last_zxid) may be applied again; so may those that a
-    /// fuzzy snapshot already holds (reference §9.5): the end is the same.
-    pub fn apply(&mut self, record: &TxnRecord, _sink: &mut dyn WatchSink) -> Result<Response, ErrorCode> {
-        self.last_zxid = self.last_zxid.max(record.header.zxid);
-        Err(ErrorCode::SystemError)
+    /// Containers and TTL znodes due for deletion at `now_ms` (wall clock), at most `limit`.
+    /// `max_never_used_ms` above 0 also takes containers that never had a child for that long. Ask for each
+    /// with [`Request::DeleteContainer`](zoometry_wire::Request::DeleteContainer) of session 0; whether it is
+    /// still due is looked at again then.
+    pub fn expired_nodes(&self, now_ms: i64, max_never_used_ms: i64, limit: usize) -> Vec<String> {
+        let unused = |node: &&Node| {
+            node.children.is_empty()
+                && (node.stat.cversion > 0
+                    || max_never_used_ms > 0 && now_ms.saturating_sub(node.stat.mtime) > max_never_used_ms)
+        };
+        let expired = |node: &&Node| {
+            node.children.is_empty() && is_expired(self.tree.owner(&node.stat), node.stat.mtime, now_ms)
+        };
+        let due = self.tree.containers().filter(unused).chain(self.tree.ttls().filter(expired));
+        due.take(limit).map(|node| node.path.to_string()).collect()
     }
 
-    /// Answers a read and leaves its watch. `catch_up` receives what setWatches finds missed; these events
-    /// are sent before the reply. Writes, ping, auth and sasl are not answered here (Unimplemented).
-    pub fn read(
-        &self,
-        _request: &Request,
-        _caller: &Caller<'_>,
-        _catch_up: &mut Vec<WatcherEvent>,
-    ) -> Result<Response, ErrorCode> {
-        Err(ErrorCode::SystemError)
-    }
-
-    /// What stands at the head of a snapshot: the sessions, then the ACL table.
-    pub fn snapshot_head(&self) -> Vec<SnapshotItem> {
-        Vec::new()
-    }
-
-    /// Starts a walk over the znodes that exist now.
-    pub fn start_walk(&self) -> Walk {
-        Walk {}
-    }
-
-    /// Emits up to `budget` znodes, parents before children, and says whether there are more. Writes may be
-    /// applied between two calls: znodes that come after the start are left out (replay brings them), znodes
-    /// that go before their turn are left out too.
-    pub fn walk(&self, _walk: &mut Walk, _budget: usize, _emit: &mut dyn FnMut(SnapshotNode)) -> bool {
-        false
-    }
-
-    /// Containers and TTL znodes due for deletion at `now_ms` (wall clock), in the order of their paths, at
-    /// most `limit`. `max_never_used_ms` > 0 also takes containers that never had a child for that long.
-    /// Ask for each with [`Request::DeleteContainer`] of session 0.
-    pub fn expired_nodes(&self, _now_ms: i64, _max_never_used_ms: i64, _limit: usize) -> Vec<String> {
-        Vec::new()
-    }
-
-    /// Deletes ephemerals whose session is not known, as a leader or standalone server does when it starts
-    /// (reference §6): without a transaction, before it takes its first snapshot. Returns how many.
+    /// Deletes ephemerals whose session is not known, as a leader or standalone server does when it starts:
+    /// without a transaction, before it takes its first snapshot (reference §6, §9.5). Returns how many.
     pub fn drop_dead_ephemerals(&mut self) -> usize {
-        0
+        let dead: Vec<SessionId> =
+            self.tree.owning_sessions().filter(|session| !self.has_session(*session)).collect();
+        let paths: Vec<String> =
+            dead.iter().flat_map(|session| self.ephemerals_of(*session)).map(str::to_string).collect();
+        let header = TxnHeader { zxid: self.last_zxid, ..TxnHeader::default() };
+        let deleted = paths.iter().filter(|path| self.delete(&header, path, &mut ()).is_ok());
+        deleted.count()
     }
+}
+
+/// A TTL counts from the last change of the data.
+fn is_expired(owner: Owner, mtime_ms: i64, now_ms: i64) -> bool {
+    matches!(owner, Owner::Ttl(ttl_ms) if now_ms.saturating_sub(mtime_ms) > ttl_ms)
+}
+
+/// Paths that cannot be deleted.
+fn is_special(path: &str) -> bool {
+    matches!(path, "/" | "/zookeeper" | "/zookeeper/quota" | "/zookeeper/config")
 }

@@ -1,1 +1,234 @@
-//! (being written)
+//! Quotas: how many znodes and bytes a subtree may hold. Source: `Quotas.java`, `StatsTrack.java`,
+//! `PathTrie.java`, `ZooKeeperServer.checkQuota`; reference §3.10.
+//!
+//! Limits and usage are ordinary znodes below /zookeeper/quota, written by clients; the store reacts to their
+//! paths. Usage is rewritten by each member for itself, without a transaction and without a change of the
+//! znode's Stat, and so is part of no digest. Only the longest prefix with limits counts; the root has none.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use zoometry_wire::{ErrorCode, path};
+
+use super::Store;
+
+/// Where limits and usage are kept, the limited path appended.
+const QUOTA_ROOT: &str = "/zookeeper/quota";
+const LIMITS: &str = "/zookeeper_limits";
+const USAGE: &str = "/zookeeper_stats";
+
+const COUNT: &str = "count";
+const BYTES: &str = "bytes";
+const COUNT_HARD: &str = "countHardLimit";
+const BYTES_HARD: &str = "byteHardLimit";
+
+/// The content of a limits or usage znode: `count=5,bytes=100=;byteHardLimit=200`, −1 for what is not set.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Track(BTreeMap<String, i64>);
+
+impl Track {
+    /// Reads what can be read; anything else counts as not set.
+    pub fn parse(data: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(data);
+        let pairs = text.split([',', ';']).filter_map(|pair| {
+            let mut parts = pair.split('=');
+            let (key, value) = (parts.next()?, parts.next()?);
+            Some((key.to_string(), value.parse().ok()?))
+        });
+        Self(pairs.collect())
+    }
+
+    fn usage(count: i64, bytes: i64) -> Self {
+        Self(BTreeMap::from([(COUNT.to_string(), count), (BYTES.to_string(), bytes)]))
+    }
+
+    fn get(&self, key: &str) -> i64 {
+        self.0.get(key).copied().unwrap_or(-1)
+    }
+
+    fn add(&mut self, key: &str, delta: i64) {
+        let sum = self.get(key).saturating_add(delta);
+        self.0.insert(key.to_string(), sum);
+    }
+
+    /// The text, count and bytes first; the odd `=` before the rest lets readers before 3.5 stop there.
+    pub fn to_bytes(&self) -> Bytes {
+        let mut text = format!("{COUNT}={},{BYTES}={}", self.get(COUNT), self.get(BYTES));
+        let mut separator = "=;";
+        for (key, value) in self.0.iter().filter(|(key, _)| *key != COUNT && *key != BYTES) {
+            text += &format!("{separator}{key}={value}");
+            separator = ";";
+        }
+        text.into()
+    }
+
+    /// Whether usage `after` a change exceeds the hard limit `key`, which may not be set.
+    fn refuses(&self, key: &str, after: i64) -> bool {
+        let limit = self.get(key);
+        limit > -1 && after > limit
+    }
+}
+
+/// Paths that have limits.
+#[derive(Debug, Clone, Default)]
+pub(super) struct QuotaPaths(BTreeSet<Box<str>>);
+
+impl QuotaPaths {
+    /// The longest of them that `path` is or lies below.
+    fn longest(&self, path: &str) -> Option<&str> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut prefix = path;
+        while prefix.len() > 1 {
+            if let Some(found) = self.0.get(prefix) {
+                return Some(found);
+            }
+            prefix = path::parent(prefix);
+        }
+        None
+    }
+}
+
+/// A znode that quotas are made of: the limited path, and what of it this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum QuotaNode<'a> {
+    Limits(&'a str),
+    Usage(&'a str),
+}
+
+fn quota_node(path: &str) -> Option<QuotaNode<'_>> {
+    let rest = path.strip_prefix(QUOTA_ROOT)?;
+    let limited = |limited: &str| limited.len() > 1 && limited.starts_with('/');
+    if let Some(path) = rest.strip_suffix(LIMITS).filter(|path| limited(path)) {
+        return Some(QuotaNode::Limits(path));
+    }
+    rest.strip_suffix(USAGE).filter(|path| limited(path)).map(QuotaNode::Usage)
+}
+
+impl Store {
+    /// A znode was created with this many bytes of data.
+    pub(super) fn quota_created(&mut self, path: &str, bytes: i64) {
+        match quota_node(path) {
+            Some(QuotaNode::Limits(limited)) => {
+                self.quotas.0.insert(limited.into());
+            }
+            Some(QuotaNode::Usage(limited)) => self.recount(limited),
+            None => {}
+        }
+        self.quota_changed(path, 1, bytes);
+    }
+
+    /// A znode was deleted that had this many bytes of data.
+    pub(super) fn quota_deleted(&mut self, path: &str, bytes: i64) {
+        if let Some(QuotaNode::Limits(limited)) = quota_node(path) {
+            self.quotas.0.remove(limited);
+        }
+        self.quota_changed(path, -1, -bytes);
+    }
+
+    /// Usage above `path` has changed.
+    pub(super) fn quota_changed(&mut self, path: &str, count: i64, bytes: i64) {
+        let Some(limited) = self.quotas.longest(path) else { return };
+        let Some(id) = self.tree.find(&[QUOTA_ROOT, limited, USAGE].concat()) else { return };
+        let mut usage = Track::parse(self.tree.node(id).data.as_deref().unwrap_or_default());
+        usage.add(COUNT, count);
+        usage.add(BYTES, bytes);
+        self.tree.change_data(id, Some(usage.to_bytes()));
+    }
+
+    /// Counts the subtree again and overwrites its usage znode.
+    fn recount(&mut self, limited: &str) {
+        let Some(usage) = self.tree.find(&[QUOTA_ROOT, limited, USAGE].concat()) else { return };
+        let (mut count, mut bytes) = (0, 0);
+        if let Some(id) = self.tree.find(limited) {
+            self.tree.for_each_below(id, |node| {
+                count += 1;
+                bytes += node.data_len();
+            });
+        }
+        self.tree.change_data(usage, Some(Track::usage(count, bytes).to_bytes()));
+    }
+
+    /// Behind a load: which paths have limits, and how much they use.
+    pub(super) fn restore_quotas(&mut self) {
+        let Some(root) = self.tree.find(QUOTA_ROOT) else { return };
+        let mut limited: Vec<String> = Vec::new();
+        self.tree.for_each_below(root, |node| {
+            if let Some(QuotaNode::Limits(path)) = quota_node(&node.path) {
+                limited.push(path.to_string());
+            }
+        });
+        for path in limited {
+            self.recount(&path);
+            self.quotas.0.insert(path.into());
+        }
+    }
+
+    /// Whether a change by `count` znodes and `bytes` bytes at `path` keeps within the hard limits, judged by
+    /// what is applied. QuotaExceeded if not; soft limits never refuse.
+    pub(super) fn check_quota(&self, path: &str, count: i64, bytes: i64) -> Result<(), ErrorCode> {
+        let Some(limited) = self.quotas.longest(path).filter(|_| self.config.enforce_quota) else {
+            return Ok(());
+        };
+        let track = |kind| {
+            let node = self.tree.node(self.tree.find(&[QUOTA_ROOT, limited, kind].concat())?);
+            Some(Track::parse(node.data.as_deref().unwrap_or_default()))
+        };
+        let (Some(limits), Some(usage)) = (track(LIMITS), track(USAGE)) else { return Ok(()) };
+        let after = |key, delta| usage.get(key).saturating_add(delta);
+        if count != 0 && limits.refuses(COUNT_HARD, after(COUNT, count))
+            || bytes != 0 && limits.refuses(BYTES_HARD, after(BYTES, bytes))
+        {
+            return Err(ErrorCode::QuotaExceeded);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tracks_read_and_write_apaches_text() {
+        for text in [
+            "count=-1,bytes=-1",
+            "count=5,bytes=100",
+            "count=5,bytes=100=;byteHardLimit=200;countHardLimit=7",
+        ] {
+            assert_eq!(Track::parse(text.as_bytes()).to_bytes(), text);
+        }
+        for garbage in ["", "=", "count", "count=x,,;=;=", "\u{fffd}"] {
+            assert_eq!(Track::parse(garbage.as_bytes()).get(COUNT), -1, "{garbage:?}");
+        }
+    }
+
+    #[test]
+    fn longest_prefix() {
+        let paths = QuotaPaths(["/a".into(), "/a/b/c".into()].into());
+        for (path, expected) in [
+            ("/a", Some("/a")),
+            ("/a/b", Some("/a")),
+            ("/a/b/c/d", Some("/a/b/c")),
+            ("/ab", None),
+            ("/", None),
+            ("", None),
+        ] {
+            assert_eq!(paths.longest(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn which_znodes_quotas_are_made_of() {
+        for (path, expected) in [
+            ("/zookeeper/quota/a/b/zookeeper_limits", Some(QuotaNode::Limits("/a/b"))),
+            ("/zookeeper/quota/a/zookeeper_stats", Some(QuotaNode::Usage("/a"))),
+            ("/zookeeper/quota/zookeeper_limits", None),
+            ("/zookeeper/quotas/a/zookeeper_limits", None),
+            ("/a/zookeeper_limits", None),
+        ] {
+            assert_eq!(quota_node(path), expected, "{path}");
+        }
+    }
+}

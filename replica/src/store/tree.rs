@@ -1,1 +1,433 @@
-//! (being written)
+//! The znodes of one member: a slab of nodes, an index by path, and who owns which of them.
+//!
+//! Invariants: every node but the root hangs under a live parent; `digest` is the sum over all nodes at any
+//! time; the lists of ephemerals, containers and TTL znodes are exactly those nodes; nothing that can be seen
+//! from outside depends on the order in which the index happens to hold its entries.
+//!
+//! The tree knows nothing of transactions, watches, quotas or permissions to change: see [`super::apply`].
+//! Not bounded here: what a member may store is bounded by its memory and by quotas.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hasher;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use foldhash::SharedSeed;
+use foldhash::fast::FoldHasher;
+use hashbrown::HashTable;
+use zoometry_wire::{Acl, Id, SessionId, Stat, StatPersisted};
+
+use super::acl_table::{self, AclSlot, AclTable};
+use super::digest;
+use super::owner::Owner;
+
+/// Hashes paths under a seed that clients do not know, the multipliers included: with fixed ones, paths could be
+/// chosen that collide whatever the seed.
+#[derive(Debug, Clone)]
+pub(super) struct PathHash {
+    seed: u64,
+    shared: SharedSeed,
+}
+
+impl PathHash {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { seed, shared: SharedSeed::from_u64(seed.rotate_left(32)) }
+    }
+
+    pub(super) fn of(&self, path: &str) -> u64 {
+        let mut hasher = FoldHasher::with_seed(self.seed, &self.shared);
+        hasher.write(path.as_bytes());
+        hasher.finish()
+    }
+}
+
+/// A node's place in the slab. Valid as long as the node lives; the place is used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct NodeId(u32);
+
+impl NodeId {
+    /// Its place in the slab.
+    pub(super) fn place(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// The root is the first node and never goes.
+pub(super) const ROOT: NodeId = NodeId(0);
+
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    /// The whole path; "/" for the root.
+    pub(super) path: Box<str>,
+    pub(super) data: Option<Bytes>,
+    pub(super) stat: StatPersisted,
+    pub(super) acl: AclSlot,
+    parent: NodeId,
+    /// Where the parent's list of children has this node.
+    place: u32,
+    pub(super) children: Vec<NodeId>,
+    /// Counts up over all nodes ever made: a child is always younger than its parent.
+    pub(super) born: u64,
+    prefix: u32,
+    digest: u32,
+}
+
+impl Node {
+    /// The last component.
+    pub(super) fn name(&self) -> &str {
+        zoometry_wire::path::name(&self.path)
+    }
+
+    pub(super) fn data_len(&self) -> i64 {
+        self.data.as_ref().map_or(0, Bytes::len) as i64
+    }
+
+    pub(super) fn prefix(&self) -> u32 {
+        self.prefix
+    }
+
+    pub(super) fn digest(&self) -> u32 {
+        self.digest
+    }
+}
+
+/// What a new node is made of. Its ACL slot carries one use, which the node takes over.
+#[derive(Debug)]
+pub(super) struct NewNode<'a> {
+    pub(super) path: &'a str,
+    pub(super) data: Option<Bytes>,
+    pub(super) acl: AclSlot,
+    pub(super) stat: StatPersisted,
+}
+
+/// The index holds half of each hash, so that growing it touches no node and few strangers are compared.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    hash: u32,
+    node: NodeId,
+}
+
+/// hashbrown takes the place from the low bits and a tag from the high ones.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Tree {
+    extended_types: bool,
+    digests: bool,
+    nodes: Vec<Option<Node>>,
+    free: Vec<NodeId>,
+    index: HashTable<Entry>,
+    hash: PathHash,
+    pub(super) acls: AclTable,
+    ephemerals: BTreeMap<SessionId, BTreeSet<NodeId>>,
+    containers: BTreeSet<NodeId>,
+    ttls: BTreeSet<NodeId>,
+    digest: u64,
+    data_size: usize,
+    births: u64,
+}
+
+impl Tree {
+    /// The root alone.
+    pub(super) fn new(extended_types: bool, digests: bool, hash_seed: u64) -> Self {
+        let mut tree = Self {
+            extended_types,
+            digests,
+            nodes: Vec::new(),
+            free: Vec::new(),
+            index: HashTable::new(),
+            hash: PathHash::new(hash_seed),
+            acls: AclTable::new(),
+            ephemerals: BTreeMap::new(),
+            containers: BTreeSet::new(),
+            ttls: BTreeSet::new(),
+            digest: 0,
+            data_size: 0,
+            births: 0,
+        };
+        let id = tree.place(NewNode {
+            path: "/",
+            data: Some(Bytes::new()),
+            acl: acl_table::OPEN,
+            stat: StatPersisted::default(),
+        });
+        debug_assert_eq!(id, ROOT);
+        tree
+    }
+
+    pub(super) fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    pub(super) fn data_size(&self) -> usize {
+        self.data_size
+    }
+
+    /// The node at `path`. The empty path names the root too.
+    pub(super) fn find(&self, path: &str) -> Option<NodeId> {
+        let hash = self.hash.of(path) as u32;
+        let same = |entry: &Entry| entry.hash == hash && *self.node(entry.node).path == *path;
+        match self.index.find(spread(hash), same) {
+            Some(entry) => Some(entry.node),
+            None if path.is_empty() => Some(ROOT),
+            None => None,
+        }
+    }
+
+    pub(super) fn node(&self, id: NodeId) -> &Node {
+        self.nodes[id.0 as usize].as_ref().expect("a live node")
+    }
+
+    fn node_mut(&mut self, id: NodeId) -> &mut Node {
+        self.nodes[id.0 as usize].as_mut().expect("a live node")
+    }
+
+    pub(super) fn parent(&self, id: NodeId) -> NodeId {
+        self.node(id).parent
+    }
+
+    /// Places in the slab, for walks.
+    pub(super) fn slab_len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Who is at a place of the slab: nobody, or somebody, and later perhaps somebody else.
+    pub(super) fn at(&self, place: usize) -> Option<(NodeId, &Node)> {
+        self.nodes.get(place)?.as_ref().map(|node| (NodeId(place as u32), node))
+    }
+
+    /// How many nodes were ever made: those with a smaller `born` existed at this moment.
+    pub(super) fn births(&self) -> u64 {
+        self.births
+    }
+
+    pub(super) fn owner(&self, stat: &StatPersisted) -> Owner {
+        Owner::of(stat, self.extended_types)
+    }
+
+    /// The status as clients see it. Source: `DataNode.copyStat`.
+    pub(super) fn stat(&self, id: NodeId) -> Stat {
+        let Node { stat, children, .. } = self.node(id);
+        let num_children = children.len() as i32;
+        Stat {
+            czxid: stat.czxid,
+            mzxid: stat.mzxid,
+            ctime: stat.ctime,
+            mtime: stat.mtime,
+            version: stat.version,
+            cversion: stat.cversion.wrapping_mul(2).wrapping_sub(num_children),
+            aversion: stat.aversion,
+            ephemeral_owner: self.owner(stat).visible(),
+            data_length: self.node(id).data_len() as i32,
+            num_children,
+            pzxid: stat.pzxid,
+        }
+    }
+
+    pub(super) fn acl(&self, id: NodeId) -> &Arc<[Acl]> {
+        self.acls.list(self.node(id).acl)
+    }
+
+    pub(super) fn allows(&self, id: NodeId, wanted: i32, ids: &[Id]) -> bool {
+        self.acls.allows(self.node(id).acl, wanted, ids)
+    }
+
+    /// Adds a node. Its path is free, and `parent` is the node above it.
+    pub(super) fn insert(&mut self, parent: NodeId, new: NewNode<'_>) -> NodeId {
+        debug_assert!(self.find(new.path).is_none());
+        let id = self.place(new);
+        let siblings = &mut self.node_mut(parent).children;
+        siblings.push(id);
+        let place = (siblings.len() - 1) as u32;
+        let node = self.node_mut(id);
+        node.parent = parent;
+        node.place = place;
+        id
+    }
+
+    fn place(&mut self, new: NewNode<'_>) -> NodeId {
+        let NewNode { path, data, acl, stat } = new;
+        let (prefix, digest) = self.digest_of(path, &data, &stat);
+        self.digest = self.digest.wrapping_add(u64::from(digest));
+        self.data_size += path.len() + data.as_ref().map_or(0, Bytes::len);
+        let born = self.births;
+        self.births += 1;
+        let owner = self.owner(&stat);
+        let path: Box<str> = path.into();
+        let hash = self.hash.of(&path) as u32;
+        let children = Vec::new();
+        let node =
+            Some(Node { path, data, stat, acl, parent: ROOT, place: 0, children, born, prefix, digest });
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.nodes[id.0 as usize] = node;
+                id
+            }
+            None => {
+                self.nodes.push(node);
+                NodeId(u32::try_from(self.nodes.len() - 1).expect("fewer than 2^32 znodes"))
+            }
+        };
+        self.index.insert_unique(spread(hash), Entry { hash, node: id }, |entry| spread(entry.hash));
+        self.track(id, owner);
+        id
+    }
+
+    /// What a snapshot says of the root. The ACL slot carries one use.
+    pub(super) fn replace_root(&mut self, data: Option<Bytes>, acl: AclSlot, stat: StatPersisted) {
+        // An owner word here would be wrong; the root belongs to nobody.
+        let stat = StatPersisted { ephemeral_owner: SessionId(0), ..stat };
+        self.change_data(ROOT, data);
+        self.change_stat(ROOT, |root| *root = stat);
+        let old = std::mem::replace(&mut self.node_mut(ROOT).acl, acl);
+        self.acls.release(old);
+    }
+
+    fn digest_of(&self, path: &str, data: &Option<Bytes>, stat: &StatPersisted) -> (u32, u32) {
+        if !self.digests || !digest::covers(path) {
+            return (0, 0);
+        }
+        let prefix = digest::prefix(path, data);
+        (prefix, digest::of_node(prefix, stat))
+    }
+
+    /// Removes a node and, should there be any, all below it. Only a replay over a fuzzy snapshot meets
+    /// children here; they are younger than the delete and will be created again.
+    pub(super) fn remove(&mut self, id: NodeId) {
+        debug_assert_ne!(id, ROOT);
+        let Node { parent, place, .. } = *self.node(id);
+        let siblings = &mut self.node_mut(parent).children;
+        siblings.swap_remove(place as usize);
+        if let Some(moved) = siblings.get(place as usize).copied() {
+            self.node_mut(moved).place = place;
+        }
+        let mut doomed = vec![id];
+        while let Some(id) = doomed.pop() {
+            let node = self.nodes[id.0 as usize].take().expect("a live node");
+            self.forget(id, &node);
+            doomed.extend(node.children);
+        }
+    }
+
+    fn forget(&mut self, id: NodeId, node: &Node) {
+        let hash = self.hash.of(&node.path) as u32;
+        let entry = self.index.find_entry(spread(hash), |entry| entry.node == id);
+        entry.map(hashbrown::hash_table::OccupiedEntry::remove).ok();
+        self.digest = self.digest.wrapping_sub(u64::from(node.digest));
+        self.data_size -= node.path.len() + node.data.as_ref().map_or(0, Bytes::len);
+        self.acls.release(node.acl);
+        self.untrack(id, self.owner(&node.stat));
+        self.free.push(id);
+    }
+
+    fn track(&mut self, id: NodeId, owner: Owner) {
+        match owner {
+            Owner::Nobody => {}
+            Owner::Session(session) => {
+                self.ephemerals.entry(session).or_default().insert(id);
+            }
+            Owner::Container => {
+                self.containers.insert(id);
+            }
+            Owner::Ttl(_) => {
+                self.ttls.insert(id);
+            }
+        }
+    }
+
+    fn untrack(&mut self, id: NodeId, owner: Owner) {
+        match owner {
+            Owner::Nobody => {}
+            Owner::Session(session) => {
+                if let Some(own) = self.ephemerals.get_mut(&session) {
+                    own.remove(&id);
+                    if own.is_empty() {
+                        self.ephemerals.remove(&session);
+                    }
+                }
+            }
+            Owner::Container => {
+                self.containers.remove(&id);
+            }
+            Owner::Ttl(_) => {
+                self.ttls.remove(&id);
+            }
+        }
+    }
+
+    /// Changes a node's status; the owner word stays as it is.
+    pub(super) fn change_stat(&mut self, id: NodeId, change: impl FnOnce(&mut StatPersisted)) {
+        let digests = self.digests;
+        let node = self.node_mut(id);
+        let owner = node.stat.ephemeral_owner;
+        change(&mut node.stat);
+        debug_assert_eq!(owner, node.stat.ephemeral_owner);
+        if digests && digest::covers(&node.path) {
+            let before = std::mem::replace(&mut node.digest, digest::of_node(node.prefix, &node.stat));
+            let after = node.digest;
+            self.digest = self.digest.wrapping_sub(u64::from(before)).wrapping_add(u64::from(after));
+        }
+    }
+
+    /// Changes a node's data. What its status says of it is for [`change_stat`](Self::change_stat), which
+    /// must follow.
+    pub(super) fn change_data(&mut self, id: NodeId, data: Option<Bytes>) -> Option<Bytes> {
+        let digests = self.digests;
+        let new_len = data.as_ref().map_or(0, Bytes::len);
+        let node = self.node_mut(id);
+        if digests && digest::covers(&node.path) {
+            node.prefix = digest::prefix(&node.path, &data);
+        }
+        let old = std::mem::replace(&mut node.data, data);
+        self.data_size += new_len;
+        self.data_size -= old.as_ref().map_or(0, Bytes::len);
+        old
+    }
+
+    pub(super) fn change_acl(&mut self, id: NodeId, list: &[Acl]) {
+        let new = self.acls.intern(list);
+        let old = std::mem::replace(&mut self.node_mut(id).acl, new);
+        self.acls.release(old);
+    }
+
+    /// Paths of a session's ephemerals, in order.
+    pub(super) fn ephemerals_of(&self, session: SessionId) -> Vec<&str> {
+        let own = self.ephemerals.get(&session);
+        let mut paths: Vec<&str> = own.into_iter().flatten().map(|id| &*self.node(*id).path).collect();
+        paths.sort_unstable();
+        paths
+    }
+
+    /// Sessions that own ephemerals, in order.
+    pub(super) fn owning_sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.ephemerals.keys().copied()
+    }
+
+    pub(super) fn ephemerals_count(&self) -> usize {
+        self.ephemerals.values().map(BTreeSet::len).sum()
+    }
+
+    pub(super) fn containers(&self) -> impl Iterator<Item = &Node> {
+        self.containers.iter().map(|id| self.node(*id))
+    }
+
+    pub(super) fn ttls(&self) -> impl Iterator<Item = &Node> {
+        self.ttls.iter().map(|id| self.node(*id))
+    }
+
+    /// Calls `visit` with `id` and every node below it.
+    pub(super) fn for_each_below(&self, id: NodeId, mut visit: impl FnMut(&Node)) {
+        let mut ahead = vec![id];
+        while let Some(id) = ahead.pop() {
+            let node = self.node(id);
+            visit(node);
+            ahead.extend(&node.children);
+        }
+    }
+}

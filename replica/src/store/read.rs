@@ -1,0 +1,205 @@
+//! Reads, and the watches they leave. Source: `FinalRequestProcessor.java`; reference §3.4, §3.8, §4.1, §4.4.
+//!
+//! A read changes nothing but the watch table, which has its own lock, so any number may run beside each
+//! other. Reads do not look at paths beyond finding them: what is no path is simply not there.
+
+use zoometry_wire::records::{ClientInfo, EventType, SYNC_CONNECTED, WatcherEvent, perms};
+use zoometry_wire::request::{PathMode, PathWatch, SetWatches};
+use zoometry_wire::{Acl, ErrorCode, Id, MultiResult, Request, Response, Zxid};
+
+use super::tree::NodeId;
+use super::watch::{Watch, WatchSelection};
+use super::{Caller, Store, acl};
+
+impl Store {
+    /// Answers a read and leaves its watch. `catch_up` receives what setWatches finds missed; these events
+    /// are sent before the reply. Writes, ping, auth and sasl are not answered here (Unimplemented).
+    pub fn read(
+        &self,
+        request: &Request,
+        caller: &Caller<'_>,
+        catch_up: &mut Vec<WatcherEvent>,
+    ) -> Result<Response, ErrorCode> {
+        match request {
+            Request::GetData(ask) => {
+                let id = self.readable(&ask.path, caller.ids)?;
+                self.leave(ask, Watch::Data, caller);
+                Ok(Response::Data(self.tree.node(id).data.clone(), self.tree.stat(id)))
+            }
+            Request::Exists(ask) => self.exists(ask, caller),
+            Request::GetChildren(ask) => {
+                let id = self.readable(&ask.path, caller.ids)?;
+                self.leave(ask, Watch::Child, caller);
+                Ok(Response::Children(self.children(id)))
+            }
+            Request::GetChildren2(ask) => {
+                let id = self.readable(&ask.path, caller.ids)?;
+                self.leave(ask, Watch::Child, caller);
+                Ok(Response::Children2(self.children(id), self.tree.stat(id)))
+            }
+            Request::GetAcl(path) => self.get_acl(path, caller.ids),
+            Request::MultiRead(requests) => {
+                Ok(Response::Multi(requests.iter().map(|one| self.read_one(one, caller.ids)).collect()))
+            }
+            Request::GetEphemerals(prefix) => {
+                Ok(Response::Ephemerals(self.ephemerals_under(prefix.as_deref(), caller)))
+            }
+            Request::GetAllChildrenNumber(path) => self.count_below(path, caller.ids).map(Response::Count),
+            Request::WhoAmI => Ok(Response::WhoAmI(caller.ids.iter().map(client_info).collect())),
+            Request::Sync(path) => Ok(Response::Path(path.clone())),
+            Request::AddWatch(ask) => self.add_watch(ask, caller),
+            Request::CheckWatches(ask) => {
+                let selection = WatchSelection::from_code(ask.mode).ok_or(ErrorCode::MarshallingError)?;
+                found(self.watches.contains(caller.watcher, &ask.path, selection))
+            }
+            Request::RemoveWatches(ask) => {
+                let selection = WatchSelection::from_code(ask.mode).ok_or(ErrorCode::MarshallingError)?;
+                found(self.watches.remove(caller.watcher, &ask.path, selection))
+            }
+            Request::SetWatches(lists) | Request::SetWatches2(lists) => {
+                self.set_watches(lists, caller, catch_up);
+                Ok(Response::Empty)
+            }
+            _ => Err(ErrorCode::Unimplemented),
+        }
+    }
+
+    /// The znode, if it is there and the caller may read it.
+    fn readable(&self, path: &str, ids: &[Id]) -> Result<NodeId, ErrorCode> {
+        let id = self.tree.find(path).ok_or(ErrorCode::NoNode)?;
+        self.permit(id, perms::READ, ids)?;
+        Ok(id)
+    }
+
+    pub(super) fn permit(&self, id: NodeId, wanted: i32, ids: &[Id]) -> Result<(), ErrorCode> {
+        if self.config.skip_acl || self.tree.allows(id, wanted, ids) {
+            return Ok(());
+        }
+        Err(ErrorCode::NoAuth)
+    }
+
+    fn leave(&self, ask: &PathWatch, watch: Watch, caller: &Caller<'_>) {
+        if ask.watch {
+            self.watches.add(caller.watcher, &ask.path, watch);
+        }
+    }
+
+    fn children(&self, id: NodeId) -> Vec<String> {
+        let children = &self.tree.node(id).children;
+        children.iter().map(|child| self.tree.node(*child).name().to_string()).collect()
+    }
+
+    /// The watch is left on a missing znode too: it is what tells of its creation.
+    fn exists(&self, ask: &PathWatch, caller: &Caller<'_>) -> Result<Response, ErrorCode> {
+        if ask.path.contains('\0') {
+            return Err(ErrorCode::BadArguments);
+        }
+        let found = self.tree.find(&ask.path);
+        if let Some(id) = found {
+            self.permit(id, perms::READ, caller.ids)?;
+        }
+        self.leave(ask, Watch::Data, caller);
+        found.map(|id| Response::Stat(self.tree.stat(id))).ok_or(ErrorCode::NoNode)
+    }
+
+    /// Who may read but not administer does not see the hashes.
+    fn get_acl(&self, path: &str, ids: &[Id]) -> Result<Response, ErrorCode> {
+        let id = self.tree.find(path).ok_or(ErrorCode::NoNode)?;
+        self.permit(id, perms::READ | perms::ADMIN, ids)?;
+        let mut list = self.tree.acl(id).to_vec();
+        if self.permit(id, perms::ADMIN, ids).is_err() {
+            list.iter_mut().for_each(mask);
+        }
+        Ok(Response::Acl(list, self.tree.stat(id)))
+    }
+
+    /// An entry of a multiRead; it leaves no watch, and its error is its own.
+    fn read_one(&self, request: &Request, ids: &[Id]) -> MultiResult {
+        let answer = match request {
+            Request::GetData(ask) => self
+                .readable(&ask.path, ids)
+                .map(|id| MultiResult::GetData(self.tree.node(id).data.clone(), self.tree.stat(id))),
+            Request::GetChildren(ask) => {
+                self.readable(&ask.path, ids).map(|id| MultiResult::GetChildren(self.children(id)))
+            }
+            // Nothing else decodes as part of a multiRead.
+            _ => Err(ErrorCode::MarshallingError),
+        };
+        answer.unwrap_or_else(|code| MultiResult::Error(code.code()))
+    }
+
+    /// A plain string prefix, not a path; nothing, blanks or "/" is all.
+    fn ephemerals_under(&self, prefix: Option<&str>, caller: &Caller<'_>) -> Vec<String> {
+        let prefix = prefix.filter(|prefix| !matches!(prefix.trim(), "" | "/")).unwrap_or_default();
+        let own = self.ephemerals_of(caller.session);
+        own.filter(|path| path.starts_with(prefix)).map(str::to_string).collect()
+    }
+
+    /// Descendants at any depth.
+    fn count_below(&self, path: &str, ids: &[Id]) -> Result<i32, ErrorCode> {
+        let id = self.readable(path, ids)?;
+        if id == super::tree::ROOT {
+            return Ok((self.tree.len() - 1) as i32);
+        }
+        let mut count = -1;
+        self.tree.for_each_below(id, |_| count += 1);
+        Ok(count)
+    }
+
+    fn add_watch(&self, ask: &PathMode, caller: &Caller<'_>) -> Result<Response, ErrorCode> {
+        let watch = match ask.mode {
+            0 => Watch::Persistent,
+            1 => Watch::Recursive,
+            _ => return Err(ErrorCode::MarshallingError),
+        };
+        self.watches.add(caller.watcher, &ask.path, watch);
+        Ok(Response::Error(0))
+    }
+
+    /// After a reconnect: what has changed since the client's last zxid is told now, the rest is watched again.
+    fn set_watches(&self, lists: &SetWatches, caller: &Caller<'_>, missed: &mut Vec<WatcherEvent>) {
+        let since = lists.relative_zxid;
+        let mut settle = |paths: &[String], watch, news: &dyn Fn(&str) -> Option<EventType>| {
+            for path in paths {
+                match news(path) {
+                    Some(kind) => missed.push(event(kind, path)),
+                    None => self.watches.add(caller.watcher, path, watch),
+                }
+            }
+        };
+        let changed = |path: &str, kind, zxid: fn(&Store, NodeId) -> Zxid| match self.tree.find(path) {
+            None => Some(EventType::NodeDeleted),
+            Some(id) => (zxid(self, id) > since).then_some(kind),
+        };
+        settle(&lists.data, Watch::Data, &|path| {
+            changed(path, EventType::NodeDataChanged, |store, id| store.tree.node(id).stat.mzxid)
+        });
+        settle(&lists.exist, Watch::Data, &|path| self.tree.find(path).map(|_| EventType::NodeCreated));
+        settle(&lists.child, Watch::Child, &|path| {
+            changed(path, EventType::NodeChildrenChanged, |store, id| store.tree.node(id).stat.pzxid)
+        });
+        settle(&lists.persistent, Watch::Persistent, &|_| None);
+        settle(&lists.recursive, Watch::Recursive, &|_| None);
+    }
+}
+
+fn event(kind: EventType, path: &str) -> WatcherEvent {
+    WatcherEvent { kind: kind as i32, state: SYNC_CONNECTED, path: path.to_string() }
+}
+
+fn found(any: bool) -> Result<Response, ErrorCode> {
+    if any { Ok(Response::Empty) } else { Err(ErrorCode::NoWatcher) }
+}
+
+fn client_info(id: &Id) -> ClientInfo {
+    ClientInfo { scheme: id.scheme.clone(), user: acl::display_name(id).to_string() }
+}
+
+fn mask(entry: &mut Acl) {
+    if entry.id.scheme == "digest"
+        && let Some(colon) = entry.id.id.find(':')
+    {
+        entry.id.id.truncate(colon);
+        entry.id.id.push_str(":x");
+    }
+}
