@@ -9,12 +9,19 @@
 //! `check` turns the tree into a `Spec` or into a list of complaints. The language itself is described on one page in
 //! `workloads/README.md`. Nothing here knows about clusters, clocks or sockets.
 
+mod check;
+mod document;
+pub mod quantity;
+
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::expect::Expectation;
 use crate::op::Op;
+
+/// How many due operations may wait if a phase does not say.
+pub const DEFAULT_BACKLOG_LIMIT: u64 = 100_000;
 
 /// A whole workload: what data there is, who talks, in which phases, and what is expected of the cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +46,8 @@ pub struct Spec {
     pub expect: Vec<Expectation>,
     /// The `--set` overrides that were applied, as they were given.
     pub overrides: Vec<String>,
+    /// The file as it was read, before overrides.
+    pub text: String,
 }
 
 /// The znodes that are created before the run: `znodes` leaves below `root`.
@@ -269,6 +278,8 @@ pub struct Fault {
     pub target: FaultTarget,
     /// For how long in nanoseconds; `None`: for good (kill) or at once (restart).
     pub for_ns: Option<u64>,
+    /// Where it stands: `file:line:column`.
+    pub place: String,
 }
 
 /// What happens to a member.
@@ -340,24 +351,101 @@ impl std::error::Error for SpecErrors {}
 
 impl Spec {
     /// Reads a workload file and applies `--set` overrides (`"phase.steady.duration=5s"`), in the order given.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file and the overrides, with places; or that it cannot be read.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Spec, SpecErrors> {
-        let _ = (path, overrides);
-        unimplemented!()
+        let file = path.display().to_string();
+        let unreadable = |what: String| SpecErrors(vec![SpecError { place: file.clone(), what }]);
+        let length = std::fs::metadata(path).map_err(|error| unreadable(format!("cannot be read: {error}")))?.len();
+        if length > MAX_FILE_BYTES {
+            return Err(unreadable(format!("{length} bytes: expected a workload file, which has at most {MAX_FILE_BYTES}")));
+        }
+        let text = std::fs::read_to_string(path).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
+        Spec::parse(&file, &text, overrides)
     }
 
-    /// Like [`Spec::load`], from text; `file` is only the name in complaints.
+    /// Like [`Spec::load`], from text; `file` names it in complaints, and gives the workload its name if it has none.
+    ///
+    /// # Errors
+    /// Everything that is wrong with text and overrides, with places.
     pub fn parse(file: &str, text: &str, overrides: &[String]) -> Result<Spec, SpecErrors> {
-        let _ = (file, text, overrides);
-        unimplemented!()
+        let source = document::Source { file, text, overrides };
+        let root = source.read().map_err(check::in_order)?;
+        check::check(&source, &root)
     }
 
-    /// Whether this version can run it: a workload with faults is refused, with the reason.
+    /// Whether this version can run it: faults are understood and checked, but not executed yet.
+    ///
+    /// # Errors
+    /// What cannot be run, and where it stands in the file.
     pub fn check_runnable(&self) -> Result<(), SpecError> {
-        unimplemented!()
+        match self.faults.first() {
+            None => Ok(()),
+            Some(fault) => Err(SpecError {
+                place: fault.place.clone(),
+                what: "this version cannot execute faults: remove the [[fault]] tables to run the load without them"
+                    .to_string(),
+            }),
+        }
     }
 
     /// The length of all phases together in nanoseconds.
     pub fn duration_ns(&self) -> u64 {
         self.phases.iter().map(|phase| phase.duration_ns).sum()
     }
+
+    /// How many sessions the watchers have, beside those that issue operations.
+    pub fn watcher_sessions(&self) -> u64 {
+        self.watchers.iter().map(|group| u64::from(group.sessions)).sum()
+    }
 }
+
+impl std::fmt::Display for Arrival {
+    /// `closed`, `constant 5000/s`, `poisson 20000/s`, `ramp 0/s to 5000/s`, `steps 1000/s, 2000/s, poisson`
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Arrival::Open { rate, spacing } = self else { return write!(f, "closed") };
+        match (rate, spacing) {
+            (Rate::Constant(rate), Spacing::Even) => return write!(f, "constant {rate}/s"),
+            (Rate::Constant(rate), Spacing::Poisson) => return write!(f, "poisson {rate}/s"),
+            (Rate::Ramp { from, to }, _) => write!(f, "ramp {from}/s to {to}/s")?,
+            (Rate::Steps(rates), _) => {
+                for (n, rate) in rates.iter().enumerate() {
+                    write!(f, "{}{rate}/s", if n == 0 { "steps " } else { ", " })?;
+                }
+            }
+        }
+        match spacing {
+            Spacing::Even => Ok(()),
+            Spacing::Poisson => write!(f, ", poisson"),
+        }
+    }
+}
+
+/// A workload file longer than this is some other file.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// The candidate that a misspelt word probably meant.
+pub(crate) fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
+    let word = word.to_lowercase().replace(['_', ' '], "-");
+    let distance = |candidate: &str| strsim::damerau_levenshtein(&word, &candidate.to_lowercase().replace('_', "-"));
+    let best = candidates.iter().copied().min_by_key(|candidate| distance(candidate))?;
+    let tolerated = (word.chars().count().max(best.chars().count()) / 3).max(1);
+    (distance(best) <= tolerated).then_some(best)
+}
+
+/// `; did you mean …?`, or nothing.
+fn near_hint(word: &str, candidates: &[&str]) -> String {
+    nearest(word, candidates).map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
+}
+
+/// `; did you mean …?`, or the candidates.
+pub(crate) fn hint(word: &str, candidates: &[&str]) -> String {
+    match near_hint(word, candidates) {
+        near if near.is_empty() => format!("; expected one of {}", candidates.join(", ")),
+        near => near,
+    }
+}
+
+#[cfg(test)]
+mod tests;

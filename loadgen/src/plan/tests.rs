@@ -36,6 +36,7 @@ fn spec(seed: u64, sessions: u32, phases: Vec<Phase>) -> Spec {
         faults: vec![],
         expect: vec![],
         overrides: vec![],
+        text: String::new(),
     }
 }
 
