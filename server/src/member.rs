@@ -12,7 +12,7 @@ use zoometry_replica::storage::{
     LogOptions, RecoveryOptions, Restore, SnapshotItem, StorageError, TxnLog, recover,
 };
 use zoometry_replica::store::session::SessionTracker;
-use zoometry_replica::store::{Store, StoreConfig};
+use zoometry_replica::store::{LoadError, Store, StoreConfig};
 use zoometry_wire::Zxid;
 
 use crate::config::Config;
@@ -154,7 +154,14 @@ impl Restore for Rebuild {
         zxid: Zxid,
         items: &mut dyn Iterator<Item = Result<SnapshotItem, StorageError>>,
     ) -> Result<Store, StorageError> {
-        Store::load(self.config.clone(), items, zxid)
+        Store::load(self.config.clone(), items, zxid).map_err(|error| match error {
+            LoadError::Source(error) => error,
+            damaged => StorageError::CorruptSnapshot {
+                file: format!("snapshot.{:x}", zxid.0),
+                offset: 0,
+                what: damaged.to_string(),
+            },
+        })
     }
 
     fn replay(&mut self, state: &mut Store, entry: LogEntry) {

@@ -53,10 +53,10 @@ pub enum LoadError<E> {
     #[error(transparent)]
     Source(E),
     /// A znode before its parent, or without one.
-    #[error("snapshot: znode {0:?} stands before its parent; the file is damaged, use an older snapshot")]
+    #[error("znode {0:?} stands before its parent or has none")]
     Orphan(String),
     /// A znode twice.
-    #[error("snapshot: znode {0:?} is there twice; the file is damaged, use an older snapshot")]
+    #[error("znode {0:?} is there twice")]
     Duplicate(String),
 }
 
