@@ -219,6 +219,10 @@ struct CloseOnExit(Arc<Shared>);
 
 impl Drop for CloseOnExit {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The panic hook has spoken. A member that cannot log must not go on answering.
+            std::process::exit(EXIT_DISK_FAILED);
+        }
         let mut waiting = self.0.waiting.lock();
         waiting.closed = true;
         waiting.jobs.clear();
@@ -307,7 +311,7 @@ impl<D: Disk, F: FnMut(Durable)> Worker<D, F> {
                 done();
             }
             Job::Truncate { zxid, done } => {
-                self.log.roll()?;
+                self.log.continue_from(zxid)?;
                 log::truncate(&self.disk, zxid)?;
                 done();
             }

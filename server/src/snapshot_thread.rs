@@ -22,7 +22,7 @@ use std::thread::JoinHandle;
 use zoometry_replica::storage::disk::Disk;
 use zoometry_replica::storage::snapshot::{SnapshotEnd, digest_block};
 use zoometry_replica::storage::{SnapshotWriter, StorageError};
-use zoometry_replica::store::Store;
+use zoometry_replica::store::{Store, Walk};
 use zoometry_wire::Zxid;
 
 /// Most znodes encoded under one hold of the read lock.
@@ -109,12 +109,31 @@ pub struct SnapshotTaken {
 
 /// Writes a snapshot of `store` now, on this thread. The store may change meanwhile.
 pub fn take_snapshot<D: Disk>(disk: &D, store: &RwLock<Store>) -> Result<SnapshotTaken, StorageError> {
-    let (zxid, head, mut walk) = {
+    let (zxid, head, walk) = {
         let store = store.read();
         (store.last_zxid(), store.snapshot_head(), store.start_walk())
     };
     let mut writer = SnapshotWriter::create(disk.clone(), zxid, &head)?;
     drop(head);
+    match write_nodes(&mut writer, store, walk) {
+        Ok((nodes, end)) => {
+            let (name, bytes) = writer.finish(end)?;
+            Ok(SnapshotTaken { name, zxid, nodes, bytes })
+        }
+        Err(error) => {
+            // On a full disk the space is wanted back.
+            writer.abandon();
+            Err(error)
+        }
+    }
+}
+
+/// Walks the store slice by slice; returns how many znodes there were and what stands behind them.
+fn write_nodes<D: Disk>(
+    writer: &mut SnapshotWriter<D>,
+    store: &RwLock<Store>,
+    mut walk: Walk,
+) -> Result<(u64, SnapshotEnd), StorageError> {
     let (mut nodes, mut budget) = (0u64, SLICE_NODES_MAX / 8);
     loop {
         let (before, mut slice_nodes) = (writer.pending_bytes(), 0usize);
@@ -130,15 +149,11 @@ pub fn take_snapshot<D: Disk>(disk: &D, store: &RwLock<Store>) -> Result<Snapsho
             break;
         }
     }
-    let end = {
-        let store = store.read();
-        let last_zxid = store.last_zxid();
-        let digest = store.config().digest.then(|| digest_block(last_zxid, store.digest()));
-        // Block 8 without block 7 is what 3.9 cannot tell from a digest.
-        SnapshotEnd { digest, last_zxid: digest.map(|_| last_zxid) }
-    };
-    let (name, bytes) = writer.finish(end)?;
-    Ok(SnapshotTaken { name, zxid, nodes, bytes })
+    let store = store.read();
+    let last_zxid = store.last_zxid();
+    let digest = store.config().digest.then(|| digest_block(last_zxid, store.digest()));
+    // The zxid block without a digest block is what 3.9 would take for a digest.
+    Ok((nodes, SnapshotEnd { digest, last_zxid: digest.map(|_| last_zxid) }))
 }
 
 /// The trigger and its thread.

@@ -1,8 +1,19 @@
-//! `acceptedEpoch` and `currentEpoch` (being filled in).
+//! `acceptedEpoch` and `currentEpoch`: what a member has promised, and whose history it has.
+//!
+//! Invariant, checked at start: epoch of the last logged zxid ≤ currentEpoch ≤ acceptedEpoch. Both files hold
+//! a decimal number without a newline and are replaced atomically. A standalone member has none.
+//!
+//! Source: `Q/QuorumPeer.java`; reference §8.11.
 
-use super::disk::Disk;
+use super::disk::{Dir, Disk, DiskFile};
 use super::error::StorageError;
+use std::io;
 use zoometry_wire::Zxid;
+
+/// Behind the name of a file that is being replaced. Apache's own, because it looks for `currentEpoch.tmp`.
+const UNFINISHED: &str = ".tmp";
+/// No decimal i64 is longer; more than this is not an epoch file.
+const TEXT_BYTES_MAX: usize = 32;
 
 /// Which of the two files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +22,16 @@ pub enum EpochFile {
     Accepted,
     /// The newest epoch whose leader's history this member has taken over.
     Current,
+}
+
+impl EpochFile {
+    /// The file's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "acceptedEpoch",
+            Self::Current => "currentEpoch",
+        }
+    }
 }
 
 /// Both values.
@@ -22,14 +43,134 @@ pub struct Epochs {
     pub current: i64,
 }
 
-/// Reads both files, derives missing ones from `last`, and refuses contradictions.
+/// Reads both files and checks them against `last`, the last zxid of the log. A missing file is derived from
+/// `last` and written. A currentEpoch behind the log is repaired from `currentEpoch.tmp` if a crash left one
+/// there (ZOOKEEPER-1653's case).
 pub fn load<D: Disk>(disk: &D, last: Zxid) -> Result<Epochs, StorageError> {
-    let _ = (disk, last);
-    unimplemented!()
+    let logged = i64::from(last.epoch());
+    let current = match read(disk, EpochFile::Current.name())? {
+        Some(current) if current < logged => {
+            let unfinished = format!("{}{UNFINISHED}", EpochFile::Current.name());
+            let adopted = read(disk, &unfinished)?.unwrap_or(current);
+            if adopted != current {
+                store(disk, EpochFile::Current, adopted)?;
+            }
+            adopted
+        }
+        Some(current) => current,
+        None => derive(disk, EpochFile::Current, logged)?,
+    };
+    if current < logged {
+        let what =
+            format!("currentEpoch is {current}, but the log reaches {last}, which is of epoch {logged}");
+        return Err(StorageError::Epochs { what });
+    }
+    let accepted = match read(disk, EpochFile::Accepted.name())? {
+        Some(accepted) => accepted,
+        None => derive(disk, EpochFile::Accepted, logged)?,
+    };
+    if accepted < current {
+        let what = format!("acceptedEpoch is {accepted}, less than currentEpoch {current}");
+        return Err(StorageError::Epochs { what });
+    }
+    Ok(Epochs { accepted, current })
+}
+
+fn derive<D: Disk>(disk: &D, which: EpochFile, epoch: i64) -> Result<i64, StorageError> {
+    store(disk, which, epoch)?;
+    Ok(epoch)
 }
 
 /// Writes one, durably and atomically.
 pub fn store<D: Disk>(disk: &D, which: EpochFile, epoch: i64) -> Result<(), StorageError> {
-    let _ = (disk, which, epoch);
-    unimplemented!()
+    let name = which.name();
+    let unfinished = format!("{name}{UNFINISHED}");
+    let described = disk.describe(Dir::Snap, name);
+    let mut file =
+        disk.create(Dir::Snap, &unfinished).map_err(StorageError::io("create", described.clone()))?;
+    let written = file.write_at(0, epoch.to_string().as_bytes());
+    written.map_err(StorageError::io("write", described.clone()))?;
+    file.sync().map_err(StorageError::io("sync", described.clone()))?;
+    let renamed = disk.rename(Dir::Snap, &unfinished, name);
+    renamed.map_err(StorageError::io("rename", described.clone()))?;
+    disk.sync_dir(Dir::Snap).map_err(StorageError::io("sync the directory of", described))
+}
+
+fn read<D: Disk>(disk: &D, name: &str) -> Result<Option<i64>, StorageError> {
+    let described = disk.describe(Dir::Snap, name);
+    let file = match disk.open(Dir::Snap, name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(StorageError::io("open", described.clone()))?,
+    };
+    let mut text = [0u8; TEXT_BYTES_MAX];
+    let length = file.read_at(0, &mut text).map_err(StorageError::io("read", described.clone()))?;
+    let number = std::str::from_utf8(&text[..length]).ok().and_then(|text| text.trim().parse().ok());
+    match number {
+        Some(epoch) => Ok(Some(epoch)),
+        None => Err(StorageError::Epochs { what: format!("{described} does not hold a decimal number") }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::disk::mem::MemDisk;
+
+    #[test]
+    fn missing_files_follow_the_log_and_are_written() {
+        let disk = MemDisk::new();
+        let epochs = load(&disk, Zxid(3 << 32 | 7)).expect("load");
+        assert_eq!(epochs, Epochs { accepted: 3, current: 3 });
+        disk.crash(0);
+        assert_eq!(disk.contents(Dir::Snap, "acceptedEpoch").as_deref(), Some(&b"3"[..]));
+        assert_eq!(disk.contents(Dir::Snap, "currentEpoch").as_deref(), Some(&b"3"[..]));
+    }
+
+    #[test]
+    fn contradictions_are_refused_with_numbers() {
+        let disk = MemDisk::new();
+        store(&disk, EpochFile::Accepted, 2).expect("store");
+        store(&disk, EpochFile::Current, 2).expect("store");
+        let error = load(&disk, Zxid(3 << 32 | 1)).expect_err("log ahead").to_string();
+        assert!(error.contains("currentEpoch is 2") && error.contains("epoch 3"), "{error}");
+        store(&disk, EpochFile::Current, 5).expect("store");
+        let error = load(&disk, Zxid(3 << 32 | 1)).expect_err("accepted behind").to_string();
+        assert!(error.contains("acceptedEpoch is 2"), "{error}");
+    }
+
+    #[test]
+    fn a_crash_between_log_and_rename_is_repaired() {
+        let disk = MemDisk::new();
+        store(&disk, EpochFile::Accepted, 4).expect("store");
+        store(&disk, EpochFile::Current, 3).expect("store");
+        let mut left = disk.create(Dir::Snap, "currentEpoch.tmp").expect("create");
+        left.write_at(0, b"4").expect("write");
+        let epochs = load(&disk, Zxid(4 << 32 | 1)).expect("load");
+        assert_eq!(epochs, Epochs { accepted: 4, current: 4 });
+    }
+
+    #[test]
+    fn noise_in_an_epoch_file_is_named() {
+        let disk = MemDisk::new();
+        let mut file = disk.create(Dir::Snap, "currentEpoch").expect("create");
+        file.write_at(0, b"three").expect("write");
+        let error = load(&disk, Zxid(1)).expect_err("noise").to_string();
+        assert!(error.contains("currentEpoch") && error.contains("decimal"), "{error}");
+    }
+
+    #[test]
+    fn every_crash_leaves_the_old_or_the_new_value() {
+        for operation in 1..20 {
+            let disk = MemDisk::new();
+            store(&disk, EpochFile::Current, 6).expect("store");
+            disk.freeze_after(operation);
+            let done = store(&disk, EpochFile::Current, 7).is_ok();
+            for seed in 0..8 {
+                let after = disk.fork();
+                after.crash(seed);
+                let value = read(&after, "currentEpoch").expect("readable");
+                assert!(value == Some(7) || (value == Some(6) && !done), "operation {operation}: {value:?}");
+            }
+        }
+    }
 }

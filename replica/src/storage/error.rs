@@ -40,6 +40,15 @@ pub enum StorageError {
         /// What is wrong.
         what: String,
     },
+    /// A compression that is not supported.
+    #[error(
+        "{file} is compressed with snappy, which this server does not read; write snapshots with Apache's \
+         zookeeper.snapshot.compression.method set to gz or empty"
+    )]
+    Snappy {
+        /// The file's full name.
+        file: String,
+    },
     /// There are snapshots and none can be read.
     #[error(
         "none of the {tried} snapshots in {dir} can be read; the newest: {newest}. In an ensemble, move this \
@@ -65,7 +74,9 @@ pub enum StorageError {
         first: String,
     },
     /// A file stands in the directory of the other kind.
-    #[error("{file} does not belong there: dataDir keeps snapshots and dataLogDir keeps logs; move it, or check both settings in zoo.cfg")]
+    #[error(
+        "{file} does not belong there: dataDir keeps snapshots and dataLogDir keeps logs; move it, or check both settings in zoo.cfg"
+    )]
     WrongDirectory {
         /// The file's full name.
         file: String,
@@ -77,13 +88,29 @@ pub enum StorageError {
         what: String,
     },
     /// The log does not hold the transaction it was to be cut behind.
-    #[error("cannot truncate the log behind {zxid}: no log file holds it (they reach from {first} to {last})")]
+    #[error(
+        "cannot truncate the log behind {zxid}: no log file holds it (they begin with {first}; {last} is the last before it)"
+    )]
     TruncateTarget {
         /// The cut.
         zxid: Zxid,
         /// First transaction there is.
         first: Zxid,
-        /// Last transaction there is.
+        /// Last transaction found before it.
+        last: Zxid,
+    },
+    /// Every snapshot contains what was to be cut off.
+    #[error("cannot truncate the log behind {zxid}: there is no snapshot at or before it to start from")]
+    TruncateBase {
+        /// The cut.
+        zxid: Zxid,
+    },
+    /// The member itself is wrong: transactions must be appended in order.
+    #[error("transaction {zxid} was to be logged behind {last}; this is a bug, please report it")]
+    OutOfOrder {
+        /// The one refused.
+        zxid: Zxid,
+        /// The last one logged.
         last: Zxid,
     },
 }

@@ -1,24 +1,60 @@
-//! A directory → the newest state it holds (being filled in).
+//! A directory → the newest state it holds.
+//!
+//! The newest snapshot that can be read, and the log behind it. Invariants: everything that was acknowledged
+//! as durable is in the result; what was not may be; nothing is guessed. A torn tail ends its file, wherever
+//! that file stands in the order; a damaged record, an unreadable directory, logs without a beginning are
+//! errors. Odd things that do not matter come back as [`Warning`]s.
+//!
+//! A snapshot is fuzzy, so transactions that it already holds are applied again: that is the state's to
+//! tolerate ([`Restore::replay`] cannot fail). Files stream by; memory is the state's and one item's.
+//!
+//! What this does not do: choose what to do about a hole, drop dead ephemerals, take the first snapshot (the
+//! server does, right after; in a fresh directory that is `snapshot.0`).
+//!
+//! Source: `P/FileTxnSnapLog.java`, `P/FileSnap.java`; reference §9.5.
 
-use super::disk::Disk;
+use super::disk::{Dir, Disk};
 use super::error::StorageError;
-use super::log::LogEntry;
-use super::snapshot::{SnapshotEnd, SnapshotItem};
+use super::log::{self, LogEnd, LogEntry, LogReader};
+use super::names::{UNFINISHED, parse_log, parse_snapshot};
+use super::snapshot::{self, Found, SnapshotEnd, SnapshotItem, SnapshotReader};
 use zoometry_wire::Zxid;
+
+mod store;
+pub use store::{RecoveredStore, recover_store};
+
+/// At most so many snapshots are tried, newest first.
+pub const SNAPSHOTS_TRIED_MAX: usize = 100;
+/// At most so many warnings are kept; the first ones say it all.
+pub const WARNINGS_MAX: usize = 100;
+
+/// Whether recovery may tidy up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Access {
+    /// The member's own start: unfinished files and empty log files are removed.
+    #[default]
+    Owner,
+    /// Somebody looks: nothing is changed.
+    ReadOnly,
+}
 
 /// How to read a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RecoveryOptions {
     /// `zookeeper.snapshot.trust.empty`: logs without a snapshot are taken to be complete.
     pub trust_empty: bool,
+    /// Who asks.
+    pub access: Access,
 }
 
 /// Who builds the state while the files stream by.
 pub trait Restore {
     /// What is built.
     type State;
-    /// Builds a state from a snapshot's items (none for an empty directory). An error from the iterator
-    /// must be handed back: recovery then goes on with the next older snapshot.
+    /// The state of a directory that holds nothing.
+    fn empty(&mut self) -> Self::State;
+    /// Builds a state from a snapshot's items. An error from the iterator must be handed back: recovery then
+    /// goes on with the next older snapshot.
     fn load(
         &mut self,
         zxid: Zxid,
@@ -33,14 +69,30 @@ pub trait Restore {
 }
 
 /// Something odd that did not prevent recovery.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Warning {
     /// A snapshot could not be read; an older one was taken.
+    #[error("{why}; went back to an older snapshot")]
     SnapshotSkipped {
         /// Why, with file and place.
         why: String,
     },
+    /// A log file ends inside a record. Normal after a power failure or kill -9.
+    #[error("{file} ends with an unfinished record at byte {offset}, which was never acknowledged; dropped")]
+    TornTail {
+        /// The file.
+        file: String,
+        /// Where the record starts.
+        offset: u64,
+    },
+    /// A log file without a header: its creation was cut short.
+    #[error("{file} has no header, and so no transactions; ignored")]
+    NoHeader {
+        /// The file.
+        file: String,
+    },
     /// Transactions are missing inside an epoch.
+    #[error("transactions between {before} and {after} are missing: {file} goes on behind a hole")]
     Hole {
         /// Where the record behind the hole stands.
         file: String,
@@ -48,6 +100,16 @@ pub enum Warning {
         before: Zxid,
         /// First zxid behind it.
         after: Zxid,
+    },
+    /// A log file repeats or goes back behind what was already replayed.
+    #[error("{file} holds {zxid} behind {last}; skipped")]
+    Backwards {
+        /// The file.
+        file: String,
+        /// The one skipped.
+        zxid: Zxid,
+        /// The last one before it.
+        last: Zxid,
     },
 }
 
@@ -58,12 +120,21 @@ pub struct Recovered<S> {
     pub state: S,
     /// Last transaction in it.
     pub last_zxid: Zxid,
-    /// The snapshot it began with; `None` for an empty directory.
+    /// The zxid of the snapshot it began with; `None` if there was none.
     pub snapshot: Option<Zxid>,
+    /// What stood at the end of that snapshot.
+    pub snapshot_end: SnapshotEnd,
     /// Transactions replayed.
     pub replayed: u64,
-    /// What was odd.
+    /// What was odd; the first [`WARNINGS_MAX`].
     pub warnings: Vec<Warning>,
+}
+
+impl<S> Recovered<S> {
+    /// Whether there was nothing at all.
+    pub fn is_fresh(&self) -> bool {
+        self.snapshot.is_none() && self.last_zxid == Zxid(0)
+    }
 }
 
 /// Reads the directory.
@@ -72,6 +143,188 @@ pub fn recover<D: Disk, R: Restore>(
     options: RecoveryOptions,
     restore: &mut R,
 ) -> Result<Recovered<R::State>, StorageError> {
-    let _ = (disk, options, restore);
-    unimplemented!()
+    check_directories(disk)?;
+    if options.access == Access::Owner {
+        tidy(disk)?;
+    }
+    let logs = log::list(disk)?;
+    let mut warnings = Vec::new();
+    let mut recovered = match newest_readable(disk, restore, &mut warnings)? {
+        Some((state, zxid, snapshot_end)) => {
+            let snapshot = Some(zxid);
+            Recovered { state, last_zxid: zxid, snapshot, snapshot_end, replayed: 0, warnings }
+        }
+        None => {
+            if let (Some((_, first)), false) = (logs.first(), options.trust_empty) {
+                let dir = disk.describe(Dir::Log, "");
+                return Err(StorageError::LogsWithoutSnapshot { dir, first: first.clone() });
+            }
+            Recovered {
+                state: restore.empty(),
+                last_zxid: Zxid(0),
+                snapshot: None,
+                snapshot_end: SnapshotEnd::default(),
+                replayed: 0,
+                warnings,
+            }
+        }
+    };
+    let start = log::start_index(&logs, recovered.last_zxid);
+    for (at, (_, name)) in logs.iter().enumerate().skip(start) {
+        let is_last = at + 1 == logs.len();
+        replay_file(disk, name, is_last, restore, &mut recovered)?;
+    }
+    Ok(recovered)
 }
+
+/// A log in the snapshot directory, or the reverse, says that zoo.cfg has changed sides.
+fn check_directories<D: Disk>(disk: &D) -> Result<(), StorageError> {
+    if !disk.is_split() {
+        return Ok(());
+    }
+    let stray = |dir: Dir, is_stray: fn(&str) -> bool| -> Result<(), StorageError> {
+        let names = disk.list(dir).map_err(StorageError::io("list", disk.describe(dir, "")))?;
+        match names.iter().find(|name| is_stray(name)) {
+            Some(name) => Err(StorageError::WrongDirectory { file: disk.describe(dir, name) }),
+            None => Ok(()),
+        }
+    };
+    stray(Dir::Snap, |name| parse_log(name).is_some())?;
+    stray(Dir::Log, |name| parse_snapshot(name).is_some())
+}
+
+/// Removes what a crash left half made, including log files of no bytes, over which Apache's server does not
+/// start before 3.9.3.
+fn tidy<D: Disk>(disk: &D) -> Result<(), StorageError> {
+    for dir in [Dir::Log, Dir::Snap] {
+        let names = disk.list(dir).map_err(StorageError::io("list", disk.describe(dir, "")))?;
+        for name in names {
+            let unfinished = name.strip_prefix(UNFINISHED);
+            let ours =
+                unfinished.is_some_and(|rest| parse_log(rest).is_some() || parse_snapshot(rest).is_some());
+            let empty_log = dir == Dir::Log && parse_log(&name).is_some() && is_empty(disk, &name)?;
+            if ours || empty_log {
+                disk.remove(dir, &name).map_err(StorageError::io("remove", disk.describe(dir, &name)))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_empty<D: Disk>(disk: &D, name: &str) -> Result<bool, StorageError> {
+    use super::disk::DiskFile;
+    let opened = disk.open(Dir::Log, name).and_then(|file| file.is_empty());
+    opened.map_err(StorageError::io("open", disk.describe(Dir::Log, name)))
+}
+
+/// The newest snapshot that reads completely; `None` if the directory has none.
+fn newest_readable<D: Disk, R: Restore>(
+    disk: &D,
+    restore: &mut R,
+    warnings: &mut Vec<Warning>,
+) -> Result<Option<(R::State, Zxid, SnapshotEnd)>, StorageError> {
+    let mut newest = None;
+    let mut tried = 0;
+    // Unfinished files (Apache writes in place) do not count among the hundred, as with Apache.
+    for found in snapshot::list(disk)? {
+        let whole = snapshot::looks_whole(disk, &found)?;
+        if tried == SNAPSHOTS_TRIED_MAX {
+            break;
+        }
+        tried += usize::from(whole);
+        // Nothing can have been acknowledged before the first snapshot was whole.
+        let needless = !whole && found.zxid == Zxid(0);
+        match load(disk, restore, &found) {
+            Ok((state, end)) => return Ok(Some((state, found.zxid, end))),
+            Err(error @ (StorageError::CorruptSnapshot { .. } | StorageError::Snappy { .. })) => {
+                let why = error.to_string();
+                if !needless {
+                    newest.get_or_insert_with(|| why.clone());
+                }
+                warn(warnings, Warning::SnapshotSkipped { why });
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    match newest {
+        None => Ok(None),
+        Some(newest) => {
+            let dir = disk.describe(Dir::Snap, "");
+            Err(StorageError::NoReadableSnapshot { tried: warnings.len(), dir, newest })
+        }
+    }
+}
+
+fn load<D: Disk, R: Restore>(
+    disk: &D,
+    restore: &mut R,
+    found: &Found,
+) -> Result<(R::State, SnapshotEnd), StorageError> {
+    let mut reader = SnapshotReader::open(disk, &found.name)?;
+    let mut state = restore.load(found.zxid, &mut reader)?;
+    // The seals stand at the end: whatever the state took, the file is read through.
+    for item in reader.by_ref() {
+        item?;
+    }
+    let end = reader.end().unwrap_or_default();
+    restore.loaded(&mut state, &end);
+    Ok((state, end))
+}
+
+fn replay_file<D: Disk, R: Restore>(
+    disk: &D,
+    name: &str,
+    is_last: bool,
+    restore: &mut R,
+    recovered: &mut Recovered<R::State>,
+) -> Result<(), StorageError> {
+    let base = recovered.snapshot.unwrap_or(Zxid(0));
+    let mut reader = LogReader::open(disk, name)?;
+    let mut previous = None;
+    while let Some(entry) = reader.next_entry()? {
+        let (zxid, last) = (entry.record.header.zxid, recovered.last_zxid);
+        let before = previous.replace(zxid);
+        if zxid <= last {
+            // Up to the snapshot's zxid this is what it holds already; behind it, a disorder.
+            if zxid > base || before.is_some_and(|before| zxid <= before) {
+                let file = reader.described().to_owned();
+                warn(&mut recovered.warnings, Warning::Backwards { file, zxid, last });
+            }
+            continue;
+        }
+        if !follows(last, zxid) {
+            let hole = Warning::Hole { file: reader.described().to_owned(), before: last, after: zxid };
+            warn(&mut recovered.warnings, hole);
+        }
+        recovered.last_zxid = zxid;
+        recovered.replayed += 1;
+        restore.replay(&mut recovered.state, entry);
+    }
+    let file = reader.described().to_owned();
+    match reader.end() {
+        Some(LogEnd::Torn) => {
+            warn(&mut recovered.warnings, Warning::TornTail { file, offset: reader.offset() });
+        }
+        Some(LogEnd::NoHeader) if !is_last => {
+            let what = "the header is missing, in a file that is not the newest".into();
+            return Err(StorageError::CorruptLog { file, offset: 0, what });
+        }
+        Some(LogEnd::NoHeader | LogEnd::Empty) => warn(&mut recovered.warnings, Warning::NoHeader { file }),
+        Some(LogEnd::Clean) | None => {}
+    }
+    Ok(())
+}
+
+/// Whether `next` may stand right behind `last`: the next counter, or the first of a later epoch.
+fn follows(last: Zxid, next: Zxid) -> bool {
+    next == last.next() || (next.epoch() > last.epoch() && next.counter() <= 1)
+}
+
+fn warn(warnings: &mut Vec<Warning>, warning: Warning) {
+    if warnings.len() < WARNINGS_MAX {
+        warnings.push(warning);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! Writing a snapshot file.
+
+use super::{
+    DBID, MAGIC, SnapshotEnd, SnapshotItem, SnapshotNode, VERSION, encode_end, encode_head, encode_node,
+    put_seal,
+};
+use crate::storage::disk::{Dir, Disk, DiskFile};
+use crate::storage::error::StorageError;
+use crate::storage::names;
+use bytes::{BufMut, BytesMut};
+use simd_adler32::Adler32;
+use zoometry_wire::{Record, Zxid};
+
+/// The buffer goes to the disk when it holds this much.
+const FLUSH_BYTES: usize = 256 << 10;
+
+/// Writes `snapshot.<zxid>`: under a temporary name, renamed when it is whole and durable. One that is dropped
+/// unfinished leaves the temporary file behind; the next recovery removes it.
+pub struct SnapshotWriter<D: Disk> {
+    disk: D,
+    file: D::File,
+    name: String,
+    described: String,
+    buffer: BytesMut,
+    /// Bytes at the disk.
+    written: u64,
+    /// Over the bytes at the disk.
+    adler: Adler32,
+}
+
+impl<D: Disk> SnapshotWriter<D> {
+    /// Begins; `head` holds all sessions and ACLs. `zxid` is the last transaction applied.
+    pub fn create(disk: D, zxid: Zxid, head: &[SnapshotItem]) -> Result<Self, StorageError> {
+        let name = names::snapshot(zxid);
+        let described = disk.describe(Dir::Snap, &name);
+        let file = disk.create(Dir::Snap, &names::unfinished(&name));
+        let file = file.map_err(StorageError::io("create", described.clone()))?;
+        let mut buffer = BytesMut::with_capacity(FLUSH_BYTES);
+        buffer.put_i32(MAGIC);
+        buffer.put_i32(VERSION);
+        buffer.put_i64(DBID);
+        encode_head(head, &mut buffer);
+        Ok(Self { disk, file, name, described, buffer, written: 0, adler: Adler32::new() })
+    }
+
+    /// Takes a znode into the buffer. No I/O: it may run under a lock.
+    pub fn node(&mut self, node: &SnapshotNode) {
+        encode_node(node, &mut self.buffer);
+    }
+
+    /// Bytes encoded and not yet handed to the disk.
+    pub fn pending_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Writes the buffer out if it is worth a call. Call it often, and without holding locks.
+    pub fn flush(&mut self) -> Result<(), StorageError> {
+        if self.buffer.len() < FLUSH_BYTES { Ok(()) } else { self.write_out() }
+    }
+
+    /// Seals, syncs and renames. Returns the file's name and length, bytes.
+    pub fn finish(mut self, end: SnapshotEnd) -> Result<(String, u64), StorageError> {
+        assert!(
+            end.digest.is_some() || end.last_zxid.is_none(),
+            "the zxid block alone would be read as a digest"
+        );
+        encode_end(&mut self.buffer);
+        self.seal()?;
+        if let Some((zxid, digest)) = end.digest {
+            zxid.encode(&mut self.buffer);
+            digest.encode(&mut self.buffer);
+            self.seal()?;
+        }
+        if let Some(zxid) = end.last_zxid {
+            zxid.encode(&mut self.buffer);
+            self.seal()?;
+        }
+        let Self { disk, mut file, name, described, .. } = self;
+        file.sync().map_err(StorageError::io("sync", described.clone()))?;
+        let renamed = disk.rename(Dir::Snap, &names::unfinished(&name), &name);
+        renamed.map_err(StorageError::io("rename", described.clone()))?;
+        disk.sync_dir(Dir::Snap).map_err(StorageError::io("sync the directory of", described))?;
+        Ok((name, self.written))
+    }
+
+    /// Removes the unfinished file again, after a failure.
+    pub fn abandon(self) {
+        // It failed already; whether this works too changes nothing, recovery tidies as well.
+        let _ = self.disk.remove(Dir::Snap, &names::unfinished(&self.name));
+    }
+
+    fn seal(&mut self) -> Result<(), StorageError> {
+        self.write_out()?;
+        put_seal(self.adler.finish(), &mut self.buffer);
+        self.write_out()
+    }
+
+    fn write_out(&mut self) -> Result<(), StorageError> {
+        let written = self.file.write_at(self.written, &self.buffer);
+        written.map_err(StorageError::io("write", self.described.clone()))?;
+        self.adler.write(&self.buffer);
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+}
