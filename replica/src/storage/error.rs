@@ -40,6 +40,13 @@ pub enum StorageError {
         /// What is wrong.
         what: String,
     },
+    /// A snapshot's items, each readable, do not make a state. Recovery adds file and place
+    /// ([`CorruptSnapshot`](Self::CorruptSnapshot)).
+    #[error("the items of the snapshot do not fit together: {what}")]
+    NotAState {
+        /// What is wrong with them.
+        what: String,
+    },
     /// A compression that is not supported.
     #[error(
         "{file} is compressed with snappy, which this server does not read; write snapshots with Apache's \

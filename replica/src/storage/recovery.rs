@@ -54,7 +54,8 @@ pub trait Restore {
     /// The state of a directory that holds nothing.
     fn empty(&mut self) -> Self::State;
     /// Builds a state from a snapshot's items. An error from the iterator must be handed back: recovery then
-    /// goes on with the next older snapshot.
+    /// goes on with the next older snapshot. So it does when the items do not make a state
+    /// ([`StorageError::NotAState`]).
     fn load(
         &mut self,
         zxid: Zxid,
@@ -261,7 +262,10 @@ fn load<D: Disk, R: Restore>(
     found: &Found,
 ) -> Result<(R::State, SnapshotEnd), StorageError> {
     let mut reader = SnapshotReader::open(disk, &found.name)?;
-    let mut state = restore.load(found.zxid, &mut reader)?;
+    let mut state = restore.load(found.zxid, &mut reader).map_err(|error| match error {
+        StorageError::NotAState { what } => reader.corrupt(what),
+        other => other,
+    })?;
     // The seals stand at the end: whatever the state took, the file is read through.
     for item in reader.by_ref() {
         item?;

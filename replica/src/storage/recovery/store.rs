@@ -6,7 +6,7 @@ use crate::storage::error::StorageError;
 use crate::storage::log::LogEntry;
 use crate::storage::snapshot::{DIGEST_VERSION, SnapshotEnd, SnapshotItem};
 use crate::store::watch::{WatchEvent, WatchSink, WatcherId};
-use crate::store::{Store, StoreConfig};
+use crate::store::{LoadError, Store, StoreConfig};
 use zoometry_wire::Zxid;
 
 /// A recovered store, and how its digests compared.
@@ -53,7 +53,10 @@ impl Restore for Rebuild {
         zxid: Zxid,
         items: &mut dyn Iterator<Item = Result<SnapshotItem, StorageError>>,
     ) -> Result<Store, StorageError> {
-        Store::load(self.config.clone(), items, zxid)
+        Store::load(self.config.clone(), items, zxid).map_err(|error| match error {
+            LoadError::Source(error) => error,
+            other => StorageError::NotAState { what: other.to_string() },
+        })
     }
 
     fn loaded(&mut self, state: &mut Store, end: &SnapshotEnd) {

@@ -155,7 +155,7 @@ impl SnapshotReader {
         Ok(read > 0)
     }
 
-    fn corrupt(&self, what: impl Into<String>) -> StorageError {
+    pub(in crate::storage) fn corrupt(&self, what: impl Into<String>) -> StorageError {
         StorageError::CorruptSnapshot {
             file: self.described.clone(),
             offset: self.decoder.offset(),
