@@ -7,13 +7,11 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use parking_lot::{Mutex, RwLock};
 use tokio::net::TcpListener;
-use zoometry_replica::storage::log::{LogEntry, SyncMode};
-use zoometry_replica::storage::{
-    LogOptions, RecoveryOptions, Restore, SnapshotItem, StorageError, TxnLog, recover,
-};
+use zoometry_replica::storage::log::SyncMode;
+use zoometry_replica::storage::recovery::{RecoveredStore, recover_store};
+use zoometry_replica::storage::{LogOptions, RecoveryOptions, TxnLog};
 use zoometry_replica::store::session::SessionTracker;
-use zoometry_replica::store::{LoadError, Store, StoreConfig};
-use zoometry_wire::Zxid;
+use zoometry_replica::store::{Store, StoreConfig};
 
 use crate::config::Config;
 use crate::disk::FileDisk;
@@ -141,37 +139,9 @@ async fn say_goodbye(shared: &Shared) {
     }
 }
 
-/// Builds a store from the data directory.
-struct Rebuild {
-    config: StoreConfig,
-}
-
-impl Restore for Rebuild {
-    type State = Store;
-
-    fn load(
-        &mut self,
-        zxid: Zxid,
-        items: &mut dyn Iterator<Item = Result<SnapshotItem, StorageError>>,
-    ) -> Result<Store, StorageError> {
-        Store::load(self.config.clone(), items, zxid).map_err(|error| match error {
-            LoadError::Source(error) => error,
-            damaged => StorageError::CorruptSnapshot {
-                file: format!("snapshot.{:x}", zxid.0),
-                offset: 0,
-                what: damaged.to_string(),
-            },
-        })
-    }
-
-    fn replay(&mut self, state: &mut Store, entry: LogEntry) {
-        // A refusal is no error: the snapshot is fuzzy and may hold later changes already.
-        let _ = state.apply(&entry.record, &mut ());
-    }
-}
-
 fn rebuild(config: &Config, disk: &FileDisk) -> anyhow::Result<Store> {
-    let options = RecoveryOptions { trust_empty: config.storage.trust_empty_snapshot };
+    let options =
+        RecoveryOptions { trust_empty: config.storage.trust_empty_snapshot, ..RecoveryOptions::default() };
     let store_config = StoreConfig {
         extended_types: config.requests.extended_types,
         digest: config.storage.digest,
@@ -181,10 +151,14 @@ fn rebuild(config: &Config, disk: &FileDisk) -> anyhow::Result<Store> {
         super_digest: config.auth.super_digest.clone(),
         hash_seed: hash_seed(),
     };
-    let recovered = recover(disk, options, &mut Rebuild { config: store_config })
-        .with_context(|| format!("cannot recover from {}", config.data_dir.display()))?;
+    let RecoveredStore { found: recovered, digest_mismatches, first_mismatch } =
+        recover_store(disk, options, store_config)
+            .with_context(|| format!("cannot recover from {}", config.data_dir.display()))?;
     for warning in &recovered.warnings {
-        tracing::warn!("{warning:?}");
+        tracing::warn!("{warning}");
+    }
+    if let Some(zxid) = first_mismatch {
+        tracing::warn!(digest_mismatches, first = %zxid, "the tree's digest is not the one in the log");
     }
     let mut store = recovered.state;
     let dropped = store.drop_dead_ephemerals();
