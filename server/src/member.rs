@@ -18,7 +18,7 @@ use crate::disk::FileDisk;
 use crate::disk_thread::{self, DiskOptions, DiskQueue, DiskThread};
 use crate::node::{Node, NodeEvent, NodeHandle};
 use crate::shared::{Conns, Shared};
-use crate::snapshot_thread::{SnapshotOptions, Snapshotter};
+use crate::snapshot_thread::{self, SnapshotOptions, Snapshotter};
 use crate::stats::ServerStats;
 use crate::{clients, clock};
 
@@ -32,6 +32,9 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
     let address = listener.local_addr()?;
     let disk = FileDisk::open(&config.data_dir, &config.data_log_dir)?;
     let store = Arc::new(RwLock::new(rebuild(&config, &disk)?));
+    // Logs without a snapshot do not start, here or at Apache's, so the first one precedes the first log. It
+    // also makes what was dropped from the recovered tree final.
+    snapshot_thread::take_snapshot(&disk, &store).context("cannot write the snapshot of the start")?;
     let last_zxid = store.read().last_zxid();
     let (handle, events) = NodeHandle::new();
     let (queue, log) = start_log(&config, &disk, handle.clone())?;
