@@ -35,6 +35,14 @@ impl Clock {
         Self { origin, origin_unix_ns }
     }
 
+    /// The same time, counted from `zero`.
+    pub fn starting_at(zero: Instant) -> Self {
+        let now = Self::start();
+        let ago = now.origin.saturating_duration_since(zero).as_nanos() as u64;
+        let ahead = zero.saturating_duration_since(now.origin).as_nanos() as u64;
+        Self { origin: zero, origin_unix_ns: now.origin_unix_ns.saturating_sub(ago).saturating_add(ahead) }
+    }
+
     /// Nanoseconds since the clock's zero.
     #[inline]
     pub fn now_ns(&self) -> u64 {
@@ -51,5 +59,24 @@ impl Clock {
     #[inline]
     pub fn unix_ns(&self, reading_ns: u64) -> u64 {
         self.origin_unix_ns.saturating_add(reading_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn every_zero_tells_the_same_time() {
+        let clock = Clock::start();
+        let instant = Instant::now();
+        let earlier = Clock::starting_at(instant - Duration::from_secs(1));
+        let one = clock.unix_ns(clock.at_ns(instant));
+        let other = earlier.unix_ns(earlier.at_ns(instant));
+        assert!(one.abs_diff(other) < 1_000_000, "{one} {other}");
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+        assert!(wall.abs_diff(clock.unix_ns(clock.now_ns())) < 5_000_000_000);
+        assert_eq!(clock.at_ns(instant - Duration::from_secs(100)), 0);
     }
 }

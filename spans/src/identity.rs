@@ -153,8 +153,8 @@ pub enum Domain {
 pub enum Role {
     /// The client: from the moment the operation was due to its reply.
     Client = 1,
-    /// The client: from the write to the socket to the reply.
-    Sent = 2,
+    /// The client: from the moment the operation was due to its write to the socket.
+    SendQueue = 2,
     /// The server that the client is connected to: frame read to reply flushed.
     Server = 3,
     /// Waiting for the session's earlier requests.
@@ -199,6 +199,8 @@ pub struct SampleRate {
 impl SampleRate {
     /// Nothing is kept at the head.
     pub const NONE: Self = Self { threshold: 1 << RANDOMNESS_BITS };
+    /// Of a thousand traces, one: what client and servers use unless told otherwise.
+    pub const DEFAULT_PROBABILITY: f64 = 0.001;
     /// Everything is kept.
     pub const ALL: Self = Self { threshold: 0 };
 

@@ -98,7 +98,7 @@ fn first_line(path: &str) -> Option<String> {
 }
 
 /// `%2C` and the like, as W3C Baggage writes them; a broken escape stays as it is.
-fn percent_decoded(text: &str) -> String {
+pub(crate) fn percent_decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;

@@ -12,6 +12,9 @@ use std::borrow::Cow;
 /// own `dropped…Count` fields. OpenTelemetry's default.
 pub const MAX_PER_SPAN: usize = 128;
 
+/// W3C's trace flag "random": the low 56 bits of the trace id are fit for sampling.
+pub(crate) const FLAG_RANDOM: u8 = 2;
+
 /// An attribute's value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
