@@ -264,7 +264,7 @@ impl<R: Read> Input<'_, R> {
             Vec::new()
         } else {
             keep = false;
-            self.to_end()?
+            self.rest()?
         };
         *response.body_mut() = body.into();
         Ok((response, keep && self.at == self.buffer.len()))
@@ -289,7 +289,7 @@ impl<R: Read> Input<'_, R> {
         }
     }
 
-    fn to_end(&mut self) -> io::Result<Vec<u8>> {
+    fn rest(&mut self) -> io::Result<Vec<u8>> {
         while self.fill()? != 0 {
             if self.buffer.len() - self.at > MAX_BODY {
                 return Err(invalid("the response's body is too long"));

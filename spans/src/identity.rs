@@ -314,3 +314,125 @@ fn derive(base: u64, a: u64, b: u64) -> TraceId {
     let id = u128::from(high) << 64 | u128::from(low);
     TraceId(if id == 0 { 1 } else { id })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    /// The specification's vectors, computed by an independent implementation of the text above:
+    /// salt, domain, a, b, trace id.
+    const TRACES: [(u64, Domain, u64, u64, &str); 7] = [
+        (0, Domain::Request, 0x0100_0000_0000_0000, 1, "0ec6151ea0a698bab47bb9842258e0d9"),
+        (0, Domain::Request, 0x0100_0000_0000_0000, 2, "392dd2c310e57765299a2b8b23c058f8"),
+        (7, Domain::Request, 0x0100_0000_0000_0000, 1, "1c96e853283ba4b13c2592446336ae86"),
+        (0, Domain::Request, u64::MAX, 0x7fff_ffff, "dd0cad51422f24e5cf00ca9b12348ae7"),
+        (0, Domain::Watch, 0x1_0000_0007, 0, "20d945c1fc8be8ff38a111e77acde56c"),
+        (0, Domain::Epoch, 6, 0, "33e9156b1555ad9a39a8382e1dac7306"),
+        (0, Domain::Batch, 3, 1, "cd5abb71caef8f07dcecb7ed188ed6d2"),
+    ];
+
+    /// Spans of the first trace above: role, server id, span id.
+    const SPANS: [(Role, u64, &str); 4] = [
+        (Role::Client, 0, "e8142f05b3d68c04"),
+        (Role::Server, 1, "0753d1244308e2f8"),
+        (Role::Server, 2, "219da4cf6390e882"),
+        (Role::LogSync, 255, "53c7d7b50219101e"),
+    ];
+
+    #[test]
+    fn the_derivation_is_the_published_one() {
+        for (salt, domain, a, b, expected) in TRACES {
+            let trace = Identity::new(salt, SampleRate::NONE).trace(domain, a, b);
+            assert_eq!(trace.to_string(), expected);
+            assert_eq!(TraceId::from_hex(expected), Some(trace));
+        }
+        let trace = TraceId::from_hex(TRACES[0].4).unwrap();
+        for (role, server, expected) in SPANS {
+            assert_eq!(trace.span(role, server).to_string(), expected);
+            assert_eq!(SpanId::from_hex(expected), Some(trace.span(role, server)));
+        }
+    }
+
+    #[test]
+    fn the_shortcuts_are_the_derivation() {
+        let identity = Identity::new(9, SampleRate::from_probability(0.5));
+        let session = SessionId(0x0100_0000_0000_0001);
+        for xid in 1..1000 {
+            let trace = identity.request(session, xid);
+            assert_eq!(trace, identity.trace(Domain::Request, session.0 as u64, xid as u64));
+            assert_eq!(identity.keeps(session, xid), identity.rate().keeps(trace));
+        }
+        assert_eq!(identity.watch(Zxid(5)), identity.trace(Domain::Watch, 5, 0));
+        assert_eq!(identity.txn(Zxid(5)), identity.trace(Domain::Txn, 5, 0));
+        assert_eq!(identity.epoch(5), identity.trace(Domain::Epoch, 5, 0));
+        assert_eq!(identity.batch(1, 5), identity.trace(Domain::Batch, 1, 5));
+        assert_ne!(identity.watch(Zxid(5)), identity.txn(Zxid(5)));
+    }
+
+    #[test]
+    fn special_xids_are_never_kept() {
+        let all = Identity::new(0, SampleRate::ALL);
+        for xid in [-8, -4, -2, -1, 0] {
+            assert!(!all.keeps(SessionId(1), xid));
+        }
+        assert!(all.keeps(SessionId(1), 1));
+        let none = Identity::new(0, SampleRate::NONE);
+        assert!((1..10_000).all(|xid| !none.keeps(SessionId(1), xid)));
+    }
+
+    #[test]
+    fn ids_are_unique_and_the_randomness_is_random() {
+        // Session ids as servers give them out: one after the other. Xids as clients do.
+        let identity = Identity::new(0, SampleRate::from_probability(0.001));
+        let mut ids = HashSet::new();
+        let mut buckets = [0u32; 256];
+        let mut kept = 0;
+        for session in 0..300 {
+            let session = SessionId(0x0100_0199_aaaa_0000 + session);
+            for xid in 1..=1000 {
+                let trace = identity.request(session, xid);
+                assert!(ids.insert(trace));
+                buckets[(trace.low() >> 48 & 0xff) as usize] += 1;
+                kept += u32::from(identity.keeps(session, xid));
+            }
+        }
+        let expected = 300_000.0 / 256.0;
+        let chi2: f64 = buckets.iter().map(|&n| (f64::from(n) - expected).powi(2) / expected).sum();
+        // 255 degrees of freedom: 99.99 % of random draws lie below 345.
+        assert!(chi2 < 345.0, "{chi2}");
+        // Expected 300, standard deviation 17.
+        assert!((230..370).contains(&kept), "{kept}");
+    }
+
+    #[test]
+    fn a_traces_spans_are_all_different() {
+        let trace = Identity::new(0, SampleRate::ALL).request(SessionId(1), 1);
+        let roles = [Role::Client, Role::SendQueue, Role::Server, Role::Prep, Role::LogSync, Role::Outage];
+        let ids: HashSet<_> =
+            roles.iter().flat_map(|&role| (0..256).map(move |server| trace.span(role, server))).collect();
+        assert_eq!(ids.len(), roles.len() * 256);
+    }
+
+    #[test]
+    fn rates_round_trip_and_say_their_threshold() {
+        for p in [0.0, 0.001, 0.25, 0.5, 1.0] {
+            assert!((SampleRate::from_probability(p).probability() - p).abs() < 1e-12);
+        }
+        assert_eq!(SampleRate::from_probability(f64::NAN), SampleRate::NONE);
+        assert_eq!(SampleRate::from_probability(-1.0), SampleRate::NONE);
+        assert_eq!(SampleRate::from_probability(7.0), SampleRate::ALL);
+        assert_eq!(SampleRate::ALL.tracestate().as_deref(), Some("ot=th:0"));
+        // The OpenTelemetry specification's own examples: 25 % is c, 50 % is 8.
+        assert_eq!(SampleRate::from_probability(0.25).tracestate().as_deref(), Some("ot=th:c"));
+        assert_eq!(SampleRate::from_probability(0.5).tracestate().as_deref(), Some("ot=th:8"));
+        assert_eq!(SampleRate::NONE.tracestate(), None);
+    }
+
+    #[test]
+    fn broken_hex_is_refused() {
+        assert_eq!(TraceId::from_hex("0ec6151e"), None);
+        assert_eq!(TraceId::from_hex("zec6151ea0a698bab47bb9842258e0d9"), None);
+        assert_eq!(SpanId::from_hex("-8142f05b3d68c0"), None);
+    }
+}
