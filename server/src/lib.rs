@@ -7,7 +7,8 @@
 //! | [`clients`], [`handshake`], [`conn`] | taking clients in, opening sessions, moving requests and replies |
 //! | [`node`] | the thread that turns writes into transactions and transactions into state |
 //! | [`disk`], [`disk_thread`], [`snapshot_thread`] | files, the log's one queue, snapshots |
-//! | [`stats`], [`words`], [`metrics`] | what operators see |
+//! | [`stats`], [`view`] | what is counted, and what may be asked of the member |
+//! | [`words`], [`metrics`], [`http`] | what operators see |
 
 pub mod cli;
 pub mod clients;
@@ -17,10 +18,12 @@ pub mod conn;
 pub mod disk;
 pub mod disk_thread;
 pub mod handshake;
+pub mod http;
 pub mod member;
 pub mod metrics;
 pub mod node;
 pub mod shared;
 pub mod snapshot_thread;
 pub mod stats;
+pub mod view;
 pub mod words;

@@ -17,6 +17,8 @@ use zoometry_wire::{OpCode, SessionId, Zxid};
 
 /// Shards of the recorded values; threads beyond this share one, which costs time and no correctness.
 const SHARDS: usize = 32;
+/// How long a connection without a session is waited for, for `dump`: `nio.sessionlessCnxnTimeout`'s default.
+const SESSIONLESS_MS: i64 = 10_000;
 /// Significant decimal digits of the histograms: a bucket is at most 1% wide.
 const DIGITS: u8 = 2;
 
@@ -417,6 +419,39 @@ fn op_index(op: OpCode) -> usize {
     INDEX[(op.code() - LOWEST) as usize].into()
 }
 
+/// The last operation as `cons` shows it. Source: Apache's `FinalRequestProcessor`.
+pub fn op_word(op: OpCode) -> &'static str {
+    match op {
+        OpCode::Notification | OpCode::Error => "NA",
+        OpCode::Create | OpCode::Create2 | OpCode::CreateContainer | OpCode::CreateTtl => "CREA",
+        OpCode::Delete | OpCode::DeleteContainer => "DELE",
+        OpCode::Exists => "EXIS",
+        OpCode::GetData => "GETD",
+        OpCode::SetData => "SETD",
+        OpCode::GetAcl => "GETA",
+        OpCode::SetAcl => "SETA",
+        OpCode::GetChildren | OpCode::GetChildren2 => "GETC",
+        OpCode::Sync => "SYNC",
+        OpCode::Ping => "PING",
+        OpCode::Check => "CHEC",
+        OpCode::Multi => "MULT",
+        OpCode::Reconfig => "RECO",
+        OpCode::CheckWatches => "CHKW",
+        OpCode::RemoveWatches => "REMW",
+        OpCode::MultiRead => "MLTR",
+        OpCode::Auth => "AUTH",
+        OpCode::SetWatches => "SETW",
+        OpCode::Sasl => "SASL",
+        OpCode::GetEphemerals => "GETE",
+        OpCode::GetAllChildrenNumber => "GETACN",
+        OpCode::SetWatches2 => "STW2",
+        OpCode::AddWatch => "ADDW",
+        OpCode::WhoAmI => "HOMI",
+        OpCode::CreateSession => "SESS",
+        OpCode::CloseSession => "CLOS",
+    }
+}
+
 /// One thread's share.
 #[derive(Debug, Default)]
 struct Shard {
@@ -694,6 +729,8 @@ pub struct ConnView {
     pub received: u64,
     /// Replies and events sent.
     pub sent: u64,
+    /// When it is closed unless something is heard, ms since the Unix epoch.
+    pub closes_if_silent_ms: i64,
     /// The session, once there is one.
     pub session: Option<ConnSession>,
 }
@@ -713,7 +750,8 @@ pub struct ConnSession {
     pub last_cxid: Option<i64>,
     /// The last reply's zxid; −1 for none.
     pub last_zxid: Zxid,
-    /// When the last reply was sent, ms since the Unix epoch (0 before the first).
+    /// When the last reply was sent, ms since the Unix epoch (0 before the first). Apache shows its monotonic
+    /// clock here; either way only differences mean anything to tools.
     pub last_response_ms: i64,
     /// The last request's latency, ms.
     pub last_latency_ms: u64,
@@ -797,12 +835,17 @@ impl ConnStats {
     /// For `cons`.
     pub fn view(&self, remote: std::net::SocketAddr, reading: bool) -> ConnView {
         let last = *self.last.lock();
+        let silence_ms = match self.session() {
+            Some(_) => self.timeout_ms.load(Relaxed),
+            None => SESSIONLESS_MS,
+        };
         ConnView {
             remote,
             interest_ops: reading.into(),
             queued: self.queued.load(Relaxed),
             received: self.received.load(Relaxed),
             sent: self.sent.load(Relaxed),
+            closes_if_silent_ms: self.established_ms.max(last.response_ms) + silence_ms,
             session: self.session().map(|id| ConnSession {
                 id,
                 last_op: last.op,

@@ -1,0 +1,134 @@
+//! What four-letter words, metrics and the admin endpoint may ask of the member. The node implements
+//! [`Inspect`]; nothing here knows how.
+//!
+//! Every method returns plain, owned values and must not wait: what takes the tree's lock takes it once.
+
+use std::collections::BTreeMap;
+
+use zoometry_wire::{SessionId, Zxid};
+
+use crate::stats::ConnView;
+
+/// What the server is to its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Alone.
+    Standalone,
+    /// It leads.
+    Leader,
+    /// It follows and votes.
+    Follower,
+    /// It follows without a vote.
+    Observer,
+    /// Cut off from the quorum, answering reads of read-only clients.
+    ReadOnly,
+}
+
+impl Mode {
+    /// As `srvr` and `mntr` show it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Standalone => "standalone",
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+            Self::Observer => "observer",
+            Self::ReadOnly => "read-only",
+        }
+    }
+}
+
+/// Watches of the data manager and the child manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WatchTotals {
+    /// Connections that watch anything.
+    pub connections: u64,
+    /// Watched paths.
+    pub paths: u64,
+    /// Pairs of connection and path.
+    pub watches: u64,
+}
+
+/// Gauges of a serving member.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facts {
+    /// What it is.
+    pub mode: Mode,
+    /// Last zxid applied.
+    pub last_zxid: Zxid,
+    /// znodes, `/` and `/zookeeper` included.
+    pub node_count: u64,
+    /// Ephemeral znodes.
+    pub ephemerals: u64,
+    /// Bytes of paths and data.
+    pub approximate_data_size: u64,
+    /// Watches.
+    pub watches: WatchTotals,
+    /// Sessions known to the whole ensemble.
+    pub global_sessions: u64,
+    /// Sessions of this server only.
+    pub local_sessions: u64,
+    /// Transactions waiting for the disk now.
+    pub disk_queue: u64,
+    /// Present in an ensemble.
+    pub ensemble: Option<EnsembleFacts>,
+}
+
+/// Gauges that only a member of an ensemble has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EnsembleFacts {
+    /// As `mntr` shows it: `following - broadcast`, `leading - broadcast`, `observing - broadcast`, …
+    pub peer_state: String,
+    /// Voting members.
+    pub quorum_size: u64,
+    /// Id of the server that an observer follows, if it is not the leader.
+    pub observer_master_id: Option<u64>,
+    /// Present on the leader.
+    pub leader: Option<LeaderFacts>,
+}
+
+/// Gauges of a leader.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct LeaderFacts {
+    /// Connected learners.
+    pub learners: u64,
+    /// Followers in sync.
+    pub synced_followers: u64,
+    /// Followers in sync that have no vote yet.
+    pub synced_non_voting_followers: u64,
+    /// Observers in sync.
+    pub synced_observers: u64,
+    /// `sync` requests waiting.
+    pub pending_syncs: u64,
+    /// ms since it began to lead.
+    pub uptime_ms: u64,
+    /// Bytes of the last proposal; −1 for none.
+    pub last_proposal_size: i64,
+    /// Bytes of the least.
+    pub min_proposal_size: i64,
+    /// Bytes of the greatest.
+    pub max_proposal_size: i64,
+}
+
+/// What the operator's interfaces see of the member.
+pub trait Inspect: Send + Sync {
+    /// The gauges; `None` while the member does not serve (starting, or looking for a leader).
+    fn facts(&self) -> Option<Facts>;
+
+    /// Every open client connection, in no order. The one that asks is among them.
+    fn connections(&self) -> Vec<ConnView>;
+
+    /// `crst`.
+    fn reset_connections(&self);
+
+    /// Sessions by the time at which they expire unless heard of, ms since the Unix epoch.
+    fn sessions(&self) -> BTreeMap<i64, Vec<SessionId>>;
+
+    /// Ephemeral znodes by session.
+    fn ephemerals(&self) -> BTreeMap<SessionId, Vec<String>>;
+
+    /// Sessions that watch each path (data manager: data, exist and persistent watches).
+    fn watches_by_path(&self) -> BTreeMap<String, Vec<SessionId>>;
+
+    /// Tree digests kept, oldest first, each with its zxid.
+    fn digests(&self) -> Vec<(Zxid, u64)>;
+}
