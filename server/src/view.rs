@@ -37,15 +37,17 @@ impl Mode {
     }
 }
 
-/// Watches of the data manager and the child manager.
+/// Watches, counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WatchTotals {
-    /// Connections that watch anything.
+    /// Connections with a data, exist or persistent watch.
     pub connections: u64,
-    /// Watched paths.
+    /// Paths that they watch.
     pub paths: u64,
-    /// Pairs of connection and path.
-    pub watches: u64,
+    /// Pairs of connection and path in that table.
+    pub data: u64,
+    /// Pairs of connection and path among child watches.
+    pub child: u64,
 }
 
 /// Gauges of a serving member.

@@ -312,7 +312,7 @@ fn watch_summary(facts: &Facts) -> String {
     let watches = &facts.watches;
     format!(
         "{} connections watching {} paths\nTotal watches:{}\n",
-        watches.connections, watches.paths, watches.watches
+        watches.connections, watches.paths, watches.data
     )
 }
 

@@ -126,7 +126,7 @@ pub const TABLE: &[Metric] = &[
     metric("min_client_response_size", Gauge, Bytes, Server, S::Stat(|c| c.response.min as f64), "Shortest reply; -1 before the first"),
     metric("packets_received", Gauge, N, Server, S::Stat(|c| c.packets_received as f64), "Requests received, since the start or srst"),
     metric("packets_sent", Gauge, N, Server, S::Stat(|c| c.packets_sent as f64), "Replies and watch events sent, since the start or srst"),
-    metric("watch_count", Gauge, N, Server, S::Gauge(|f| Some(f.watches.watches as f64)), "Watches set"),
+    metric("watch_count", Gauge, N, Server, S::Gauge(|f| Some((f.watches.data + f.watches.child) as f64)), "Watches set"),
     metric("min_latency", Gauge, Ms, Server, S::Stat(|c| c.latency.min_ms() as f64), "Shortest time from a request's arrival to its answer"),
     metric("max_latency", Gauge, Ms, Server, S::Stat(|c| c.latency.max_ms() as f64), "Longest time from a request's arrival to its answer"),
     metric("approximate_data_size", Gauge, Bytes, Server, S::Gauge(|f| Some(f.approximate_data_size as f64)), "Paths and data of all znodes"),
