@@ -1,6 +1,7 @@
 //! The command line of a member. Small on purpose: everything else is in zoo.cfg.
 
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -61,6 +62,7 @@ fn run(config: Config) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     for warning in &config.warnings {
         tracing::warn!("{warning}");
