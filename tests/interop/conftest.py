@@ -20,8 +20,9 @@ KINDS = {"apache": Apache, "zoometry": Zoometry}
 SETTINGS = {
     "extendedTypesEnabled": "true",
     "DigestAuthenticationProvider.superDigest": "super:lK75jTNcA+U9vtVEw5vB51mj/w4=",
-    "znode.container.checkIntervalMs": 1000,
 }
+# Apache reads this one as a Java property only.
+PROPERTIES = {"znode.container.checkIntervalMs": 1000}
 
 
 def pytest_addoption(parser):
@@ -44,7 +45,8 @@ def new_server(server_kind, tmp_path_factory):
     with contextlib.ExitStack() as stack:
         def make(settings=None, **options):
             home = tmp_path_factory.mktemp(server_kind)
-            server = KINDS[server_kind](home, settings={**SETTINGS, **(settings or {})}, **options)
+            settings = {**SETTINGS, **(settings or {})}
+            server = KINDS[server_kind](home, settings=settings, properties=PROPERTIES, **options)
             stack.callback(server.stop)
             return server
         yield make

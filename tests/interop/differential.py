@@ -37,12 +37,12 @@ KINDS = {"apache": Apache, "zoometry": Zoometry}
 SETTINGS = {
     "extendedTypesEnabled": "true",
     "DigestAuthenticationProvider.superDigest": "super:lK75jTNcA+U9vtVEw5vB51mj/w4=",
-    # The container manager would delete at times of its own.
-    "znode.container.checkIntervalMs": 86400000,
     # No session may expire while a seed runs.
     "minSessionTimeout": 100_000,
     "maxSessionTimeout": 200_000,
 }
+# The container manager would delete at times of its own.
+PROPERTIES = {"znode.container.checkIntervalMs": 86_400_000}
 
 DEVIATIONS = """
 Apache 3.8 differs from 3.9.5 (which we follow) in these; they are not asked when 3.8 is the reference:
@@ -492,7 +492,7 @@ def main():
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
     home = pathlib.Path(tempfile.mkdtemp(prefix="differential-"))
-    servers = [KINDS[kind](home / f"{side}-{kind}", settings=SETTINGS)
+    servers = [KINDS[kind](home / f"{side}-{kind}", settings=SETTINGS, properties=PROPERTIES)
                for side, kind in (("left", arguments.left), ("right", arguments.right))]
     compared, different = 0, 0
     try:
