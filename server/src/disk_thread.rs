@@ -174,6 +174,12 @@ impl DiskQueue {
     }
 }
 
+impl std::fmt::Debug for DiskQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DiskQueue").field("depth", &self.depth()).finish()
+    }
+}
+
 fn is_full(waiting: &Waiting, bytes: usize) -> bool {
     waiting.jobs.len() >= QUEUE_JOBS_MAX || waiting.bytes + bytes > QUEUE_BYTES_MAX
 }

@@ -13,10 +13,14 @@ use crate::conn::{Conn, Phase};
 use crate::node::{FromClient, NodeEvent};
 use crate::shared::Shared;
 use crate::stats::Counter;
+use crate::words::{self, Word};
 
 /// Handles what has arrived on a connection without a session. An error is the sentence for the log with
 /// which the connection is closed.
 pub fn first_bytes(shared: &Shared, conn: &Arc<Conn>, input: &mut BytesMut) -> Result<(), String> {
+    if let Some(word) = input.first_chunk::<4>().and_then(|first| Word::recognise(*first)) {
+        return Ok(answer_word(shared, conn, word, &input[4..]));
+    }
     let body = match frame::first(input, shared.config.requests.max_frame_bytes) {
         Ok(Some(body)) => body,
         Ok(None) => return Ok(()),
@@ -26,6 +30,23 @@ pub fn first_bytes(shared: &Shared, conn: &Arc<Conn>, input: &mut BytesMut) -> R
     let (request, read_only) = ConnectRequest::decode_frame(body).map_err(|error| error.to_string())?;
     input.advance(consumed);
     connect(shared, conn, &request, read_only)
+}
+
+/// Answers a four-letter word, once its argument is there, and closes.
+fn answer_word(shared: &Shared, conn: &Conn, word: Word, argument: &[u8]) {
+    let argument = match word.argument_len() {
+        0 => 0,
+        _ => match argument.first_chunk::<8>() {
+            Some(bytes) => i64::from_be_bytes(*bytes),
+            None => return,
+        },
+    };
+    let context = words::Context { config: &shared.config, stats: &shared.stats, member: shared };
+    // Before the desk is locked: some words look at every connection, this one too.
+    let answer = words::answer(word, argument, context);
+    let mut desk = conn.desk();
+    desk.out.extend_from_slice(answer.as_bytes());
+    desk.phase = Phase::Closing;
 }
 
 fn connect(

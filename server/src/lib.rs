@@ -7,7 +7,7 @@
 //! | [`clients`], [`handshake`], [`conn`] | taking clients in, opening sessions, moving requests and replies |
 //! | [`node`] | the thread that turns writes into transactions and transactions into state |
 //! | [`disk`], [`disk_thread`], [`snapshot_thread`] | files, the log's one queue, snapshots |
-//! | [`stats`], [`view`] | what is counted, and what may be asked of the member |
+//! | [`stats`], [`view`], [`status`] | what is counted, and what may be asked of the member |
 //! | [`words`], [`metrics`], [`http`] | what operators see |
 
 pub mod cli;
@@ -25,5 +25,6 @@ pub mod node;
 pub mod shared;
 pub mod snapshot_thread;
 pub mod stats;
+pub mod status;
 pub mod view;
 pub mod words;

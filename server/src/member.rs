@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use parking_lot::{Mutex, RwLock};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use zoometry_replica::storage::log::SyncMode;
 use zoometry_replica::storage::recovery::{RecoveredStore, recover_store};
 use zoometry_replica::storage::{LogOptions, RecoveryOptions, TxnLog};
@@ -16,10 +17,11 @@ use zoometry_replica::store::{Store, StoreConfig};
 use crate::config::Config;
 use crate::disk::FileDisk;
 use crate::disk_thread::{self, DiskOptions, DiskQueue, DiskThread};
+use crate::metrics::{self, ProcessInfo};
 use crate::node::{Node, NodeEvent, NodeHandle};
 use crate::shared::{Conns, Shared};
 use crate::snapshot_thread::{self, SnapshotOptions, Snapshotter};
-use crate::stats::ServerStats;
+use crate::view::Inspect;
 use crate::{clients, clock};
 
 /// How long clients' last replies may take to be sent when the member stops.
@@ -51,10 +53,13 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
         store,
         conns: Conns::default(),
         node: handle,
-        stats: ServerStats::default(),
+        stats: Arc::default(),
+        disk: queue,
+        digests: Mutex::default(),
     });
-    let node = Node::new(Arc::clone(&shared), events, (queue, log), snapshots);
+    let node = Node::new(Arc::clone(&shared), events, log, snapshots);
     let node = std::thread::Builder::new().name("node".into()).spawn(move || node.run())?;
+    let metrics = serve_metrics(&shared).await?;
     let (stopped, stopping) = tokio::sync::watch::channel(false);
     let accepting = tokio::spawn(clients::accept(Arc::clone(&shared), listener, stopping));
     tracing::info!(%address, zxid = %last_zxid, "serving clients");
@@ -62,6 +67,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
     tracing::info!("stopping");
     let _ = stopped.send(true);
     purging.abort();
+    metrics.inspect(|task| task.abort());
     let _ = accepting.await;
     shared.node.send(NodeEvent::Stop);
     let node = tokio::task::spawn_blocking(move || node.join());
@@ -83,6 +89,22 @@ async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address} (clientPort); if another server runs there, stop it or take another port")
     })
+}
+
+/// The Prometheus endpoint, if one is configured.
+async fn serve_metrics(shared: &Arc<Shared>) -> anyhow::Result<Option<JoinHandle<()>>> {
+    let Some(wanted) = &shared.config.metrics else { return Ok(None) };
+    let address = (wanted.listen.host.as_str(), wanted.listen.port);
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "cannot listen on {}:{} (metrics); take another metricsProvider.httpPort",
+            address.0, address.1
+        )
+    })?;
+    let process_info = if wanted.export_process_info { ProcessInfo::Export } else { ProcessInfo::Omit };
+    let member: Arc<dyn Inspect> = shared.clone();
+    let serving = metrics::serve(listener, Arc::clone(&shared.stats), member, process_info);
+    Ok(Some(tokio::spawn(serving)))
 }
 
 fn start_log(config: &Config, disk: &FileDisk, node: NodeHandle) -> anyhow::Result<(DiskQueue, DiskThread)> {

@@ -22,7 +22,7 @@ use zoometry_wire::{ErrorCode, Id, Record, Request, Response, SessionId, Txn, Tx
 
 use crate::clock;
 use crate::conn::{Conn, Phase, put_notification};
-use crate::disk_thread::{DiskQueue, DiskThread, Durable};
+use crate::disk_thread::{DiskThread, Durable};
 use crate::handshake;
 use crate::shared::{Conns, Shared};
 use crate::snapshot_thread::Snapshotter;
@@ -113,7 +113,6 @@ struct Proposed {
 pub struct Node {
     shared: Arc<Shared>,
     events: Receiver<NodeEvent>,
-    queue: DiskQueue,
     disk: DiskThread,
     snapshots: Snapshotter,
     prep: Prep,
@@ -132,7 +131,7 @@ impl Node {
     pub fn new(
         shared: Arc<Shared>,
         events: Receiver<NodeEvent>,
-        (queue, disk): (DiskQueue, DiskThread),
+        disk: DiskThread,
         snapshots: Snapshotter,
     ) -> Self {
         let (prep, last_zxid) = {
@@ -144,7 +143,6 @@ impl Node {
         Self {
             shared,
             events,
-            queue,
             disk,
             snapshots,
             prep,
@@ -239,7 +237,7 @@ impl Node {
         record.encode(&mut self.buffer);
         let payload = self.buffer.split().freeze();
         let bytes = payload.len() as u64;
-        self.queue.append(self.last_zxid, payload);
+        self.shared.disk.append(self.last_zxid, payload);
         self.snapshots.appended(1, bytes);
         self.proposed.push_back(Proposed { record, origin });
     }
@@ -268,6 +266,7 @@ impl Node {
                     woken.push(origin);
                 }
             }
+            self.shared.keep_digest(&store);
         }
         self.prep.applied(durable.upto);
         self.book(durable);

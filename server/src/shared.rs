@@ -1,5 +1,6 @@
 //! What the tasks and threads of one member share.
 
+use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,12 +11,18 @@ use rustc_hash::FxHashMap;
 use zoometry_replica::store::Store;
 use zoometry_replica::store::session::SessionTracker;
 use zoometry_replica::store::watch::WatcherId;
-use zoometry_wire::SessionId;
+use zoometry_wire::{SessionId, Zxid};
 
 use crate::config::Config;
 use crate::conn::Conn;
+use crate::disk_thread::DiskQueue;
 use crate::node::NodeHandle;
 use crate::stats::ServerStats;
+
+/// Distance of the digests kept for `hash`, in zxids. Source: `DataTree.DIGEST_LOG_INTERVAL`.
+pub const DIGEST_INTERVAL: i64 = 128;
+/// How many are kept. Source: `DataTree.DIGEST_LOG_LIMIT`.
+pub const DIGESTS_KEPT: usize = 1024;
 
 /// One member's common ground. Lock order: `store`, then a connection's desk, then `sessions`, then the
 /// tables inside `conns`.
@@ -32,13 +39,30 @@ pub struct Shared {
     /// The way to the node's thread.
     pub node: NodeHandle,
     /// Counters.
-    pub stats: ServerStats,
+    pub stats: Arc<ServerStats>,
+    /// The way to the disk's thread.
+    pub disk: DiskQueue,
+    /// Tree digests kept for `hash`, oldest first; see [`keep_digest`](Self::keep_digest).
+    pub digests: Mutex<VecDeque<(Zxid, u64)>>,
 }
 
 impl Shared {
     /// The identity that may do everything, if one is configured.
     pub fn super_digest(&self) -> Option<&str> {
         self.config.auth.super_digest.as_deref()
+    }
+
+    /// Remembers the tree's digest, one for each [`DIGEST_INTERVAL`] zxids, at most [`DIGESTS_KEPT`].
+    pub fn keep_digest(&self, store: &Store) {
+        let mut digests = self.digests.lock();
+        let zxid = store.last_zxid();
+        if digests.back().is_some_and(|(last, _)| zxid.0 - last.0 < DIGEST_INTERVAL) {
+            return;
+        }
+        if digests.len() == DIGESTS_KEPT {
+            digests.pop_front();
+        }
+        digests.push_back((zxid, store.digest()));
     }
 }
 

@@ -1,0 +1,75 @@
+//! What operators may ask of a member: [`Inspect`] over what its threads share.
+
+use std::collections::BTreeMap;
+
+use zoometry_wire::{SessionId, Zxid};
+
+use crate::clock;
+use crate::conn::Phase;
+use crate::shared::Shared;
+use crate::stats::ConnView;
+use crate::view::{Facts, Inspect, Mode, WatchTotals};
+
+impl Inspect for Shared {
+    fn facts(&self) -> Option<Facts> {
+        let store = self.store.read();
+        let watches = store.watches().counts();
+        let sessions = store.sessions().count() as u64;
+        Some(Facts {
+            mode: Mode::Standalone,
+            last_zxid: store.last_zxid(),
+            node_count: store.node_count() as u64,
+            ephemerals: store.ephemerals_count() as u64,
+            approximate_data_size: store.approximate_data_size() as u64,
+            watches: WatchTotals {
+                connections: watches.watchers as u64,
+                paths: watches.paths as u64,
+                data: watches.data as u64,
+                child: watches.child as u64,
+            },
+            global_sessions: sessions,
+            local_sessions: 0,
+            disk_queue: self.disk.depth() as u64,
+            ensemble: None,
+        })
+    }
+
+    fn connections(&self) -> Vec<ConnView> {
+        let reading = |phase| matches!(phase, Phase::New | Phase::Open);
+        self.conns.all().iter().map(|conn| conn.stats.view(conn.peer, reading(conn.desk().phase))).collect()
+    }
+
+    fn reset_connections(&self) {
+        for conn in self.conns.all() {
+            conn.stats.reset();
+        }
+    }
+
+    fn sessions(&self) -> BTreeMap<i64, Vec<SessionId>> {
+        let since_now = clock::wall_ms() - clock::now_ms() as i64;
+        let sets = self.sessions.lock().by_deadline();
+        sets.into_iter().map(|(deadline_ms, ids)| (deadline_ms as i64 + since_now, ids)).collect()
+    }
+
+    fn ephemerals(&self) -> BTreeMap<SessionId, Vec<String>> {
+        let store = self.store.read();
+        store
+            .ephemerals()
+            .map(|(session, paths)| (session, paths.into_iter().map(str::to_string).collect()))
+            .collect()
+    }
+
+    fn watches_by_path(&self) -> BTreeMap<String, Vec<SessionId>> {
+        let by_path = self.store.read().watches().by_path();
+        let session_of = |watchers: Vec<_>| {
+            let mut sessions = Vec::with_capacity(watchers.len());
+            self.conns.each(&watchers, |conn| sessions.extend(conn.stats.session()));
+            sessions
+        };
+        by_path.into_iter().map(|(path, watchers)| (path, session_of(watchers))).collect()
+    }
+
+    fn digests(&self) -> Vec<(Zxid, u64)> {
+        self.digests.lock().iter().copied().collect()
+    }
+}
