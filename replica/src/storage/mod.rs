@@ -15,6 +15,8 @@
 pub mod disk;
 pub mod epoch;
 pub mod error;
+#[cfg(test)]
+mod history;
 pub mod log;
 pub mod names;
 pub mod recovery;
