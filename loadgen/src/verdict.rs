@@ -1,15 +1,77 @@
 //! A run judges itself: VALID, SUSPECT or INVALID, with reasons.
+//!
+//! INVALID means that the figures describe something else than the cluster under the load that was asked
+//! for: the schedule was not kept, or there is no data. SUSPECT means that something may have coloured
+//! them. Missing data is a finding, never a pass. Only phases that count are judged (warm-up is not).
+//!
+//! **Closed-loop phases** promise no schedule: an answer makes the next operation due. So a busy generator
+//! breaks no promise there, and none of its checks makes such a phase INVALID. A worker that is busy nearly
+//! all the time still means that the *generator* set the pace: the rate is a lower bound of what the
+//! cluster can do, and answers waited in socket buffers for a busy reader, which their latency includes.
+//! That is SUSPECT, with this explanation. CPU time per operation stays right in such a phase, as CPU time
+//! is counted and not timed. When the generator has cores left, the cluster set the pace: nothing to say.
+//!
+//! **Open-loop phases** promise that operations are due by the clock. Lateness of the generator is in the
+//! response time, so it is never hidden; but when it makes up much of the response time, or operations were
+//! not sent at all, the figures are about the generator.
+//!
+//! **Phases with faults** are meant to be disturbed: errors, missed operations, unsteadiness and a low rate
+//! are the finding there, not a flaw of the measurement. Up to the first fault they are judged as others.
+//!
+//! Uses only what the results directory holds, so a report can judge again.
+
+mod checks;
+mod steadiness;
 
 use serde::{Deserialize, Serialize};
 
 use crate::results::RunData;
 use crate::summary::Summary;
 
+/// A worker thread that used more than this share of a core in some second was saturated.
+pub const WORKER_BUSY_MAX: f64 = 0.90;
+/// Share of a phase that workers may spend runnable but waiting for a core.
+pub const RUN_QUEUE_MAX: f64 = 0.10;
+/// A timer that fired this late stopped the generator for as long.
+pub const JITTER_MAX_NS: u64 = 50_000_000;
+/// Share of the response time's p99 that send lag's p99 may have, before the figures are in doubt.
+pub const LAG_SHARE_SUSPECT: f64 = 0.20;
+/// The same, before they are about the generator.
+pub const LAG_SHARE_INVALID: f64 = 0.50;
+/// Send lag below this is the price of a timer, whatever its share.
+pub const LAG_FLOOR_US: f64 = 250.0;
+/// Share of operations that waited for the in-flight limit, above which lag is the cluster's doing.
+pub const AT_CAP_SHARE: f64 = 0.01;
+/// Share of offered operations that may be missed before the run is INVALID (one makes it SUSPECT).
+pub const MISSED_SHARE_INVALID: f64 = 0.01;
+/// Answered over offered, in a second and in a phase, below which the schedule was not kept up with.
+pub const ACHIEVED_SUSPECT: f64 = 0.99;
+/// Answered over offered in a phase, below which its figures describe a growing queue.
+pub const ACHIEVED_INVALID: f64 = 0.95;
+/// Operations by which a second may fall short by chance.
+pub const SHORTFALL_FLOOR: f64 = 10.0;
+/// Most over mean of sessions per member, when they were to be spread evenly.
+pub const IMBALANCE_MAX: f64 = 1.2;
+/// Change from the first to the last third of a phase: of the median, and of a closed loop's rate.
+pub const DRIFT_MEDIAN_MAX: f64 = 0.25;
+/// See [`DRIFT_MEDIAN_MAX`].
+pub const DRIFT_RATE_MAX: f64 = 0.10;
+/// A change must also exceed so many standard errors of the difference.
+pub const DRIFT_ERRORS_MIN: f64 = 3.0;
+/// A shorter phase proves little.
+pub const PHASE_SECONDS_MIN: f64 = 5.0;
+/// So does one with fewer successes.
+pub const PHASE_SAMPLES_MIN: u64 = 1_000;
+/// Share of operations that may fail.
+pub const ERRORS_SUSPECT: f64 = 0.001;
+/// Above this share the successes that percentiles describe are a selection.
+pub const ERRORS_INVALID: f64 = 0.10;
+
 /// How far a run can be believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Grade {
-    /// Nothing found that would distort the figures.
+    /// Nothing found that would distort the figures. As a reason's grade: good to know.
     Valid,
     /// Something may have distorted them; the reasons say what and by how much.
     Suspect,
@@ -18,10 +80,20 @@ pub enum Grade {
     Invalid,
 }
 
+impl std::fmt::Display for Grade {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Grade::Valid => "VALID",
+            Grade::Suspect => "SUSPECT",
+            Grade::Invalid => "INVALID",
+        })
+    }
+}
+
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reason {
-    /// What this finding alone would make of the run.
+    /// What this finding alone would make of the run; VALID for a note.
     pub grade: Grade,
     /// Stable short name of the check: `worker-saturated`.
     pub check: String,
@@ -41,9 +113,14 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Judges a run. Uses only what the results directory holds.
+    /// Judges a run by what the results directory holds of it.
     pub fn judge(run: &RunData, summary: &Summary) -> Verdict {
-        let _ = (run, summary);
-        Verdict { grade: Grade::Valid, reasons: Vec::new() }
+        let mut reasons = checks::of_run(run, summary);
+        for (at, phase) in run.manifest.phases.iter().enumerate().filter(|(_, phase)| !phase.warmup) {
+            reasons.extend(checks::of_phase(run, at, phase, &summary.phases[at]));
+        }
+        reasons.sort_by_key(|reason| std::cmp::Reverse(reason.grade));
+        let grade = reasons.first().map_or(Grade::Valid, |worst| worst.grade);
+        Verdict { grade, reasons }
     }
 }

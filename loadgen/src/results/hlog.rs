@@ -53,6 +53,7 @@ fn encode(lines: &[(u64, u64, String, Histogram<u64>)], started_unix_ms: u64) ->
     let started = SystemTime::UNIX_EPOCH + Duration::from_millis(started_unix_ms);
     let mut builder = IntervalLogWriterBuilder::new();
     builder
+        .add_comment("[Histogram log format version 1.3]")
         .add_comment("zoometry: values in ns, interval maxima in ms")
         .add_comment("tags PHASE:OP:OUTCOME:CLOCK for whole phases, with :interval for each interval")
         .with_start_time(started)

@@ -1,0 +1,12 @@
+//! Everything right of the recorder: recording, the directory, summary, verdict.
+
+mod synthetic;
+
+#[path = "results/directory.rs"]
+mod directory;
+#[path = "results/recording.rs"]
+mod recording;
+#[path = "results/summaries.rs"]
+mod summaries;
+#[path = "results/verdicts.rs"]
+mod verdicts;
