@@ -16,6 +16,8 @@ mod keys;
 mod properties;
 mod read;
 mod servers;
+#[cfg(test)]
+mod tests;
 
 pub use keys::{KeyDoc, OWN_KEYS};
 pub use properties::{Property, properties};

@@ -16,7 +16,7 @@ const PROMETHEUS_PROVIDER: &str = "org.apache.zookeeper.metrics.prometheus.Prome
 const DEFAULT_PROVIDER: &str = "org.apache.zookeeper.metrics.impl.DefaultMetricsProvider";
 /// `metricsProvider.httpPort`.
 const PROMETHEUS_PORT: u16 = 7000;
-/// The factory class that `secureClientPort` needs in Apache's files; any is accepted.
+/// `jute.maxbuffer`, bytes.
 const JUTE_MAX_BUFFER: usize = 1_048_575;
 
 type ReadFile<'a> = &'a mut dyn FnMut(&Path) -> std::io::Result<String>;
@@ -26,6 +26,8 @@ type Result<T> = std::result::Result<T, ConfigError>;
 struct Entries {
     path: PathBuf,
     found: BTreeMap<String, Property>,
+    /// Where each key stands, for faults that are found after its value was taken.
+    lines: BTreeMap<String, usize>,
     warnings: Vec<String>,
 }
 
@@ -37,11 +39,12 @@ impl Entries {
             key: None,
             problem,
         })?;
-        let mut entries = Self { path: path.to_path_buf(), found: BTreeMap::new(), warnings: Vec::new() };
+        let mut entries = Self { path: path.to_path_buf(), found: BTreeMap::new(), lines: BTreeMap::new(), warnings: Vec::new() };
         for Property { line, key, value } in list {
             let key = key.trim();
             let name = key.strip_prefix("zookeeper.").unwrap_or(key).to_string();
             let entry = Property { line, key: key.to_string(), value: value.trim().to_string() };
+            entries.lines.insert(name.clone(), line);
             if let Some(old) = entries.found.insert(name, entry) {
                 entries.warnings.push(format!(
                     "{}:{line}: {key} is set again (first on line {}); the last one counts",
@@ -62,8 +65,14 @@ impl Entries {
         }
     }
 
-    fn missing(&self, key: &str, problem: &str) -> ConfigError {
-        ConfigError { path: self.path.clone(), line: None, key: Some(key.into()), problem: problem.into() }
+    /// A fault of a key that is missing, or whose value was fine until others were looked at.
+    fn about(&self, key: &str, problem: &str) -> ConfigError {
+        ConfigError {
+            path: self.path.clone(),
+            line: self.lines.get(key).copied(),
+            key: Some(key.into()),
+            problem: problem.into(),
+        }
     }
 
     /// The entry, if it is there and not empty.
@@ -172,7 +181,7 @@ pub(super) fn read(text: &str, path: &Path, read_file: ReadFile<'_>) -> Result<C
     let mut entries = Entries::new(text, path)?;
     let tick_time_ms = entries.number_or("tickTime", 1, i32::MAX as u32, 3000)?;
     let data_dir = entries.path_value("dataDir").ok_or_else(|| {
-        entries.missing(
+        entries.about(
             "dataDir",
             "is missing, expected a directory for snapshots and logs; add dataDir=<directory>",
         )
@@ -185,7 +194,7 @@ pub(super) fn read(text: &str, path: &Path, read_file: ReadFile<'_>) -> Result<C
         && matches!(ensemble, Ensemble::Standalone { .. })
     {
         return Err(
-            entries.missing("clientPort", "is missing, expected a port for clients; add clientPort=2181")
+            entries.about("clientPort", "is missing, expected a port for clients; add clientPort=2181")
         );
     }
     let own = own(&mut entries)?;
@@ -213,7 +222,7 @@ pub(super) fn read(text: &str, path: &Path, read_file: ReadFile<'_>) -> Result<C
     {
         words.push("isro".into());
     }
-    distinct_ports(&config)?;
+    distinct_ports(&entries, &config)?;
     leftovers(&mut entries, &mut config);
     Ok(config)
 }
@@ -263,7 +272,6 @@ fn bare_host(text: &str) -> String {
 
 fn sessions(entries: &mut Entries, tick_time_ms: u32) -> Result<Sessions> {
     let ticks = |count: u32| tick_time_ms.saturating_mul(count).min(i32::MAX as u32);
-    let min_entry = entries.found.get("minSessionTimeout").cloned();
     // -1 is Apache's own word for "the default".
     let min = entries.number_unless("minSessionTimeout", -1, i32::MAX.into(), None)?;
     let max = entries.number_unless("maxSessionTimeout", -1, i32::MAX.into(), None)?;
@@ -278,10 +286,7 @@ fn sessions(entries: &mut Entries, tick_time_ms: u32) -> Result<Sessions> {
             "{} ms is above maxSessionTimeout ({} ms, 20 ticks unless set); lower it or raise maxSessionTimeout",
             sessions.min_timeout_ms, sessions.max_timeout_ms
         );
-        return Err(match min_entry {
-            Some(entry) => entries.error(&entry, problem),
-            None => entries.missing("minSessionTimeout", &problem),
-        });
+        return Err(entries.about("minSessionTimeout", &problem));
     }
     Ok(sessions)
 }
@@ -391,7 +396,7 @@ fn auth(entries: &mut Entries) -> Result<Auth> {
         .filter(|scheme| !scheme.is_empty())
         .collect();
     if enforced && schemes.is_empty() {
-        return Err(entries.missing(
+        return Err(entries.about(
             "enforce.auth.schemes",
             "is missing though enforce.auth.enabled is true, expected schemes such as digest,sasl; add it",
         ));
@@ -564,14 +569,14 @@ fn ensemble(
     };
     let participants = membership.participants().count();
     if participants == 0 && !membership.members.is_empty() {
-        return Err(entries.missing(
+        return Err(entries.about(
             "server.N",
             "every server line is an observer, expected at least one participant; remove :observer from one",
         ));
     }
     let alone = membership.members.is_empty() || (participants == 1 && standalone_enabled);
     if alone && membership.members.len() > participants {
-        return Err(entries.missing(
+        return Err(entries.about(
             "server.N",
             "one participant with observers is no ensemble while standaloneEnabled is true; \
              add participants or set standaloneEnabled=false",
@@ -607,7 +612,7 @@ fn member(
 ) -> Result<Ensemble> {
     for (key, value) in limits {
         if value.is_none() {
-            return Err(entries.missing(
+            return Err(entries.about(
                 key,
                 "is missing, an ensemble needs it: ticks that a follower may take; add initLimit=10 and syncLimit=5",
             ));
@@ -683,6 +688,12 @@ impl Lines {
                     "has several addresses; set multiAddress.enabled=true, on every member, or keep one",
                 ));
             }
+            if let Some(other) = lines.members.values().find(|other| shares_port(other, &member)) {
+                return Err(entries.error(
+                    &entry,
+                    format!("has an address and port of server.{}; give each member its own", other.id),
+                ));
+            }
             lines.members.insert(id, member);
         }
         for (group, entry) in entries.numbered("group.")? {
@@ -719,13 +730,25 @@ impl Lines {
                     && !lines.groups.values().flatten().any(|id| *id == member.id)
             })
         {
-            return Err(entries.missing(
+            return Err(entries.about(
                 "group.N",
                 &format!("server {} is in no group though there are groups; add it to one", lost.id),
             ));
         }
         Ok(lines)
     }
+}
+
+/// Whether two members want the same port of the same host.
+fn shares_port(one: &Member, other: &Member) -> bool {
+    let ports = |member: &Member| -> Vec<(String, u16)> {
+        let peers = member.addresses.iter();
+        peers
+            .flat_map(|address| [address.quorum_port, address.election_port].map(|port| (address.host.clone(), port)))
+            .collect()
+    };
+    let taken = ports(one);
+    ports(other).iter().any(|port| taken.contains(port))
 }
 
 /// The dynamic file: `server.`, `group.`, `weight.` and `version`, and nothing else.
@@ -803,7 +826,7 @@ fn client_from_line(
         // Apache compares the wildcard with the wildcard only; a port without an address means the same.
         && !(from_key.host == Endpoint::ANY && from_key.port == from_line.port)
     {
-        return Err(entries.missing(
+        return Err(entries.about(
             "clientPort",
             &format!("says {from_key} but server.{id} says {from_line} behind its ;; remove clientPort and clientPortAddress"),
         ));
@@ -813,7 +836,7 @@ fn client_from_line(
 }
 
 /// No two of this server's listeners on one port.
-fn distinct_ports(config: &Config) -> Result<()> {
+fn distinct_ports(entries: &Entries, config: &Config) -> Result<()> {
     let mut ports: Vec<(String, u16)> = Vec::new();
     let mut add = |name: &str, endpoint: Option<&Endpoint>| {
         if let Some(endpoint) = endpoint {
@@ -823,23 +846,22 @@ fn distinct_ports(config: &Config) -> Result<()> {
     add("clientPort", config.client.listen.as_ref());
     add("secureClientPort", config.client.secure_listen.as_ref());
     add("admin.serverPort", config.admin.as_ref().map(|admin| &admin.listen));
-    add("metricsProvider.httpPort", config.metrics.as_ref().map(|metrics| &metrics.listen));
+    let metrics_key =
+        if config.own.metrics_port.is_some() { "zoometry.metricsPort" } else { "metricsProvider.httpPort" };
+    add(metrics_key, config.metrics.as_ref().map(|metrics| &metrics.listen));
     if let Ensemble::Member(membership) = &config.ensemble {
         let me = membership.me();
         for address in &me.addresses {
-            ports.push((format!("server.{} (quorum)", me.id), address.quorum_port));
-            ports.push((format!("server.{} (election)", me.id), address.election_port));
+            ports.push((format!("server.{}", me.id), address.quorum_port));
+            ports.push((format!("server.{}", me.id), address.election_port));
         }
     }
     for (index, (name, port)) in ports.iter().enumerate() {
-        // Several addresses of one member may share a port: they are different interfaces.
+        // One line's ports were compared when it was read; its several addresses are different interfaces.
         if let Some((other, _)) = ports[..index].iter().find(|(other, used)| used == port && other != name) {
-            return Err(ConfigError {
-                path: config.path.clone(),
-                line: None,
-                key: Some(name.clone()),
-                problem: format!("port {port} is already taken by {other}; give each its own port"),
-            });
+            return Err(
+                entries.about(name, &format!("port {port} is already taken by {other}; give each its own port"))
+            );
         }
     }
     Ok(())
