@@ -190,10 +190,14 @@ impl Store {
             self.tree.change_stat(parent, |stat| stat.pzxid = header.zxid);
         }
         let id = self.tree.find(path).ok_or(ErrorCode::NoNode)?;
-        let bytes = self.tree.node(id).data_len();
+        // Only behind a fuzzy snapshot is there anything below; it goes along, and replay brings it again.
+        let mut gone: Vec<(String, i64)> = Vec::new();
+        self.tree.for_each_below(id, |node| gone.push((node.path.to_string(), node.data_len())));
         let acl = self.tree.acl(id).clone();
         self.tree.remove(id);
-        self.quota_deleted(path, bytes);
+        for (path, bytes) in gone {
+            self.quota_deleted(&path, bytes);
+        }
         self.watches.node_deleted(path, header.zxid, &acl, self.tree.acl(parent), sink);
         Ok(())
     }

@@ -431,3 +431,49 @@ impl Tree {
         }
     }
 }
+
+#[cfg(test)]
+impl Tree {
+    /// Checks every invariant against a look at all nodes.
+    pub(super) fn assert_sound(&self) {
+        let (mut digest, mut data_size, mut count) = (0u64, 0, 0);
+        let mut owned: BTreeMap<SessionId, BTreeSet<NodeId>> = BTreeMap::new();
+        let (mut containers, mut ttls) = (BTreeSet::new(), BTreeSet::new());
+        for at in 0..self.nodes.len() {
+            let Some((id, node)) = self.at(at) else {
+                assert!(self.free.contains(&NodeId(at as u32)), "place {at} is lost");
+                continue;
+            };
+            count += 1;
+            assert_eq!(self.find(&node.path), Some(id), "{}", node.path);
+            let (_, expected) = self.digest_of(&node.path, &node.data, &node.stat);
+            assert_eq!(node.digest, expected, "{}", node.path);
+            digest = digest.wrapping_add(u64::from(expected));
+            data_size += node.path.len() + node.data.as_ref().map_or(0, Bytes::len);
+            self.acls.list(node.acl);
+            for (place, child) in node.children.iter().enumerate() {
+                let child = self.node(*child);
+                assert_eq!((child.parent, child.place as usize), (id, place), "{}", child.path);
+                assert_eq!(zoometry_wire::path::parent(&child.path), &*node.path);
+                assert!(child.born > node.born);
+            }
+            match self.owner(&node.stat) {
+                Owner::Nobody => {}
+                Owner::Session(session) => {
+                    owned.entry(session).or_default().insert(id);
+                }
+                Owner::Container => {
+                    containers.insert(id);
+                }
+                Owner::Ttl(_) => {
+                    ttls.insert(id);
+                }
+            }
+        }
+        let mut reachable = 0;
+        self.for_each_below(ROOT, |_| reachable += 1);
+        assert_eq!((count, count), (self.len(), reachable));
+        assert_eq!((digest, data_size), (self.digest, self.data_size));
+        assert_eq!((&owned, &containers, &ttls), (&self.ephemerals, &self.containers, &self.ttls));
+    }
+}
