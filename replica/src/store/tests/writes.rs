@@ -255,6 +255,7 @@ fn a_failed_multi_leaves_no_trace_but_its_transaction() {
     assert_eq!(record.header.kind, 14);
     assert_eq!(record.digest.map(|digest| digest.tree as u64), Some(before));
     // What comes behind it is judged as if it had never been.
+    assert_eq!(world.prep.outstanding(), 0);
     assert_eq!(world.prepare(&delete("/b", -1)).txn, Txn::Error(-101));
     let set = world.prepare(&set_data("/a", "y", 0));
     assert!(matches!(set.txn, Txn::SetData(SetDataTxn { version: 1, .. })));
