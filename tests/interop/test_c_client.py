@@ -25,7 +25,7 @@ def run_program(program, address, root) -> str:
 
 def run_cli_mt(address, commands) -> str:
     """Feeds commands to cli_mt, slowly enough that each is answered before the next."""
-    script = "".join(f"echo '{command}'; sleep 0.15; " for command in commands)
+    script = "".join(f"echo '{command}'; sleep 0.3; " for command in commands)
     done = subprocess.run(f"(sleep 0.7; {script}) | {CLI_MT} {address}", shell=True, capture_output=True,
                           text=True, timeout=90)
     return done.stdout + done.stderr
@@ -43,7 +43,7 @@ def shell_output(server):
         "create /cli-mt", "set /cli-mt hello", "get /cli-mt", "exists /cli-mt", "create +e /cli-mt/e",
         "create +s /cli-mt/s", "ls /cli-mt", "ls2 /cli-mt", "sync /cli-mt", "get /cli-mt/none",
         "addauth digest u:p", "wexists /cli-mt/later", "create /cli-mt/later", "delete /cli-mt/later",
-        "delete /cli-mt", "quit",
+        "delete /cli-mt", "exists /cli-mt", "quit",
     ])
 
 
