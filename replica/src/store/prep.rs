@@ -163,8 +163,13 @@ impl Prep {
         let savepoint = self.overlay.savepoint(ctx.store);
         let mut entries: Vec<(OpCode, Txn)> = Vec::with_capacity(requests.len());
         for request in requests {
-            match self.one(ctx, request) {
-                Ok(txn) => entries.push((request.op(), txn)),
+            let op = multi_op(request);
+            let outcome = match request {
+                Request::Create(new) | Request::Create2(new) => self.create(ctx, Create::of(op, new)),
+                request => self.one(ctx, request),
+            };
+            match outcome {
+                Ok(txn) => entries.push((op, txn)),
                 Err(code) => {
                     self.overlay.roll_back(savepoint);
                     entries.push((OpCode::Error, Txn::Error(code.code())));
@@ -386,14 +391,27 @@ fn prefix_of(store: &Store, path: &str, data: &Option<Bytes>) -> u32 {
     if store.config().digest && digest::covers(path) { digest::prefix(path, data) } else { 0 }
 }
 
-/// What may stand in a multi. Flags that mean nothing spoil the whole of it (−5), not one entry.
+/// What may stand in a multi. Flags that mean nothing, or a TTL mode without a TTL, spoil the whole of it
+/// (−5), not one entry.
 fn is_multi_entry(request: &Request) -> bool {
-    let known = |flags| CreateMode::from_flags(flags).is_some();
     match request {
-        Request::Create(new) | Request::Create2(new) | Request::CreateContainer(new) => known(new.flags),
-        Request::CreateTtl(new) => known(new.flags),
+        Request::Create(new) | Request::Create2(new) | Request::CreateContainer(new) => {
+            CreateMode::from_flags(new.flags).is_some_and(|mode| !mode.is_ttl())
+        }
+        Request::CreateTtl(new) => CreateMode::from_flags(new.flags).is_some(),
         Request::Delete(_) | Request::SetData(_) | Request::Check(_) => true,
         _ => false,
+    }
+}
+
+/// The type of an entry's transaction. In a multi, and only there, the container flag makes a container
+/// whichever create carries it. Source: `Op.Create.getOpcode`.
+fn multi_op(request: &Request) -> OpCode {
+    match request {
+        Request::Create(new) | Request::Create2(new) if new.flags == CreateMode::Container as i32 => {
+            OpCode::CreateContainer
+        }
+        request => request.op(),
     }
 }
 
