@@ -294,7 +294,7 @@ fn phase_summary(run: &RunData, name: &str, phases: &[usize]) -> PhaseSummary {
     let seconds = records.iter().map(|phase| length_s(phase)).sum();
     let ops: Vec<OpSummary> = Op::ALL
         .into_iter()
-        .filter_map(|op| op_summary(run, op.name(), phases, seconds, |other| other == op))
+        .filter_map(|op| op_summary(run, op.name(), phases, |other| other == op))
         .collect();
     let groups = GROUPS
         .iter()
@@ -303,7 +303,7 @@ fn phase_summary(run: &RunData, name: &str, phases: &[usize]) -> PhaseSummary {
                 Op::ALL.iter().filter(|op| (group.holds)(**op) && ops.iter().any(|o| o.op == op.name()));
             group.name == "all" || kinds.count() > 1
         })
-        .filter_map(|group| op_summary(run, group.name, phases, seconds, group.holds))
+        .filter_map(|group| op_summary(run, group.name, phases, group.holds))
         .collect::<Vec<_>>();
     let completed = groups.iter().find(|group| group.op == "all").map_or(0.0, |all| all.rate * seconds);
     PhaseSummary {
@@ -320,13 +320,7 @@ fn phase_summary(run: &RunData, name: &str, phases: &[usize]) -> PhaseSummary {
     }
 }
 
-fn op_summary(
-    run: &RunData,
-    name: &str,
-    phases: &[usize],
-    seconds: f64,
-    holds: impl Fn(Op) -> bool,
-) -> Option<OpSummary> {
+fn op_summary(run: &RunData, name: &str, phases: &[usize], holds: impl Fn(Op) -> bool) -> Option<OpSummary> {
     let mine = |phase: u16, op: Op| phases.contains(&usize::from(phase)) && holds(op);
     let recording = &run.recording;
     let mut summary = OpSummary { op: name.to_string(), ..OpSummary::default() };
@@ -347,28 +341,38 @@ fn op_summary(
             }
         }
     }
-    let mut within = 0.0;
     for (key, intervals) in recording.intervals.iter().filter(|(key, _)| mine(key.phase, key.op)) {
         if key.outcome == Outcome::Ok {
-            let end_ns = run.manifest.phases[usize::from(key.phase)].end_ns;
             summary.bytes += intervals.iter().map(|interval| interval.bytes).sum::<u64>();
-            within += intervals
-                .iter()
-                .map(|interval| {
-                    let share = share_before(interval.index, recording.interval_ns, end_ns);
-                    interval.response.count() as f64 * share
-                })
-                .sum::<f64>();
         }
     }
     summary.count = successes.response.len();
-    summary.rate = if seconds > 0.0 { within / seconds } else { 0.0 };
+    summary.rate = rate_of(run, phases, &holds);
     summary.response = Latency::of(&successes.response);
     summary.service = Latency::of(&successes.service);
     summary.lag = Latency::of(&successes.lag);
     summary.response_with_failures =
         Latency::with_failed(&successes.response, summary.errors + summary.missed);
     Some(summary)
+}
+
+/// Successes per second of the phases, of the kinds that `holds`: only answers within their phase count,
+/// so that a backlog which is answered later does not look like speed.
+pub(crate) fn rate_of(run: &RunData, phases: &[usize], holds: impl Fn(Op) -> bool) -> f64 {
+    let recording = &run.recording;
+    let mut within = 0.0;
+    for (key, intervals) in &recording.intervals {
+        let phase = usize::from(key.phase);
+        if key.outcome == Outcome::Ok && phases.contains(&phase) && holds(key.op) {
+            let end_ns = run.manifest.phases[phase].end_ns;
+            for interval in intervals {
+                let share = share_before(interval.index, recording.interval_ns, end_ns);
+                within += interval.response.count() as f64 * share;
+            }
+        }
+    }
+    let seconds: f64 = phases.iter().map(|at| length_s(&run.manifest.phases[*at])).sum();
+    if seconds > 0.0 { within / seconds } else { 0.0 }
 }
 
 /// How much of an interval lies before a moment, 0 to 1.

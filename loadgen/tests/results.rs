@@ -4,6 +4,8 @@ mod synthetic;
 
 #[path = "results/directory.rs"]
 mod directory;
+#[path = "results/expectations.rs"]
+mod expectations;
 #[path = "results/recording.rs"]
 mod recording;
 #[path = "results/summaries.rs"]

@@ -14,10 +14,16 @@
 //! | `generator.csv` | each worker thread's own CPU and delays, one row per worker and second |
 //! | `traces.json` | kept traces (written by the driver, not here) |
 //!
+//! How a driver uses it, in this order: [`RunData::new`], [`Summary::of`](crate::summary::Summary::of),
+//! `manifest.verdict` from [`Verdict::judge`], `manifest.expectations` from
+//! [`Expectation::judge`](crate::expect::Expectation::judge) with the run itself as the measurements,
+//! [`write`], [`report::write`](crate::report::write), [`summary::table`](crate::summary::table).
+//!
 //! Times are nanoseconds since the run's start on one monotonic clock, unless a name says `unix`.
 
 mod gaps;
 mod hlog;
+mod measured;
 mod read;
 mod write;
 
@@ -25,6 +31,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::expect::Judged;
 use crate::recorder::Recording;
 use crate::verdict::Verdict;
 
@@ -172,15 +179,13 @@ pub struct Environment {
     pub colocated: bool,
 }
 
-/// An expectation of the workload and what came of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ExpectationResult {
-    /// As the workload has it: `response.get.p99 < 5ms`.
-    pub text: String,
-    /// Whether it holds. Missing data means no.
-    pub met: bool,
-    /// What was measured, with its unit, or why there is nothing.
-    pub measured: String,
+/// What came of looking up, at the end, what the cluster had acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckedWrites {
+    /// Acknowledged writes that were looked up.
+    pub checked: u64,
+    /// Of these, how many were not there.
+    pub lost: u64,
 }
 
 /// Everything about a run that is not a measurement.
@@ -234,8 +239,10 @@ pub struct Manifest {
     pub members: Vec<MemberFingerprint>,
     /// What the phases were.
     pub phases: Vec<PhaseRecord>,
-    /// What the workload expected.
-    pub expectations: Vec<ExpectationResult>,
+    /// What the workload expected, and what came of it.
+    pub expectations: Vec<Judged>,
+    /// Whether acknowledged writes survived; `None` when nobody looked.
+    pub checked_writes: Option<CheckedWrites>,
     /// Whether the run can be believed.
     pub verdict: Verdict,
     /// Bytes of each other file, so that a cut or changed one is noticed. Filled in by [`write`], checked

@@ -178,13 +178,10 @@ fn expectations(out: &mut String, manifest: &Manifest, style: Style) {
     let _ = writeln!(out, "\n{}", style.bold("expectations"));
     for expectation in &manifest.expectations {
         let (code, word) = if expectation.met { ("32", "met   ") } else { ("1;31", "FAILED") };
-        let _ = writeln!(
-            out,
-            "  {}  {}  {}",
-            style.paint(code, word),
-            expectation.text,
-            style.dim(&format!("({})", expectation.measured))
-        );
+        let _ = writeln!(out, "  {}  {}", style.paint(code, word), expectation.text);
+        for line in wrap(&expectation.detail, WIDTH - 10) {
+            let _ = writeln!(out, "          {}", style.dim(&line));
+        }
     }
 }
 
