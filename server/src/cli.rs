@@ -1,13 +1,13 @@
 //! The command line of a member. Small on purpose: everything else is in zoo.cfg.
 
 use std::ffi::OsString;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 
 use crate::config::Config;
-use crate::member;
+use crate::{dump, member};
 
 /// Bad usage or a configuration that cannot be used.
 const EXIT_USAGE: u8 = 2;
@@ -17,6 +17,8 @@ One ZooKeeper server, on Apache's own protocol and files.
 
 Usage:
   zoometry-server ZOO_CFG          run in the foreground until SIGTERM or Ctrl-C
+  zoometry-server dump DATA_DIR [DATA_LOG_DIR]
+                                   print what a stopped server holds: sessions, znodes
   zoometry-server --version
 
 A minimal ZOO_CFG:
@@ -39,6 +41,8 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             println!("zoometry-server {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
+        ["dump", dir] => report(dump(dir, dir)),
+        ["dump", dir, log_dir] => report(dump(dir, log_dir)),
         [file] if !file.starts_with('-') => serve(file),
         _ => {
             eprint!("{HELP}");
@@ -55,6 +59,17 @@ fn serve(file: &str) -> ExitCode {
             ExitCode::from(EXIT_USAGE)
         }
     }
+}
+
+fn dump(data_dir: &str, data_log_dir: &str) -> anyhow::Result<()> {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let dumped = dump::dump(data_dir.as_ref(), data_log_dir.as_ref(), &mut out);
+    let written = dumped.and_then(|()| out.flush().context("cannot write the dump"));
+    written.or_else(|error| match error.downcast_ref::<std::io::Error>() {
+        // The reader has seen enough (`| head`).
+        Some(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(error),
+    })
 }
 
 fn run(config: Config) -> anyhow::Result<()> {

@@ -7,6 +7,7 @@
 //! | [`clients`], [`handshake`], [`conn`] | taking clients in, opening sessions, moving requests and replies |
 //! | [`node`] | the thread that turns writes into transactions and transactions into state |
 //! | [`disk`], [`disk_thread`], [`snapshot_thread`] | files, the log's one queue, snapshots |
+//! | [`dump`] | a stopped member's data directory as text |
 //! | [`stats`], [`view`], [`status`] | what is counted, and what may be asked of the member |
 //! | [`words`], [`metrics`], [`http`] | what operators see |
 
@@ -17,6 +18,7 @@ pub mod config;
 pub mod conn;
 pub mod disk;
 pub mod disk_thread;
+pub mod dump;
 pub mod handshake;
 pub mod http;
 pub mod member;

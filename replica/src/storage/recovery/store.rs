@@ -8,6 +8,7 @@ use crate::storage::snapshot::{DIGEST_VERSION, SnapshotEnd, SnapshotItem};
 use crate::store::watch::{WatchEvent, WatchSink, WatcherId};
 use crate::store::{LoadError, Store, StoreConfig};
 use zoometry_wire::Zxid;
+use zoometry_wire::txn::TxnDigest;
 
 /// A recovered store, and how its digests compared.
 #[derive(Debug)]
@@ -27,24 +28,53 @@ pub fn recover_store<D: Disk>(
     options: RecoveryOptions,
     config: StoreConfig,
 ) -> Result<RecoveredStore, StorageError> {
-    let mut rebuild = Rebuild { config, compare_behind: None, mismatches: 0, first: None };
+    let mut rebuild = Rebuild { config, fuzzy: Fuzzy::Unknown, mismatches: 0, first: None };
     let found = recover(disk, options, &mut rebuild)?;
     Ok(RecoveredStore { found, digest_mismatches: rebuild.mismatches, first_mismatch: rebuild.first })
 }
 
 struct Rebuild {
     config: StoreConfig,
-    /// The tree is still fuzzy up to here. `None`: for how long is not known, so nothing is compared.
-    compare_behind: Option<Zxid>,
+    fuzzy: Fuzzy,
     mismatches: u64,
     first: Option<Zxid>,
+}
+
+/// Whether the tree is that of its last transaction, so that digests mean something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fuzzy {
+    /// It is.
+    No,
+    /// It will be at this zxid, and then the digest is this: the snapshot says so.
+    Until(Zxid, i64),
+    /// The snapshot does not say, so nothing is compared.
+    Unknown,
+}
+
+impl Rebuild {
+    /// Compares at `zxid`, with `logged` as the transaction's digest if it has one.
+    fn compare(&mut self, state: &Store, zxid: Zxid, logged: Option<TxnDigest>) {
+        let expected = match self.fuzzy {
+            _ if !state.config().digest => return,
+            Fuzzy::Until(end, tree) if zxid == end => {
+                self.fuzzy = Fuzzy::No;
+                Some(tree)
+            }
+            Fuzzy::No => logged.filter(|digest| digest.version == DIGEST_VERSION).map(|digest| digest.tree),
+            Fuzzy::Until(..) | Fuzzy::Unknown => None,
+        };
+        if expected.is_some_and(|expected| expected as u64 != state.digest()) {
+            self.mismatches += 1;
+            self.first.get_or_insert(zxid);
+        }
+    }
 }
 
 impl Restore for Rebuild {
     type State = Store;
 
     fn empty(&mut self) -> Store {
-        self.compare_behind = Some(Zxid(0));
+        self.fuzzy = Fuzzy::No;
         Store::new(self.config.clone())
     }
 
@@ -60,20 +90,16 @@ impl Restore for Rebuild {
     }
 
     fn loaded(&mut self, state: &mut Store, end: &SnapshotEnd) {
+        // A digest from before the snapshot began says nothing about it.
         let recorded = end.digest.filter(|(zxid, _)| *zxid >= state.last_zxid());
-        self.compare_behind = recorded.map(|(zxid, _)| zxid);
+        self.fuzzy = recorded.map_or(Fuzzy::Unknown, |(zxid, digest)| Fuzzy::Until(zxid, digest.tree));
+        self.compare(state, state.last_zxid(), None);
     }
 
     fn replay(&mut self, state: &mut Store, entry: LogEntry) {
-        let zxid = entry.record.header.zxid;
         // Refusals are part of replay: the snapshot may already hold what the log brings.
         let _ = state.apply(&entry.record, &mut NobodyWatches);
-        let comparable = state.config().digest && self.compare_behind.is_some_and(|behind| zxid > behind);
-        let recorded = entry.record.digest.filter(|digest| comparable && digest.version == DIGEST_VERSION);
-        if recorded.is_some_and(|digest| digest.tree as u64 != state.digest()) {
-            self.mismatches += 1;
-            self.first.get_or_insert(zxid);
-        }
+        self.compare(state, entry.record.header.zxid, entry.record.digest);
     }
 }
 
