@@ -175,3 +175,6 @@ fn render(answer: &Answer, with_body: bool) -> String {
         if with_body { answer.body.as_str() } else { "" }
     )
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

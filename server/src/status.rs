@@ -8,7 +8,7 @@ use crate::clock;
 use crate::conn::Phase;
 use crate::shared::Shared;
 use crate::stats::ConnView;
-use crate::view::{Facts, Inspect, Mode, WatchTotals};
+use crate::view::{Facts, Inspect, Mode, SessionView, WatchTotals};
 
 impl Inspect for Shared {
     fn facts(&self) -> Option<Facts> {
@@ -45,10 +45,18 @@ impl Inspect for Shared {
         }
     }
 
-    fn sessions(&self) -> BTreeMap<i64, Vec<SessionId>> {
+    fn sessions(&self) -> Vec<SessionView> {
         let since_now = clock::wall_ms() - clock::now_ms() as i64;
-        let sets = self.sessions.lock().by_deadline();
-        sets.into_iter().map(|(deadline_ms, ids)| (deadline_ms as i64 + since_now, ids)).collect()
+        let tracker = self.sessions.lock();
+        let view = |deadline_ms: u64, id| SessionView {
+            id,
+            timeout_ms: tracker.timeout_ms(id).unwrap_or_default(),
+            expires_ms: deadline_ms as i64 + since_now,
+        };
+        let sets = tracker.by_deadline().into_iter();
+        sets.flat_map(|(deadline_ms, ids)| ids.into_iter().map(move |id| (deadline_ms, id)))
+            .map(|(deadline_ms, id)| view(deadline_ms, id))
+            .collect()
     }
 
     fn ephemerals(&self) -> BTreeMap<SessionId, Vec<String>> {

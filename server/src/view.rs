@@ -111,6 +111,17 @@ pub struct LeaderFacts {
     pub max_proposal_size: i64,
 }
 
+/// One session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionView {
+    /// Its name.
+    pub id: SessionId,
+    /// The negotiated timeout.
+    pub timeout_ms: i32,
+    /// When it expires unless heard of, ms since the Unix epoch; the end of its tick.
+    pub expires_ms: i64,
+}
+
 /// What the operator's interfaces see of the member.
 pub trait Inspect: Send + Sync {
     /// The gauges; `None` while the member does not serve (starting, or looking for a leader).
@@ -122,8 +133,8 @@ pub trait Inspect: Send + Sync {
     /// `crst`.
     fn reset_connections(&self);
 
-    /// Sessions by the time at which they expire unless heard of, ms since the Unix epoch.
-    fn sessions(&self) -> BTreeMap<i64, Vec<SessionId>>;
+    /// Every session, in no order.
+    fn sessions(&self) -> Vec<SessionView>;
 
     /// Ephemeral znodes by session.
     fn ephemerals(&self) -> BTreeMap<SessionId, Vec<String>>;

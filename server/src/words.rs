@@ -5,8 +5,8 @@
 //! its bytes are a frame's length; while the member does not serve, most words are answered with one fixed
 //! sentence.
 //!
-//! What differs on purpose: `envi` has no `java.*` lines except those that tools parse for a version, and
-//! `dirs`/`conf` count the bytes of files, preallocated ones included, as Apache does.
+//! What differs on purpose: `envi` has no `java.*` lines; where Apache lists things in a hash table's order,
+//! here they are sorted.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -260,21 +260,23 @@ fn connections(connections: &[ConnView]) -> String {
 }
 
 fn dump(facts: &Facts, member: &dyn Inspect) -> String {
-    let sessions = member.sessions();
-    let count: usize = sessions.values().map(Vec::len).sum();
+    let mut sessions = member.sessions();
+    sessions.sort_by_key(|session| (session.expires_ms, session.id));
     let mut text = "SessionTracker dump:\n".to_string();
     if matches!(facts.mode, Mode::Standalone | Mode::Leader) {
-        let _ = writeln!(text, "Session Sets ({})/({count}):", sessions.len());
-        for (expires_ms, ids) in &sessions {
-            let _ = writeln!(text, "{} expire at {}:", ids.len(), java_date(*expires_ms));
-            for id in ids {
-                let _ = writeln!(text, "\t{id}");
+        let sets: Vec<_> = sessions.chunk_by(|one, next| one.expires_ms == next.expires_ms).collect();
+        let _ = writeln!(text, "Session Sets ({})/({}):", sets.len(), sessions.len());
+        for set in sets {
+            let _ = writeln!(text, "{} expire at {}:", set.len(), java_date(set[0].expires_ms));
+            for session in set {
+                let _ = writeln!(text, "\t{}", session.id);
             }
         }
     } else {
-        let _ = writeln!(text, "Global Sessions({count}):");
-        for id in sessions.values().flatten() {
-            let _ = writeln!(text, "{id}");
+        // Expiry is the leader's business: a learner knows the timeouts only.
+        let _ = writeln!(text, "Global Sessions({}):", sessions.len());
+        for session in &sessions {
+            let _ = writeln!(text, "{}\t{}ms", session.id, session.timeout_ms);
         }
     }
     let ephemerals = member.ephemerals();
@@ -457,3 +459,6 @@ pub(crate) fn java_date(unix_ms: i64) -> String {
         time % 60,
     )
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -260,9 +260,9 @@ pub struct Metrics {
 /// Alone, or a member of an ensemble.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ensemble {
-    /// One server, no peers. `server_id` is what `conf` shows: the id of the one server line, or 0.
+    /// One server, no peers.
     Standalone {
-        /// See above.
+        /// The id of the one server line if there is one, otherwise 0. For names; `conf` shows 0, as Apache's.
         server_id: u64,
     },
     /// A member among others.

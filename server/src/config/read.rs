@@ -39,7 +39,12 @@ impl Entries {
             key: None,
             problem,
         })?;
-        let mut entries = Self { path: path.to_path_buf(), found: BTreeMap::new(), lines: BTreeMap::new(), warnings: Vec::new() };
+        let mut entries = Self {
+            path: path.to_path_buf(),
+            found: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            warnings: Vec::new(),
+        };
         for Property { line, key, value } in list {
             let key = key.trim();
             let name = key.strip_prefix("zookeeper.").unwrap_or(key).to_string();
@@ -657,7 +662,7 @@ fn member(
             "{participants} participant{} cannot survive any failure; three is the smallest useful ensemble",
             if participants == 1 { "" } else { "s" }
         ));
-    } else if participants % 2 == 0 {
+    } else if participants.is_multiple_of(2) {
         entries.warnings.push(format!(
             "{participants} participants survive no more failures than {}; an odd number is better",
             participants - 1
@@ -744,7 +749,9 @@ fn shares_port(one: &Member, other: &Member) -> bool {
     let ports = |member: &Member| -> Vec<(String, u16)> {
         let peers = member.addresses.iter();
         peers
-            .flat_map(|address| [address.quorum_port, address.election_port].map(|port| (address.host.clone(), port)))
+            .flat_map(|address| {
+                [address.quorum_port, address.election_port].map(|port| (address.host.clone(), port))
+            })
             .collect()
     };
     let taken = ports(one);
@@ -859,9 +866,8 @@ fn distinct_ports(entries: &Entries, config: &Config) -> Result<()> {
     for (index, (name, port)) in ports.iter().enumerate() {
         // One line's ports were compared when it was read; its several addresses are different interfaces.
         if let Some((other, _)) = ports[..index].iter().find(|(other, used)| used == port && other != name) {
-            return Err(
-                entries.about(name, &format!("port {port} is already taken by {other}; give each its own port"))
-            );
+            return Err(entries
+                .about(name, &format!("port {port} is already taken by {other}; give each its own port")));
         }
     }
     Ok(())

@@ -6,8 +6,15 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
+/// Other files: path and text.
+type Files<'a> = &'a [(&'a str, &'a str)];
+/// Lines of zoo.cfg and what must hold of the configuration.
+type Reads<'a> = (&'a str, fn(&Config) -> bool);
+/// Line, key and value of an entry.
+type Entry<'a> = (usize, &'a str, &'a str);
+
 /// Reads `text` as `zoo.cfg`, with other files by path.
-fn read(text: &str, files: &[(&str, &str)]) -> Result<Config, ConfigError> {
+fn read(text: &str, files: Files<'_>) -> Result<Config, ConfigError> {
     let files: BTreeMap<PathBuf, String> =
         files.iter().map(|(path, text)| (PathBuf::from(path), text.to_string())).collect();
     Config::parse_with(text, Path::new("zoo.cfg"), &mut |path| {
@@ -25,7 +32,7 @@ fn entries(text: &str) -> Vec<(usize, String, String)> {
 
 #[test]
 fn properties_follow_java() {
-    let table: &[(&str, &[(usize, &str, &str)])] = &[
+    let table: &[(&str, &[Entry<'_>])] = &[
         ("", &[]),
         ("a=b", &[(1, "a", "b")]),
         ("a = b", &[(1, "a", "b")]),
@@ -100,7 +107,7 @@ fn the_smallest_file_has_apaches_defaults() {
 
 #[test]
 fn values_are_read_where_they_belong() {
-    let table: &[(&str, fn(&Config) -> bool)] = &[
+    let table: &[Reads<'_>] = &[
         ("tickTime=2000", |c| c.tick_time_ms == 2000 && c.sessions.max_timeout_ms == 40_000),
         ("dataLogDir=/l", |c| c.data_log_dir == Path::new("/l") && c.data_dir == Path::new("/d")),
         ("clientPortAddress=127.0.0.1", |c| c.client.listen.as_ref().is_some_and(|e| e.host == "127.0.0.1")),
@@ -144,13 +151,18 @@ fn values_are_read_where_they_belong() {
         ("admin.serverPort=8080", |c| c.admin.as_ref().is_some_and(|a| a.command_url == "/commands")),
         ("admin.serverPort=8080\nadmin.enableServer=false", |c| c.admin.is_none()),
         ("admin.enableServer=true", |c| c.admin.is_none()),
-        ("metricsProvider.className=org.apache.zookeeper.metrics.prometheus.PrometheusMetricsProvider", |c| {
-            c.metrics.as_ref().is_some_and(|m| m.listen.port == 7000 && m.export_process_info)
-        }),
+        (
+            "metricsProvider.className=org.apache.zookeeper.metrics.prometheus.PrometheusMetricsProvider",
+            |c| c.metrics.as_ref().is_some_and(|m| m.listen.port == 7000 && m.export_process_info),
+        ),
         (
             "metricsProvider.className=org.apache.zookeeper.metrics.prometheus.PrometheusMetricsProvider\n\
              metricsProvider.httpHost=127.0.0.1\nmetricsProvider.httpPort=7001\nmetricsProvider.exportJvmInfo=false",
-            |c| c.metrics.as_ref().is_some_and(|m| m.listen.to_string() == "127.0.0.1:7001" && !m.export_process_info),
+            |c| {
+                c.metrics
+                    .as_ref()
+                    .is_some_and(|m| m.listen.to_string() == "127.0.0.1:7001" && !m.export_process_info)
+            },
         ),
         ("metricsProvider.httpPort=7001", |c| c.metrics.is_none() && c.other.is_empty()),
         ("metricsProvider.className=org.example.Other", |c| c.metrics.is_none() && c.warnings.len() == 1),
@@ -166,10 +178,14 @@ fn values_are_read_where_they_belong() {
         ("zoometry.serviceName=zk-a\nzoometry.log=debug", |c| {
             c.own.service_name.as_deref() == Some("zk-a") && c.own.log == "debug"
         }),
-        ("zoometry.tracesample=1", |c| c.own.trace_sample == 0.0 && c.warnings[0].contains("zoometry.traceSample")),
+        ("zoometry.tracesample=1", |c| {
+            c.own.trace_sample == 0.0 && c.warnings[0].contains("zoometry.traceSample")
+        }),
         ("electionAlg=3", |c| c.other.is_empty()),
         ("my.own.key=1\nnio.numSelectorThreads=2", |c| c.other.len() == 2 && c.other["my.own.key"] == "1"),
-        ("maxCnxns=7\nmaxCnxns=8", |c| c.client.max_total == Some(8) && c.warnings[0].contains("first on line 3")),
+        ("maxCnxns=7\nmaxCnxns=8", |c| {
+            c.client.max_total == Some(8) && c.warnings[0].contains("first on line 3")
+        }),
     ];
     for (lines, holds) in table {
         let config = standalone(lines);
@@ -268,11 +284,35 @@ fn server_lines() {
         ("h:1:2", vec![address("h", 1, 2)], Participant, None, "h:1:2:participant"),
         ("h:1:2:observer", vec![address("h", 1, 2)], Observer, None, "h:1:2:observer"),
         ("h:1:2:PARTICIPANT", vec![address("h", 1, 2)], Participant, None, "h:1:2:participant"),
-        ("h:1:2;3", vec![address("h", 1, 2)], Participant, client("0.0.0.0", 3), "h:1:2:participant;0.0.0.0:3"),
+        (
+            "h:1:2;3",
+            vec![address("h", 1, 2)],
+            Participant,
+            client("0.0.0.0", 3),
+            "h:1:2:participant;0.0.0.0:3",
+        ),
         ("h:1:2;c:3", vec![address("h", 1, 2)], Participant, client("c", 3), "h:1:2:participant;c:3"),
-        ("[::1]:1:2:observer;[::]:3", vec![address("::1", 1, 2)], Observer, client("::", 3), "[::1]:1:2:observer;[::]:3"),
-        ("a:1:2|b:3:4", vec![address("a", 1, 2), address("b", 3, 4)], Participant, None, "a:1:2:participant|b:3:4:participant"),
-        (" h:1:2 ; 3 ", vec![address("h", 1, 2)], Participant, client("0.0.0.0", 3), "h:1:2:participant;0.0.0.0:3"),
+        (
+            "[::1]:1:2:observer;[::]:3",
+            vec![address("::1", 1, 2)],
+            Observer,
+            client("::", 3),
+            "[::1]:1:2:observer;[::]:3",
+        ),
+        (
+            "a:1:2|b:3:4",
+            vec![address("a", 1, 2), address("b", 3, 4)],
+            Participant,
+            None,
+            "a:1:2:participant|b:3:4:participant",
+        ),
+        (
+            " h:1:2 ; 3 ",
+            vec![address("h", 1, 2)],
+            Participant,
+            client("0.0.0.0", 3),
+            "h:1:2:participant;0.0.0.0:3",
+        ),
     ];
     for (text, addresses, role, client, written) in table {
         let member = parse_member(1, text).unwrap_or_else(|why| panic!("{text:?}: {why}"));
@@ -313,7 +353,7 @@ fn wrong_server_lines() {
 const THREE: &str = "dataDir=/d\nclientPort=2181\ninitLimit=10\nsyncLimit=5\n\
                      server.1=a:2888:3888\nserver.2=b:2888:3888\nserver.3=c:2888:3888\n";
 
-fn membership(text: &str, files: &[(&str, &str)]) -> Membership {
+fn membership(text: &str, files: Files<'_>) -> Membership {
     match read(text, files).expect("a good file").ensemble {
         Ensemble::Member(membership) => *membership,
         other => panic!("not an ensemble: {other:?}"),
@@ -333,11 +373,15 @@ fn an_ensemble() {
 fn standalone_or_ensemble() {
     let one = "dataDir=/d\nclientPort=2181\nserver.7=a:1:2\n";
     let limits = "initLimit=1\nsyncLimit=1\n";
-    let table: &[(String, &[(&str, &str)], Option<usize>)] = &[
+    let table: &[(String, Files<'_>, Option<usize>)] = &[
         (one.into(), &[], None),
         (format!("{one}standaloneEnabled=false\n{limits}"), &[("/d/myid", "7")], Some(1)),
         (THREE.into(), &[("/d/myid", "1")], Some(3)),
-        (format!("{one}server.8=b:1:2:observer\nstandaloneEnabled=false\n{limits}"), &[("/d/myid", "8")], Some(1)),
+        (
+            format!("{one}server.8=b:1:2:observer\nstandaloneEnabled=false\n{limits}"),
+            &[("/d/myid", "8")],
+            Some(1),
+        ),
     ];
     for (text, files, participants) in table {
         let config = read(text, files).unwrap_or_else(|error| panic!("{text}: {error}"));
@@ -359,12 +403,15 @@ fn the_client_part_of_the_own_line() {
     assert_eq!(alone.client.listen, config.client.listen);
     assert!(read(&format!("{line}clientPort=2182"), &[("/d/myid", "1")]).is_ok());
     let error = read(&format!("{line}clientPort=2181"), &[("/d/myid", "1")]).expect_err("two ports");
-    assert!(error.to_string().starts_with("zoo.cfg:3: clientPort: says 0.0.0.0:2181 but server.1"), "{error}");
+    assert!(
+        error.to_string().starts_with("zoo.cfg:3: clientPort: says 0.0.0.0:2181 but server.1"),
+        "{error}"
+    );
 }
 
 #[test]
 fn wrong_ensembles() {
-    let table: &[(String, &[(&str, &str)], &str)] = &[
+    let table: &[(String, Files<'_>, &str)] = &[
         (THREE.into(), &[], "/d/myid: is missing"),
         (THREE.into(), &[("/d/myid", "9")], "My id 9 not in the peer list"),
         (THREE.into(), &[("/d/myid", "one")], "/d/myid:1: \"one\" is no server id"),
@@ -374,7 +421,11 @@ fn wrong_ensembles() {
         (format!("{THREE}extendedTypesEnabled=true"), &[("/d/myid", "255")], "from 1 to 254"),
         (THREE.replace("initLimit=10\n", ""), &[("/d/myid", "1")], "initLimit: is missing"),
         (THREE.replace("syncLimit=5\n", ""), &[("/d/myid", "1")], "syncLimit: is missing"),
-        (format!("{THREE}server.4=a:2888:3889"), &[("/d/myid", "1")], "zoo.cfg:8: server.4: has an address and port of server.1"),
+        (
+            format!("{THREE}server.4=a:2888:3889"),
+            &[("/d/myid", "1")],
+            "zoo.cfg:8: server.4: has an address and port of server.1",
+        ),
         (format!("{THREE}group.1=1:2\n"), &[("/d/myid", "1")], "server 3 is in no group"),
         (format!("{THREE}group.1=1:2\ngroup.2=2:3\n"), &[("/d/myid", "1")], "in two groups"),
         (format!("{THREE}group.1=1:x\n"), &[("/d/myid", "1")], "no group"),
@@ -382,7 +433,11 @@ fn wrong_ensembles() {
         (format!("{THREE}server.4=d:1:2|e:1:2\n"), &[("/d/myid", "1")], "multiAddress.enabled=true"),
         (THREE.replace("2181", "3888"), &[("/d/myid", "1")], "port 3888 is already taken by clientPort"),
         ("dataDir=/d\nclientPort=1\nserver.1=a:1:2:observer".into(), &[], "at least one participant"),
-        ("dataDir=/d\nclientPort=1\nserver.1=a:3:2\nserver.2=b:3:2:observer".into(), &[], "standaloneEnabled=false"),
+        (
+            "dataDir=/d\nclientPort=1\nserver.1=a:3:2\nserver.2=b:3:2:observer".into(),
+            &[],
+            "standaloneEnabled=false",
+        ),
         (format!("{THREE}dynamicConfigFile=/dyn"), &[("/dyn", "")], "move every server line"),
     ];
     for (text, files, words) in table {
@@ -407,7 +462,8 @@ fn groups_weights_and_roles() {
 #[test]
 fn the_dynamic_file() {
     let zoo = "dataDir=/d\ninitLimit=10\nsyncLimit=5\nreconfigEnabled=true\ndynamicConfigFile=/c/zoo.cfg.dynamic.100000000\n";
-    let lines = "server.1=a:1:2:participant;2181\nserver.2=b:1:2:participant;2181\nserver.3=c:1:2:participant;2181\n";
+    let lines =
+        "server.1=a:1:2:participant;2181\nserver.2=b:1:2:participant;2181\nserver.3=c:1:2:participant;2181\n";
     let path = "/c/zoo.cfg.dynamic.100000000";
     let by_name = membership(zoo, &[(path, lines), ("/d/myid", "3")]);
     assert_eq!((by_name.version, by_name.members.len()), (0x1_0000_0000, 3));
@@ -418,7 +474,8 @@ fn the_dynamic_file() {
 
     let missing = read(zoo, &[("/d/myid", "3")]).expect_err("the dynamic file is not there");
     assert!(missing.to_string().starts_with("zoo.cfg:5: dynamicConfigFile: "), "{missing}");
-    let stranger = read(zoo, &[(path, &format!("{lines}tickTime=1")), ("/d/myid", "3")]).expect_err("a stranger");
+    let stranger =
+        read(zoo, &[(path, &format!("{lines}tickTime=1")), ("/d/myid", "3")]).expect_err("a stranger");
     assert!(stranger.to_string().starts_with(&format!("{path}:4: tickTime: has no place")), "{stranger}");
     let bad = read(zoo, &[(path, "server.1=a"), ("/d/myid", "3")]).expect_err("a bad line");
     assert!(bad.to_string().starts_with(&format!("{path}:1: server.1: ")), "{bad}");

@@ -18,3 +18,6 @@ mod table;
 
 pub use expose::{ProcessInfo, mntr, prometheus, serve};
 pub use table::{Kind, Metric, Scope, TABLE, Unit};
+
+#[cfg(test)]
+mod tests;
