@@ -173,7 +173,7 @@ pub struct Sampler {
     sender: SyncSender<Message>,
     suppressed: Arc<AtomicU64>,
     /// The slowest of the current second, in no order; few.
-    slowest: Vec<Box<RequestTrace>>,
+    slowest: Vec<RequestTrace>,
     slowest_limit: usize,
     /// A request must be slower than this to be among them; 0 until there are enough.
     floor_ns: u64,
@@ -234,21 +234,21 @@ impl Sampler {
             }
             Some((kept_by, left)) => {
                 *left -= 1;
-                self.send(kept_by, Box::new(describe()));
+                self.send(kept_by, describe());
             }
-            None if response_ns > self.floor_ns => self.keep_slow(Box::new(describe())),
+            None if response_ns > self.floor_ns => self.keep_slow(describe()),
             None => {}
         }
     }
 
-    fn keep_slow(&mut self, request: Box<RequestTrace>) {
+    fn keep_slow(&mut self, request: RequestTrace) {
         if self.slowest.len() < self.slowest_limit {
             self.slowest.push(request);
         } else if let Some(fastest) = self.slowest.iter_mut().min_by_key(|kept| response_ns(kept)) {
             *fastest = request;
         }
         if self.slowest.len() == self.slowest_limit {
-            self.floor_ns = self.slowest.iter().map(|kept| response_ns(kept)).min().unwrap_or(u64::MAX);
+            self.floor_ns = self.slowest.iter().map(response_ns).min().unwrap_or(u64::MAX);
         }
     }
 
@@ -268,8 +268,8 @@ impl Sampler {
         self.faults_left = MAX_FAULTS_PER_SECOND;
     }
 
-    fn send(&mut self, kept_by: KeptBy, request: Box<RequestTrace>) {
-        if let Err(TrySendError::Full(_)) = self.sender.try_send(Message::Kept(kept_by, request)) {
+    fn send(&mut self, kept_by: KeptBy, request: RequestTrace) {
+        if let Err(TrySendError::Full(_)) = self.sender.try_send(Message::Kept(kept_by, Box::new(request))) {
             self.suppressed.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -367,7 +367,7 @@ impl Writer {
         let mut spans = Vec::with_capacity(BATCH * 2);
         loop {
             match receiver.recv_timeout(FLUSH_EVERY) {
-                Ok(Message::Kept(kept_by, request)) => {
+                Ok(Message::Kept(kept_by, Box::new(request))) => {
                     match kept_by {
                         KeptBy::Head => self.counts.head += 1,
                         KeptBy::Slow => self.counts.slow += 1,

@@ -1,16 +1,21 @@
 //! The command line of a member. Small on purpose: everything else is in zoo.cfg.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use zoometry_spans::{Setup, SetupError, init_tracing};
 
 use crate::config::Config;
+use crate::telemetry::{self, Tracer};
 use crate::{dump, member};
 
 /// Bad usage or a configuration that cannot be used.
 const EXIT_USAGE: u8 = 2;
+/// How long the last spans may take to reach the OTLP endpoint when the member stops.
+const LAST_SPANS: Duration = Duration::from_secs(3);
 
 const HELP: &str = "\
 One ZooKeeper server, on Apache's own protocol and files.
@@ -27,6 +32,7 @@ A minimal ZOO_CFG:
   clientPort=2181
 
 Log level: zoometry.log=debug in ZOO_CFG, or the environment variable RUST_LOG.
+Traces: OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 sends them to Jaeger.
 ";
 
 /// Runs the program; returns its exit code: 0 stopped as asked, 1 failed, 2 bad usage or configuration.
@@ -73,12 +79,8 @@ fn dump(data_dir: &str, data_log_dir: &str) -> anyhow::Result<()> {
 }
 
 fn run(config: Config) -> anyhow::Result<()> {
-    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| config.own.log.clone());
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    let resource = telemetry::resource(&config);
+    let telemetry = init_tracing(Setup { resource, log: None, default_level: &config.own.log })?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -87,7 +89,13 @@ fn run(config: Config) -> anyhow::Result<()> {
         runtime.worker_threads(threads);
     }
     let runtime = runtime.enable_all().build().context("cannot start the worker threads")?;
-    runtime.block_on(member::run(config, told_to_stop()))
+    let (tracer, traces) = Tracer::start(&config, telemetry.exporter().cloned(), telemetry.resource())?;
+    let result = runtime.block_on(member::run(config, tracer, told_to_stop()));
+    if let Some(traces) = traces {
+        traces.stop();
+    }
+    telemetry.shutdown(LAST_SPANS);
+    result
 }
 
 /// SIGTERM or Ctrl-C.
@@ -105,7 +113,7 @@ fn report(result: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("zoometry-server: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<SetupError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
         }
     }
 }

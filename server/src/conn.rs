@@ -25,6 +25,7 @@ use zoometry_replica::pipeline::Pipeline;
 use zoometry_replica::store::acl;
 use zoometry_replica::store::watch::WatcherId;
 use zoometry_replica::store::{Caller, Store};
+use zoometry_spans::KeptBy;
 use zoometry_wire::records::{ReadOnlyByte, ReplyHeader, RequestHeader, WatcherEvent, xid};
 use zoometry_wire::request::CreateMode;
 use zoometry_wire::{ErrorCode, Id, OpCode, Record, Request, Response, SessionId, Zxid, frame};
@@ -34,6 +35,7 @@ use crate::handshake;
 use crate::node::{FromClient, NodeEvent, Submission, Write};
 use crate::shared::Shared;
 use crate::stats::{Answered, Batch, ConnStats, Counter};
+use crate::telemetry::{self, Traced, Tracer, Work};
 
 /// Unsent bytes at which a connection's socket is no longer read: the client takes its replies first.
 pub const OUTBOX_PAUSE: usize = 1 << 20;
@@ -112,6 +114,11 @@ pub struct Desk {
     /// What happened here since the task last reported it.
     batch: Batch,
     last: Option<Answered>,
+    /// Traced requests whose replies are in `out`, and how many did not fit.
+    traced: Vec<Traced>,
+    untraced: u64,
+    id: WatcherId,
+    peer: SocketAddr,
 }
 
 /// A connection.
@@ -145,6 +152,10 @@ impl Conn {
                 overflowed: false,
                 batch: Batch::default(),
                 last: None,
+                traced: Vec::new(),
+                untraced: 0,
+                id,
+                peer,
             }),
             wake: Notify::new(),
             stats: ConnStats::new(clock::wall_ms()),
@@ -223,11 +234,11 @@ impl Desk {
     pub fn answer_write(
         &mut self,
         store: &Store,
-        watcher: WatcherId,
         xid: i32,
         zxid: Zxid,
         result: &Result<Response, ErrorCode>,
         now_ns: u64,
+        tracer: &Tracer,
     ) -> usize {
         let before = self.pipeline.len();
         let Some(write) = self.pipeline.complete_write(|write| write.xid == xid) else { return 0 };
@@ -238,7 +249,13 @@ impl Desk {
         }
         while let Some(Deferred { xid, received_ns, what }) = self.pipeline.next_read() {
             let op = what.op();
-            self.answer_here(store, watcher, xid, what);
+            let latency_ns = now_ns.saturating_sub(received_ns);
+            match tracer.verdict(self.session, xid, latency_ns, None) {
+                Some(kept_by) => self.answer_traced(kept_by, store, xid, received_ns, what),
+                None => {
+                    self.answer_here(store, xid, what);
+                }
+            }
             self.limit_outbox();
             if let Some(op) = op {
                 self.answered(PendingWrite { xid, op, received_ns }, store.last_zxid(), now_ns, 1);
@@ -253,27 +270,62 @@ impl Desk {
         std::mem::take(&mut self.pipeline).len()
     }
 
-    fn answer_here(&mut self, store: &Store, watcher: WatcherId, xid: i32, turn: Turn) {
-        if self.phase == Phase::Closing {
+    /// As [`answer_here`](Self::answer_here), for a request that is kept as a trace.
+    fn answer_traced(&mut self, kept_by: KeptBy, store: &Store, xid: i32, received_ns: u64, turn: Turn) {
+        let Turn::Read(request) = &turn else {
+            self.answer_here(store, xid, turn);
             return;
+        };
+        let (op, path) = (request.op(), telemetry::request_path(request));
+        let started_ns = clock::now_ns();
+        let error = self.answer_here(store, xid, turn);
+        self.keep(Traced {
+            kept_by,
+            session: self.session,
+            xid,
+            op,
+            zxid: store.last_zxid(),
+            error,
+            peer: self.peer,
+            path,
+            received_ns,
+            work: Work::Read { started_ns, ended_ns: clock::now_ns() },
+            replied_ns: 0,
+        });
+    }
+
+    /// A request's reply is in the outbox; its trace waits for the outbox to be written.
+    pub fn keep(&mut self, traced: Traced) {
+        if self.traced.len() < telemetry::MAX_ON_DESK {
+            self.traced.push(traced);
+        } else {
+            self.untraced += 1;
+        }
+    }
+
+    /// Answers a request whose turn it is. Returns the refusal, if it was refused.
+    fn answer_here(&mut self, store: &Store, xid: i32, turn: Turn) -> Option<ErrorCode> {
+        if self.phase == Phase::Closing {
+            return None;
         }
         let result = match turn {
             Turn::Read(Request::Ping) => Ok(Response::Empty),
             Turn::Read(Request::Sync(path)) => Ok(Response::Path(path)),
-            Turn::Read(request) => self.read(store, watcher, &request),
+            Turn::Read(request) => self.read(store, &request),
             Turn::Refuse(code) => Err(code),
             Turn::Unknown => {
                 self.reply(xid, Zxid(-1), &Err(ErrorCode::Unimplemented));
                 self.phase = Phase::Closing;
-                return;
+                return Some(ErrorCode::Unimplemented);
             }
         };
         self.reply(xid, store.last_zxid(), &result);
+        result.err()
     }
 
-    fn read(&mut self, store: &Store, watcher: WatcherId, request: &Request) -> Result<Response, ErrorCode> {
+    fn read(&mut self, store: &Store, request: &Request) -> Result<Response, ErrorCode> {
         let ids = Arc::clone(&self.ids);
-        let caller = Caller { session: self.session, watcher, ids: &ids };
+        let caller = Caller { session: self.session, watcher: self.id, ids: &ids };
         let mut missed = Vec::new();
         let result = store.read(request, &caller, &mut missed);
         for event in &missed {
@@ -389,9 +441,13 @@ async fn exchange(shared: &Arc<Shared>, conn: &Arc<Conn>, stream: &mut TcpStream
     let (mut reader, mut writer) = stream.split();
     let mut input = BytesMut::with_capacity(READ_CHUNK);
     let mut output = BytesMut::new();
+    let mut traced = Vec::new();
     let mut chunk = READ_CHUNK;
     loop {
-        let (phase, may_read) = take_outbox(shared, conn, &mut output);
+        let (phase, may_read) = take_outbox(shared, conn, &mut output, &mut traced);
+        if !traced.is_empty() {
+            shared.tracer.finish(&mut traced);
+        }
         if !output.is_empty() {
             match writer.try_write(&output) {
                 Ok(sent) => output.advance(sent),
@@ -431,10 +487,19 @@ async fn exchange(shared: &Arc<Shared>, conn: &Arc<Conn>, stream: &mut TcpStream
 }
 
 /// Moves the outbox to the bytes being written; says where the connection stands and whether to read on.
-fn take_outbox(shared: &Shared, conn: &Conn, output: &mut BytesMut) -> (Phase, bool) {
+fn take_outbox(
+    shared: &Shared,
+    conn: &Conn,
+    output: &mut BytesMut,
+    traced: &mut Vec<Traced>,
+) -> (Phase, bool) {
     let mut desk = conn.desk();
     if output.is_empty() {
         std::mem::swap(output, &mut desk.out);
+        std::mem::swap(traced, &mut desk.traced);
+        if desk.untraced > 0 {
+            shared.tracer.suppressed(std::mem::take(&mut desk.untraced));
+        }
         desk.batch.bytes_sent += output.len() as u64;
     }
     report(shared, conn, &mut desk);
@@ -508,7 +573,7 @@ fn requests(shared: &Arc<Shared>, conn: &Arc<Conn>, input: &mut BytesMut) -> Res
             writes.push(write);
         }
     }
-    reads.book(&mut desk, &store, received_ns);
+    reads.book(&mut desk, &store, received_ns, &shared.tracer);
     desk.batch.packets_received += arrived;
     desk.batch.bytes_received += consumed as u64;
     let waiting = desk.pipeline.len() - waiting_before;
@@ -539,12 +604,30 @@ impl Reads {
         }
     }
 
-    fn book(self, desk: &mut Desk, store: &Store, received_ns: u64) {
+    fn book(self, desk: &mut Desk, store: &Store, received_ns: u64, tracer: &Tracer) {
         if self.kinds.is_empty() {
             return;
         }
         let now_ns = clock::now_ns();
         for (op, xid, count) in self.kinds {
+            // They share their times: of a slow run one of each kind is kept. Those that are kept for their
+            // ids are on the desk already.
+            let verdict = tracer.verdict(desk.session, xid, now_ns.saturating_sub(received_ns), None);
+            if verdict == Some(KeptBy::Slow) {
+                desk.keep(Traced {
+                    kept_by: KeptBy::Slow,
+                    session: desk.session,
+                    xid,
+                    op,
+                    zxid: store.last_zxid(),
+                    error: None,
+                    peer: desk.peer,
+                    path: None,
+                    received_ns,
+                    work: Work::Read { started_ns: received_ns, ended_ns: now_ns },
+                    replied_ns: 0,
+                });
+            }
             desk.answered(PendingWrite { xid, op, received_ns }, store.last_zxid(), now_ns, count);
         }
     }
@@ -571,7 +654,11 @@ fn take_request(
             let xid = if matches!(turn, Turn::Read(Request::Ping)) { xid::PING } else { xid };
             if desk.pipeline.is_clear() {
                 reads.count(xid, &turn);
-                desk.answer_here(store, conn.id, xid, turn);
+                if shared.tracer.keeps(desk.session, xid) {
+                    desk.answer_traced(KeptBy::Head, store, xid, received_ns, turn);
+                } else {
+                    desk.answer_here(store, xid, turn);
+                }
             } else {
                 desk.pipeline.push_read(Deferred { xid, received_ns, what: turn });
             }

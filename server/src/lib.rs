@@ -10,6 +10,7 @@
 //! | [`dump`] | a stopped member's data directory as text |
 //! | [`stats`], [`view`], [`status`] | what is counted, and what may be asked of the member |
 //! | [`words`], [`metrics`], [`http`] | what operators see |
+//! | [`telemetry`] | which requests are traced, and their spans |
 
 pub mod cli;
 pub mod clients;
@@ -28,5 +29,6 @@ pub mod shared;
 pub mod snapshot_thread;
 pub mod stats;
 pub mod status;
+pub mod telemetry;
 pub mod view;
 pub mod words;

@@ -21,6 +21,7 @@ use crate::metrics::{self, ProcessInfo};
 use crate::node::{Node, NodeEvent, NodeHandle};
 use crate::shared::{Conns, Shared};
 use crate::snapshot_thread::{self, SnapshotOptions, Snapshotter};
+use crate::telemetry::Tracer;
 use crate::view::Inspect;
 use crate::{clients, clock};
 
@@ -28,15 +29,18 @@ use crate::{clients, clock};
 const GOODBYE: Duration = Duration::from_millis(500);
 
 /// Runs a standalone member until `stop` completes.
-pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     // The port first: a member that cannot serve should not touch its data.
     let listener = listen(&config).await?;
     let address = listener.local_addr()?;
     let disk = FileDisk::open(&config.data_dir, &config.data_log_dir)?;
-    let store = Arc::new(RwLock::new(rebuild(&config, &disk)?));
+    let recovered = tracing::info_span!("recovery").in_scope(|| rebuild(&config, &disk))?;
+    let store = Arc::new(RwLock::new(recovered));
     // Logs without a snapshot do not start, here or at Apache's, so the first one precedes the first log. It
     // also makes what was dropped from the recovered tree final.
-    snapshot_thread::take_snapshot(&disk, &store).context("cannot write the snapshot of the start")?;
+    tracing::info_span!("snapshot")
+        .in_scope(|| snapshot_thread::take_snapshot(&disk, &store))
+        .context("cannot write the snapshot of the start")?;
     let last_zxid = store.read().last_zxid();
     let (handle, events) = NodeHandle::new();
     let (queue, log) = start_log(&config, &disk, handle.clone())?;
@@ -56,6 +60,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
         stats: Arc::default(),
         disk: queue,
         digests: Mutex::default(),
+        tracer,
     });
     let node = Node::new(Arc::clone(&shared), events, log, snapshots);
     let node = std::thread::Builder::new().name("node".into()).spawn(move || node.run())?;

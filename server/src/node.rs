@@ -18,7 +18,7 @@ use zoometry_replica::store::session;
 use zoometry_replica::store::watch::{WatchEvent, WatchSink, WatcherId};
 use zoometry_replica::store::{Asked, Prep, Store};
 use zoometry_wire::records::{SYNC_CONNECTED, WatcherEvent, perms};
-use zoometry_wire::{ErrorCode, Id, Record, Request, Response, SessionId, Txn, TxnRecord, Zxid};
+use zoometry_wire::{ErrorCode, Id, OpCode, Record, Request, Response, SessionId, Txn, TxnRecord, Zxid};
 
 use crate::clock;
 use crate::conn::{Conn, Phase, put_notification};
@@ -27,6 +27,7 @@ use crate::handshake;
 use crate::shared::{Conns, Shared};
 use crate::snapshot_thread::Snapshotter;
 use crate::stats::{Counter, Measure};
+use crate::telemetry::{self, Fanout, Stamps, Traced, Work};
 
 /// Writes prepared and not yet applied; further ones are held back in their order, where each connection's
 /// share is limited by `zoometry.maxPipelined`.
@@ -107,6 +108,9 @@ struct Proposed {
     record: TxnRecord,
     /// The connection that asked, if it was a client's.
     origin: Option<Arc<Conn>>,
+    /// What was asked for; a refused write's record does not say.
+    op: OpCode,
+    stamps: Stamps,
 }
 
 /// The node.
@@ -203,18 +207,25 @@ impl Node {
                 let session = self.next_session;
                 self.next_session = SessionId(session.0 + 1);
                 self.shared.sessions.lock().open(session, timeout_ms, clock::now_ms());
-                self.propose(session, 0, &[], &Request::CreateSession(timeout_ms), Some(conn));
+                let request = Request::CreateSession(timeout_ms);
+                self.propose(session, 0, &[], &request, Some(conn), Stamps::default());
             }
             FromClient::Submit(submission) => {
-                for write in submission.writes {
-                    let origin = Some(Arc::clone(&submission.conn));
-                    self.propose(submission.session, write.xid, &submission.ids, &write.request, origin);
+                let traced = self.shared.tracer.is_on();
+                let mut prep_ns = if traced { clock::now_ns() } else { 0 };
+                let Submission { conn, session, ids, writes } = submission;
+                for write in writes {
+                    let origin = Some(Arc::clone(&conn));
+                    let stamps = Stamps { received_ns: write.received_ns, prep_ns, appended_ns: 0 };
+                    // One write is prepared when the one before is done: they share the reading.
+                    prep_ns = self.propose(session, write.xid, &ids, &write.request, origin, stamps);
                 }
             }
         }
     }
 
-    /// Makes a transaction of a request and hands it to the disk.
+    /// Makes a transaction of a request and hands it to the disk. Returns when that was done, if requests
+    /// are traced.
     fn propose(
         &mut self,
         session: SessionId,
@@ -222,7 +233,8 @@ impl Node {
         ids: &[Id],
         request: &Request,
         origin: Option<Arc<Conn>>,
-    ) {
+        mut stamps: Stamps,
+    ) -> u64 {
         let session_check = self.check_session(session, request);
         if matches!(request, Request::CloseSession) {
             self.shared.sessions.lock().set_closing(session);
@@ -239,7 +251,11 @@ impl Node {
         let bytes = payload.len() as u64;
         self.shared.disk.append(self.last_zxid, payload);
         self.snapshots.appended(1, bytes);
-        self.proposed.push_back(Proposed { record, origin });
+        if stamps.prep_ns > 0 {
+            stamps.appended_ns = clock::now_ns();
+        }
+        self.proposed.push_back(Proposed { record, origin, op: request.op(), stamps });
+        stamps.appended_ns
     }
 
     fn check_session(&self, session: SessionId, request: &Request) -> Result<(), ErrorCode> {
@@ -258,9 +274,14 @@ impl Node {
             let mut store = self.shared.store.write();
             while self.proposed.front().is_some_and(|head| head.record.header.zxid <= durable.upto) {
                 let proposed = self.proposed.pop_front().expect("checked");
-                let mut delivery = Delivery { conns: &self.shared.conns, woken: &mut woken };
+                let timed = self.is_traced(&proposed, now_ns, None);
+                let mut delivery =
+                    Delivery { conns: &self.shared.conns, woken: &mut woken, timed, fanout: None };
+                let apply_ns = if timed { clock::now_ns() } else { now_ns };
                 let result = store.apply(&proposed.record, &mut delivery);
-                let touched = self.settle(&store, &proposed, &result, now_ns);
+                let fanout = delivery.fanout;
+                let traced = self.traced(&proposed, durable, &result, now_ns, apply_ns, fanout);
+                let touched = self.settle(&store, &proposed, &result, now_ns, traced);
                 woken.extend(touched);
                 if let Some(origin) = proposed.origin {
                     woken.push(origin);
@@ -295,6 +316,7 @@ impl Node {
         proposed: &Proposed,
         result: &Result<Response, ErrorCode>,
         now_ns: u64,
+        traced: Option<Traced>,
     ) -> Option<Arc<Conn>> {
         let header = proposed.record.header;
         match (&proposed.record.txn, &proposed.origin) {
@@ -304,7 +326,7 @@ impl Node {
             }
             (Txn::CloseSession(_), origin) => {
                 if let Some(conn) = origin {
-                    self.answer(store, conn, proposed, result, now_ns);
+                    self.answer(store, conn, proposed, result, now_ns, traced);
                 }
                 self.shared.sessions.lock().remove(header.session);
                 let conn = self.shared.conns.take_session(header.session)?;
@@ -312,11 +334,48 @@ impl Node {
                 Some(conn)
             }
             (_, Some(conn)) => {
-                self.answer(store, conn, proposed, result, now_ns);
+                self.answer(store, conn, proposed, result, now_ns, traced);
                 None
             }
             (_, None) => None,
         }
+    }
+
+    /// Whether a write is kept as a trace, as far as that is known.
+    fn is_traced(&self, proposed: &Proposed, now_ns: u64, error: Option<ErrorCode>) -> bool {
+        let header = proposed.record.header;
+        let latency_ns = now_ns.saturating_sub(proposed.stamps.received_ns);
+        self.shared.tracer.verdict(header.session, header.cxid, latency_ns, error).is_some()
+    }
+
+    fn traced(
+        &self,
+        proposed: &Proposed,
+        durable: &Durable,
+        result: &Result<Response, ErrorCode>,
+        now_ns: u64,
+        apply_ns: u64,
+        fanout: Option<Fanout>,
+    ) -> Option<Traced> {
+        let header = proposed.record.header;
+        let stamps = proposed.stamps;
+        let conn = proposed.origin.as_ref()?;
+        let error = result.as_ref().err().copied();
+        let latency_ns = now_ns.saturating_sub(stamps.received_ns);
+        let kept_by = self.shared.tracer.verdict(header.session, header.cxid, latency_ns, error)?;
+        Some(Traced {
+            kept_by,
+            session: header.session,
+            xid: header.cxid,
+            op: proposed.op,
+            zxid: header.zxid,
+            error,
+            peer: conn.peer,
+            path: telemetry::txn_path(&proposed.record.txn),
+            received_ns: stamps.received_ns,
+            work: Work::Write { stamps, durable: *durable, apply_ns, applied_ns: clock::now_ns(), fanout },
+            replied_ns: 0,
+        })
     }
 
     fn answer(
@@ -326,10 +385,15 @@ impl Node {
         proposed: &Proposed,
         result: &Result<Response, ErrorCode>,
         now_ns: u64,
+        traced: Option<Traced>,
     ) {
         let header = proposed.record.header;
         let mut desk = conn.desk();
-        let answered = desk.answer_write(store, conn.id, header.cxid, header.zxid, result, now_ns);
+        let tracer = &self.shared.tracer;
+        let answered = desk.answer_write(store, header.cxid, header.zxid, result, now_ns, tracer);
+        if let Some(traced) = traced.filter(|_| answered > 0) {
+            desk.keep(traced);
+        }
         drop(desk);
         self.shared.stats.outstanding_add(-(answered as i64));
     }
@@ -347,7 +411,7 @@ impl Node {
             let timeout_ms = self.shared.sessions.lock().timeout_ms(session).unwrap_or_default();
             tracing::info!(%session, timeout_ms, "expiring a session that has fallen silent");
             self.shared.stats.add(Counter::SessionsExpired, 1);
-            self.propose(session, 0, &[], &Request::CloseSession, None);
+            self.propose(session, 0, &[], &Request::CloseSession, None, Stamps::default());
         }
         if now_ms >= self.next_container_check_ms {
             self.next_container_check_ms = now_ms + self.shared.config.requests.container_check_interval_ms;
@@ -361,7 +425,7 @@ impl Node {
         let never_used_ms = never_used_ms.map_or(0, |ms| ms as i64);
         let paths = self.shared.store.read().expired_nodes(wall_ms, never_used_ms, EXPIRED_NODES_PER_ROUND);
         for path in paths {
-            self.propose(SessionId(0), 0, &[], &Request::DeleteContainer(path), None);
+            self.propose(SessionId(0), 0, &[], &Request::DeleteContainer(path), None, Stamps::default());
         }
     }
 }
@@ -370,10 +434,15 @@ impl Node {
 struct Delivery<'a> {
     conns: &'a Conns,
     woken: &'a mut Vec<Arc<Conn>>,
+    /// The write is traced.
+    timed: bool,
+    fanout: Option<Fanout>,
 }
 
 impl WatchSink for Delivery<'_> {
     fn fire(&mut self, event: &WatchEvent<'_>, watchers: &[WatcherId]) {
+        let first_ns = if self.timed { clock::now_ns() } else { 0 };
+        let mut told = 0;
         let mut frame = BytesMut::new();
         let notification =
             WatcherEvent { kind: event.kind as i32, state: SYNC_CONNECTED, path: event.path.to_string() };
@@ -384,8 +453,12 @@ impl WatchSink for Delivery<'_> {
                 desk.notify(&frame);
                 drop(desk);
                 self.woken.push(Arc::clone(conn));
+                told += 1;
             }
         });
+        if self.timed {
+            Fanout::add(&mut self.fanout, told, first_ns, clock::now_ns());
+        }
     }
 }
 

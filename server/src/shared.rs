@@ -18,6 +18,7 @@ use crate::conn::Conn;
 use crate::disk_thread::DiskQueue;
 use crate::node::NodeHandle;
 use crate::stats::ServerStats;
+use crate::telemetry::Tracer;
 
 /// Distance of the digests kept for `hash`, in zxids. Source: `DataTree.DIGEST_LOG_INTERVAL`.
 pub const DIGEST_INTERVAL: i64 = 128;
@@ -44,6 +45,8 @@ pub struct Shared {
     pub disk: DiskQueue,
     /// Tree digests kept for `hash`, oldest first; see [`keep_digest`](Self::keep_digest).
     pub digests: Mutex<VecDeque<(Zxid, u64)>>,
+    /// Which requests are traced.
+    pub tracer: Tracer,
 }
 
 impl Shared {

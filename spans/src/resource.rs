@@ -41,6 +41,12 @@ impl Resource {
         resource
     }
 
+    /// The same, under another `service.name`.
+    pub fn named(mut self, service: &str) -> Self {
+        self.set("service.name", service.to_owned().into());
+        self
+    }
+
     /// With what the environment says on top: `OTEL_RESOURCE_ATTRIBUTES`, then `OTEL_SERVICE_NAME`.
     pub fn with_env(self) -> Self {
         self.with_variables(|name| std::env::var(name).ok())

@@ -30,14 +30,32 @@ pub const OWN_KEYS: &[KeyDoc] = &[
     KeyDoc {
         name: "zoometry.traceSample",
         expected: "a number from 0 to 1",
-        default: "0",
-        help: "Share of requests traced from the start; every member and the load generator pick the same ones.",
+        default: "0.001",
+        help: "Share of requests traced, chosen by their identity: every member and the load generator pick the same ones. Without an OTLP endpoint and zoometry.traceFile nothing is traced.",
     },
     KeyDoc {
         name: "zoometry.traceSlowMs",
         expected: "milliseconds, 0 for off",
         default: "0",
         help: "A request that took longer is kept as a trace even if it was not sampled.",
+    },
+    KeyDoc {
+        name: "zoometry.traceSlowest",
+        expected: "a number from 0 to 1000",
+        default: "0",
+        help: "The slowest requests of every second are kept as traces: so many.",
+    },
+    KeyDoc {
+        name: "zoometry.traceParent",
+        expected: "true or false",
+        default: "false",
+        help: "Clients trace too (the load generator does): this member's spans name the client's as their parent.",
+    },
+    KeyDoc {
+        name: "zoometry.traceSalt",
+        expected: "a number",
+        default: "0",
+        help: "Tells the traces of ensembles apart that share one tracing backend; the same on every member.",
     },
     KeyDoc {
         name: "zoometry.serviceName",

@@ -329,9 +329,15 @@ pub struct Own {
     pub trace_file: Option<PathBuf>,
     /// `zoometry.traceSample`: the share of requests traced at the head, 0 to 1.
     pub trace_sample: f64,
+    /// `zoometry.traceSlowest`: so many of the slowest requests of every second are kept; 0 is off.
+    pub trace_slowest: usize,
+    /// `zoometry.traceParent`: the SERVER span names the client's span as its parent.
+    pub trace_parent: bool,
+    /// `zoometry.traceSalt`: mixed into every trace id.
+    pub trace_salt: u64,
     /// `zoometry.traceSlowMs`: a request slower than this is kept whatever the sample says; `None` is off.
     pub trace_slow_ms: Option<f64>,
-    /// `zoometry.serviceName`: `service.name` of this member's spans; `None` is `<ensemble>-<myid>`.
+    /// `zoometry.serviceName`: `service.name` of this member's spans; `None` is `zookeeper-<server id>`.
     pub service_name: Option<String>,
     /// `zoometry.metricsPort`: the Prometheus endpoint without naming Apache's provider class.
     pub metrics_port: Option<u16>,

@@ -498,7 +498,10 @@ fn own(entries: &mut Entries) -> Result<Own> {
             .parsed("zoometry.traceSample", share, |text| {
                 text.parse::<f64>().ok().filter(|value| (0.0..=1.0).contains(value))
             })?
-            .unwrap_or(0.0),
+            .unwrap_or(zoometry_spans::SampleRate::DEFAULT_PROBABILITY),
+        trace_slowest: entries.number_or("zoometry.traceSlowest", 0, 1000, 0)?,
+        trace_parent: entries.switch("zoometry.traceParent", false)?,
+        trace_salt: entries.number_or("zoometry.traceSalt", 0, u64::MAX, 0)?,
         trace_slow_ms: entries
             .parsed("zoometry.traceSlowMs", "milliseconds, 0 for off", |text| {
                 text.parse::<f64>().ok().filter(|value| value.is_finite() && *value >= 0.0)

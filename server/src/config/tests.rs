@@ -169,17 +169,21 @@ fn values_are_read_where_they_belong() {
         ("zoometry.metricsPort=7002", |c| c.metrics.as_ref().is_some_and(|m| m.listen.port == 7002)),
         ("zoometry.traceSample=0.25\nzoometry.traceFile=/t\nzoometry.traceSlowMs=1.5", |c| {
             c.own.trace_sample == 0.25
+                && (c.own.trace_slowest, c.own.trace_parent, c.own.trace_salt) == (0, false, 0)
                 && c.own.trace_file == Some("/t".into())
                 && c.own.trace_slow_ms == Some(1.5)
         }),
         ("zoometry.workerThreads=3\nzoometry.maxPipelined=9\nzoometry.maxOutboxBytes=65536", |c| {
             (c.own.worker_threads, c.own.max_pipelined, c.own.max_outbox_bytes) == (Some(3), 9, 65_536)
         }),
+        ("zoometry.traceSlowest=9\nzoometry.traceParent=true\nzoometry.traceSalt=18446744073709551615", |c| {
+            (c.own.trace_slowest, c.own.trace_parent, c.own.trace_salt) == (9, true, u64::MAX)
+        }),
         ("zoometry.serviceName=zk-a\nzoometry.log=debug", |c| {
             c.own.service_name.as_deref() == Some("zk-a") && c.own.log == "debug"
         }),
         ("zoometry.tracesample=1", |c| {
-            c.own.trace_sample == 0.0 && c.warnings[0].contains("zoometry.traceSample")
+            c.own.trace_sample == 0.001 && c.warnings[0].contains("zoometry.traceSample")
         }),
         ("electionAlg=3", |c| c.other.is_empty()),
         ("my.own.key=1\nnio.numSelectorThreads=2", |c| c.other.len() == 2 && c.other["my.own.key"] == "1"),
