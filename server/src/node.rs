@@ -144,6 +144,9 @@ impl Node {
         };
         let server_id = shared.config.session_server_id() as i64;
         let next_session = session::first_id(elapsed_since_boot_ms(), server_id);
+        // A whole interval first, as Apache's timer waits: whoever restarts a member finds what was there.
+        let next_container_check_ms =
+            clock::now_ms().saturating_add(shared.config.requests.container_check_interval_ms);
         Self {
             shared,
             events,
@@ -155,7 +158,7 @@ impl Node {
             last_zxid,
             next_session,
             next_tick_ms: 0,
-            next_container_check_ms: 0,
+            next_container_check_ms,
             stopping: false,
             buffer: BytesMut::new(),
         }

@@ -139,7 +139,8 @@ impl Store {
     fn count_below(&self, path: &str, ids: &[Id]) -> Result<i32, ErrorCode> {
         let id = self.readable(path, ids)?;
         if id == super::tree::ROOT {
-            return Ok((self.tree.len() - 1) as i32);
+            // Asked for as "", the root counts itself: Apache counts the paths that start with "" + "/".
+            return Ok((self.tree.len() - usize::from(!path.is_empty())) as i32);
         }
         let mut count = -1;
         self.tree.for_each_below(id, |_| count += 1);

@@ -77,7 +77,7 @@ fn hashes_are_shown_to_administrators_only() {
 fn counting_descendants() {
     let world = some_tree();
     for (path, expected) in
-        [("/a", Ok(4)), ("/a/y", Ok(1)), ("/ab", Ok(0)), ("/", Ok(10)), ("/no", Err(NoNode))]
+        [("/a", Ok(4)), ("/a/y", Ok(1)), ("/ab", Ok(0)), ("/", Ok(10)), ("", Ok(11)), ("/no", Err(NoNode))]
     {
         let answer = world.read(&Request::GetAllChildrenNumber(path.into()));
         assert_eq!(answer, expected.map(Response::Count), "{path}");

@@ -269,6 +269,7 @@ fn a_multi_that_is_none_is_refused_whole() {
     let mut world = World::default();
     for odd in [
         vec![create("/a"), create_flags("/b", 9)],
+        vec![delete("/no", -1), create_flags("/b", 5)],
         vec![create("/a"), get_data("/", false)],
         vec![create("/a"), Request::Multi(vec![])],
         vec![create("/a"), Request::DeleteContainer("/a".into())],
@@ -277,6 +278,18 @@ fn a_multi_that_is_none_is_refused_whole() {
         assert_eq!(world.write(Request::Multi(odd)), Err(ErrorCode::MarshallingError));
     }
     assert!(!world.exists("/a"));
+}
+
+/// Seen on 3.9.5: the flag makes a container inside a multi, whichever create carries it; alone it does not.
+#[test]
+fn the_container_flag_counts_inside_a_multi() {
+    let mut world = World::default();
+    let record = world.prepare(&Request::Multi(vec![create_flags("/box", 4)]));
+    let Txn::Multi(entries) = &record.txn else { panic!("{record:?}") };
+    assert_eq!(entries[0].0, OpCode::CreateContainer);
+    let Ok(Response::Multi(results)) = world.apply(&record) else { panic!("refused") };
+    assert!(matches!(&results[0], MultiResult::Create2(path, _) if path == "/box"));
+    assert!(matches!(world.prepare(&create_flags("/alone", 4)).txn, Txn::Create(_)));
 }
 
 #[test]
