@@ -28,6 +28,10 @@ use zoometry_wire::{ErrorCode, Malformed, OpCode, Request, SessionId, Zxid};
 /// Most bytes of paths in one setWatches frame, as the Java client does.
 pub const SET_WATCHES_BYTES: usize = 128 * 1024;
 
+/// Longest reply taken: a list of children can be much longer than the longest request. Memory is taken as bytes
+/// arrive, not as they are announced.
+pub const MAX_REPLY: usize = 64 << 20;
+
 /// Bytes of a session password.
 pub const PASSWORD: usize = 16;
 
@@ -162,7 +166,6 @@ pub struct Session<T> {
     state: State,
     asked_timeout_ms: i32,
     timeout_ms: i32,
-    max_frame: usize,
     id: SessionId,
     password: [u8; PASSWORD],
     last_zxid: Zxid,
@@ -192,8 +195,6 @@ impl<T> Session<T> {
             state: State::Disconnected,
             asked_timeout_ms: timeout_ms,
             timeout_ms,
-            // A reply can be a little longer than the longest request: the data and its Stat.
-            max_frame: frame::DEFAULT_MAX_FRAME + 64 * 1024,
             id: SessionId(0),
             password: [0; PASSWORD],
             last_zxid: Zxid(0),
@@ -312,7 +313,7 @@ impl<T> Session<T> {
     ) -> Result<usize, ProtocolError> {
         self.last_heard_ns = now_ns;
         let mut taken = 0;
-        while let Some(body) = frame::first(&input[taken..], self.max_frame)? {
+        while let Some(body) = frame::first(&input[taken..], MAX_REPLY)? {
             taken += frame::PREFIX + body.len();
             match self.state {
                 State::Connecting => self.connected(body, &mut report)?,

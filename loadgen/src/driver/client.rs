@@ -1,0 +1,221 @@
+//! One session for the work around a run: preparing data, verifying, cleaning up.
+//!
+//! Requests are pipelined, at most [`WINDOW`] outstanding and [`WINDOW_BYTES`] buffered; replies come back in order. Unlike the load
+//! it stops at the first lost connection: what surrounds a run either succeeds or says why not.
+
+use super::encode;
+use crate::session::{Event, Session, State, Tick};
+use anyhow::{Context, Result, anyhow, bail};
+use bytes::{Buf, Bytes, BytesMut};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use zoometry_wire::request::CreateMode;
+use zoometry_wire::{ErrorCode, OpCode, Request, Response, Stat};
+
+/// Requests outstanding at most; Apache throttles a server beyond 1000.
+pub(crate) const WINDOW: usize = 500;
+/// Bytes of requests in the out buffer, above which no further are made.
+pub(crate) const WINDOW_BYTES: usize = 1 << 20;
+/// A member gets this long to accept and to answer the connect frame, before the next is tried.
+const ATTEMPT: Duration = Duration::from_secs(3);
+
+/// A connected session.
+pub(crate) struct Client {
+    stream: TcpStream,
+    session: Session<u64>,
+    out: BytesMut,
+    input: BytesMut,
+    started: Instant,
+    /// Whom it is connected to, for messages.
+    pub(crate) address: SocketAddr,
+}
+
+/// An error number of a reply, in words.
+pub(crate) fn error_name(err: i32) -> String {
+    ErrorCode::from_code(err).map_or_else(|| format!("error {err}"), |code| code.to_string())
+}
+
+impl Client {
+    /// Connects to the first of `members` that lets it, trying them in turn until `deadline`.
+    pub(crate) async fn connect(members: &[SocketAddr], timeout_ms: i32, deadline: Instant) -> Result<Client> {
+        let mut last = anyhow!("no members were named");
+        let mut pause = Duration::from_millis(20);
+        loop {
+            for address in members {
+                match tokio::time::timeout(ATTEMPT, Self::attempt(*address, timeout_ms)).await {
+                    Ok(Ok(client)) => return Ok(client),
+                    Ok(Err(error)) => last = error,
+                    Err(_) => last = anyhow!("{address}: no answer to the connect frame within {ATTEMPT:?}"),
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(last.context("could not open a session"));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+    }
+
+    async fn attempt(address: SocketAddr, timeout_ms: i32) -> Result<Client> {
+        let stream = TcpStream::connect(address).await.with_context(|| format!("connect to {address}"))?;
+        stream.set_nodelay(true)?;
+        let mut client = Client {
+            stream,
+            session: Session::new(timeout_ms),
+            out: BytesMut::new(),
+            input: BytesMut::with_capacity(64 * 1024),
+            started: Instant::now(),
+            address,
+        };
+        let now_ns = client.now_ns();
+        client.session.connect(now_ns, &mut client.out);
+        while client.session.state() == State::Connecting {
+            client.exchange(&mut |_, _, _| Ok(())).await?;
+        }
+        if client.session.state() != State::Attached {
+            bail!("{address} refused a new session");
+        }
+        Ok(client)
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
+    }
+
+    /// Writes everything, reads once, reports the replies as (index, error number, body).
+    async fn exchange(&mut self, reply: &mut impl FnMut(u64, i32, &[u8]) -> Result<()>) -> Result<()> {
+        let address = self.address;
+        while self.out.has_remaining() {
+            // Both ways at once: a server that cannot get rid of its replies stops reading.
+            let (mut reader, mut writer) = self.stream.split();
+            tokio::select! {
+                written = writer.write_buf(&mut self.out) => {
+                    written.with_context(|| format!("write to {address}"))?;
+                }
+                read = reader.read_buf(&mut self.input) => {
+                    if read.with_context(|| format!("read from {address}"))? == 0 {
+                        bail!("{address} closed the connection");
+                    }
+                    self.take(reply)?;
+                }
+            }
+        }
+        // Long waits (a slow fsync) need pings.
+        let third = Duration::from_millis(self.session.timeout_ms().max(3) as u64 / 3);
+        match tokio::time::timeout(third, self.stream.read_buf(&mut self.input)).await {
+            Err(_) => {
+                let now_ns = self.now_ns();
+                if self.session.tick(now_ns, &mut self.out) == Tick::Silent {
+                    bail!("{address} has not answered for two thirds of the session timeout");
+                }
+                Ok(())
+            }
+            Ok(read) => {
+                if read.with_context(|| format!("read from {address}"))? == 0 {
+                    bail!("{address} closed the connection");
+                }
+                self.take(reply)
+            }
+        }
+    }
+
+    fn take(&mut self, reply: &mut impl FnMut(u64, i32, &[u8]) -> Result<()>) -> Result<()> {
+        let mut outcome = Ok(());
+        let now_ns = self.now_ns();
+        let taken = self.session.receive(now_ns, &self.input, |event| {
+            if let (Ok(()), Event::Reply(r)) = (&outcome, event) {
+                outcome = reply(r.tag, r.err, r.body);
+            }
+        });
+        let taken = taken.with_context(|| format!("{} broke the protocol", self.address))?;
+        self.input.advance(taken);
+        outcome
+    }
+
+    /// Sends `count` requests, pipelined. `make(i)` appends the i-th body and names its operation; `reply(i, err, body)` sees the
+    /// answers in order and may stop with an error.
+    pub(crate) async fn pipeline(
+        &mut self,
+        count: u64,
+        mut make: impl FnMut(u64, &mut BytesMut) -> OpCode,
+        mut reply: impl FnMut(u64, i32, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let (mut made, mut answered) = (0, 0);
+        let mut body = BytesMut::new();
+        let mut counted = |index: u64, err: i32, bytes: &[u8]| {
+            answered += 1;
+            reply(index, err, bytes)
+        };
+        while made < count || self.session.outstanding() > 0 {
+            while made < count && self.session.outstanding() < WINDOW && self.out.len() < WINDOW_BYTES {
+                body.clear();
+                let op = make(made, &mut body);
+                self.session.submit(op, made, &mut self.out, |out| out.extend_from_slice(&body));
+                made += 1;
+            }
+            let now_ns = self.now_ns();
+            self.session.wrote(now_ns);
+            self.exchange(&mut counted).await?;
+        }
+        debug_assert_eq!(answered, count);
+        Ok(())
+    }
+
+    /// One request, its decoded answer or its error number.
+    pub(crate) async fn call(&mut self, request: &Request) -> Result<std::result::Result<Response, i32>> {
+        let op = request.op();
+        let mut answer = None;
+        let make = |_, out: &mut BytesMut| {
+            request.encode(out);
+            op
+        };
+        self.pipeline(1, make, |_, err, body| {
+            answer = Some(if err == 0 { Ok(Response::decode(op, body)?) } else { Err(err) });
+            Ok(())
+        })
+        .await?;
+        answer.context("the connection ended without an answer")
+    }
+
+    /// The znode's Stat, `None` if there is none.
+    pub(crate) async fn stat(&mut self, path: &str) -> Result<Option<Stat>> {
+        let request =
+            Request::Exists(zoometry_wire::request::PathWatch { path: path.to_owned(), watch: false });
+        match self.call(&request).await? {
+            Ok(Response::Stat(stat)) => Ok(Some(stat)),
+            Err(err) if err == ErrorCode::NoNode.code() => Ok(None),
+            Err(err) => bail!("exists {path}: {}", error_name(err)),
+            Ok(other) => bail!("exists {path}: unexpected answer {other:?}"),
+        }
+    }
+
+    /// Creates an empty persistent znode; says whether it was new.
+    pub(crate) async fn create(&mut self, path: &str, data: &Bytes) -> Result<bool> {
+        let mut outcome = 0;
+        let make = |_, out: &mut BytesMut| {
+            encode::create(out, path, CreateMode::Persistent, |out| {
+                zoometry_wire::jute::put_slice(out, data);
+            });
+            OpCode::Create
+        };
+        self.pipeline(1, make, |_, err, _| {
+            outcome = err;
+            Ok(())
+        })
+        .await?;
+        match outcome {
+            0 => Ok(true),
+            err if err == ErrorCode::NodeExists.code() => Ok(false),
+            err => bail!("create {path}: {}", error_name(err)),
+        }
+    }
+
+    /// Ends the session.
+    pub(crate) async fn close(mut self) {
+        self.session.close(0, &mut self.out);
+        // The server may close before we have read its answer; either way the session is over.
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.exchange(&mut |_, _, _| Ok(()))).await;
+    }
+}

@@ -1,0 +1,109 @@
+//! What was acknowledged, so that at the end it can be looked for.
+//!
+//! Per key: the highest zxid of an acknowledged write, how many writes were acknowledged, and how many have an unknown
+//! outcome. At the end the znode's `mzxid` must not be below the former and its data `version` (0 when the run
+//! created it, one more with every write) not below the latter. Per session: the znodes that it was told exist.
+//!
+//! What this can miss: a lost write hidden by as many writes whose acknowledgement we never got and that did take effect (their number
+//! is reported beside it), and an acknowledged delete that came back.
+
+use rustc_hash::FxHashMap;
+use zoometry_wire::{Stat, Zxid};
+
+/// What one key's znode must show.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Acknowledged {
+    /// The highest zxid of a write that was acknowledged.
+    pub(crate) zxid: Zxid,
+    /// Acknowledged writes.
+    pub(crate) writes: u32,
+    /// Writes whose outcome is unknown.
+    pub(crate) unknown: u32,
+}
+
+impl Acknowledged {
+    fn merge(&mut self, other: &Self) {
+        self.zxid = self.zxid.max(other.zxid);
+        self.writes += other.writes;
+        self.unknown += other.unknown;
+    }
+
+    /// How many acknowledged writes are certainly missing from a znode with this Stat (`None`: it is gone).
+    pub(crate) fn missing_from(&self, stat: Option<&Stat>) -> u64 {
+        let Some(stat) = stat else { return u64::from(self.writes) };
+        let short = i64::from(self.writes) - i64::from(stat.version);
+        let behind = stat.mzxid < self.zxid;
+        (short.max(0) as u64).max(u64::from(behind))
+    }
+}
+
+/// One worker's, or everybody's.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    keys: FxHashMap<u64, Acknowledged>,
+}
+
+impl Ledger {
+    /// A write to the key was acknowledged.
+    #[inline]
+    pub(super) fn acknowledged(&mut self, key: u64, zxid: Zxid) {
+        let entry = self.keys.entry(key).or_default();
+        entry.zxid = entry.zxid.max(zxid);
+        entry.writes += 1;
+    }
+
+    /// A write to the key was lost sight of.
+    pub(super) fn unknown(&mut self, key: u64) {
+        self.keys.entry(key).or_default().unknown += 1;
+    }
+
+    /// Adds another worker's.
+    pub(super) fn merge(&mut self, other: Ledger) {
+        if self.keys.is_empty() {
+            self.keys = other.keys;
+            return;
+        }
+        for (key, theirs) in other.keys {
+            self.keys.entry(key).or_default().merge(&theirs);
+        }
+    }
+
+    /// Keys with at least one acknowledged write, ascending.
+    pub(crate) fn acknowledged_keys(&self) -> Vec<(u64, Acknowledged)> {
+        let mut keys: Vec<_> = self.keys.iter().filter(|(_, a)| a.writes > 0).map(|(k, a)| (*k, *a)).collect();
+        keys.sort_unstable_by_key(|(key, _)| *key);
+        keys
+    }
+
+    /// Writes whose outcome is unknown, over all keys.
+    pub(crate) fn unknown_total(&self) -> u64 {
+        self.keys.values().map(|a| u64::from(a.unknown)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_is_not_there_is_missing() {
+        let mut ledger = Ledger::default();
+        for zxid in [5, 9, 7] {
+            ledger.acknowledged(3, Zxid(zxid));
+        }
+        let mut second = Ledger::default();
+        second.acknowledged(3, Zxid(8));
+        second.unknown(4);
+        ledger.merge(second);
+        let keys = ledger.acknowledged_keys();
+        assert_eq!(keys, [(3, Acknowledged { zxid: Zxid(9), writes: 4, unknown: 0 })]);
+        assert_eq!(ledger.unknown_total(), 1);
+        let stat = |mzxid, version| Stat { mzxid: Zxid(mzxid), version, ..Default::default() };
+        let (_, key) = keys[0];
+        assert_eq!(key.missing_from(Some(&stat(9, 4))), 0);
+        assert_eq!(key.missing_from(Some(&stat(12, 6))), 0, "later writes");
+        assert_eq!(key.missing_from(Some(&stat(8, 4))), 1, "the last one is not there");
+        assert_eq!(key.missing_from(Some(&stat(12, 2))), 2, "two versions short");
+        assert_eq!(key.missing_from(None), 4);
+    }
+}

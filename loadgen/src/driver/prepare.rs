@@ -1,0 +1,295 @@
+//! Before and after the load: the run's own znodes made, looked at, and taken away again.
+//!
+//! Everything of a run lies below one znode of its own, `<data root>/<run id>`: `data` holds the keys, `scratch` one znode per
+//! session for what the load creates. A run never writes into a znode that it did not make: if its own is already there, it
+//! refuses. Afterwards the whole subtree is deleted, and that it is gone is checked.
+
+use super::client::{Client, error_name};
+use super::encode::{self, Filler};
+use super::ledger::Ledger;
+use crate::keys::KeySpace;
+use crate::op::Op;
+use crate::spec::Spec;
+use anyhow::{Result, bail};
+use bytes::{Bytes, BytesMut};
+use zoometry_wire::jute::Record;
+use zoometry_wire::request::CreateMode;
+use zoometry_wire::{ErrorCode, OpCode, Request, Response, Stat};
+
+/// Where a run's znodes are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// The run's own znode; everything else is below it.
+    pub run: String,
+    /// The data root: the keys.
+    pub data: String,
+    /// One child per session, for creates.
+    pub scratch: String,
+}
+
+impl Places {
+    /// Below the workload's root, named by the run.
+    pub fn new(root: &str, run_id: &str) -> Places {
+        let run = format!("{root}/{run_id}");
+        Places { data: format!("{run}/data"), scratch: format!("{run}/scratch"), run }
+    }
+
+    /// The spec with its data root moved into the run's own znode.
+    pub fn keys(&self, spec: &Spec) -> KeySpace {
+        KeySpace::new(&crate::spec::Data { root: self.data.clone(), ..spec.data.clone() })
+    }
+}
+
+/// Whether any phase creates or deletes znodes, so that sessions need scratch places.
+pub(crate) fn needs_scratch(spec: &Spec) -> bool {
+    let makes = [Op::Create, Op::CreateEphemeral, Op::CreateSequential, Op::Delete];
+    spec.phases.iter().any(|phase| makes.iter().any(|op| phase.issues(*op)))
+}
+
+/// Makes the run's znodes. `progress` hears how many of how many are there. Returns the znodes above the run's own
+/// that had to be made too, topmost first.
+pub(crate) async fn prepare(
+    client: &mut Client,
+    spec: &Spec,
+    places: &Places,
+    keys: &KeySpace,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Vec<String>> {
+    let parents = make_parents(client, &spec.data.root).await?;
+    let described = Bytes::from(format!("zoometry workload {}", spec.name));
+    if !client.create(&places.run, &described).await? {
+        bail!(
+            "{} is already there, and a run writes only into a znode of its own: \
+             remove it (zkCli.sh: deleteall {}) or choose another data root",
+            places.run,
+            places.run
+        );
+    }
+    client.create(&places.data, &Bytes::new()).await?;
+    client.create(&places.scratch, &Bytes::new()).await?;
+    let inner: Vec<String> = keys.inner_paths().collect();
+    let scratch = if needs_scratch(spec) { u64::from(spec.sessions.count) } else { 0 };
+    let filler = Filler::new(spec.seed, spec.data.value.largest());
+    let mut sizes = Sizes::new(spec);
+    let leaves = keys.len();
+    let total = inner.len() as u64 + scratch + leaves;
+    let mut path = String::new();
+    let make = |index: u64, out: &mut BytesMut| {
+        path.clear();
+        let inner_count = inner.len() as u64;
+        if index < inner_count {
+            path.push_str(&inner[index as usize]);
+        } else if index < inner_count + scratch {
+            use std::fmt::Write as _;
+            let _ = write!(path, "{}/{}", places.scratch, index - inner_count);
+        } else {
+            let key = index - inner_count - scratch;
+            keys.push_path(key, &mut path);
+            let size = sizes.next();
+            encode::create(out, &path, CreateMode::Persistent, |out| filler.put(out, size, u64::MAX, key));
+            return OpCode::Create;
+        }
+        encode::create(out, &path, CreateMode::Persistent, |out| filler.put(out, 0, 0, 0));
+        OpCode::Create
+    };
+    let mut done = 0;
+    client
+        .pipeline(total, make, |index, err, _| {
+            if err != 0 {
+                bail!("creating znode {index} of {total} below {}: {}", places.run, error_name(err));
+            }
+            done += 1;
+            progress(done, total);
+            Ok(())
+        })
+        .await?;
+    Ok(parents)
+}
+
+/// Sizes of the initial values: the workload's distribution from its own seed.
+struct Sizes<'a> {
+    value: &'a crate::spec::ValueSize,
+    state: u64,
+}
+
+impl<'a> Sizes<'a> {
+    fn new(spec: &'a Spec) -> Self {
+        Self { value: &spec.data.value, state: spec.seed ^ 0x7072_6570_6172_6521 }
+    }
+
+    /// xorshift64*: uniform enough for sizes.
+    fn random(&mut self) -> u64 {
+        self.state = self.state.max(1);
+        self.state ^= self.state >> 12;
+        self.state ^= self.state << 25;
+        self.state ^= self.state >> 27;
+        self.state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn next(&mut self) -> u32 {
+        use crate::spec::ValueSize::*;
+        match self.value {
+            Constant(bytes) => *bytes,
+            Uniform { min, max } => {
+                let (min, max) = (*min, *max);
+                min + (self.random() % (u64::from(max - min) + 1)) as u32
+            }
+            Weighted(list) => {
+                let sum: f64 = list.iter().map(|entry| entry.weight).sum();
+                let mut at = (self.random() >> 11) as f64 / (1u64 << 53) as f64 * sum;
+                for entry in list {
+                    at -= entry.weight;
+                    if at < 0.0 {
+                        return entry.bytes;
+                    }
+                }
+                list.last().map_or(0, |entry| entry.bytes)
+            }
+        }
+    }
+}
+
+async fn make_parents(client: &mut Client, root: &str) -> Result<Vec<String>> {
+    let mut made = Vec::new();
+    for end in root.match_indices('/').map(|(at, _)| at).skip(1).chain([root.len()]) {
+        if client.create(&root[..end], &Bytes::new()).await? {
+            made.push(root[..end].to_owned());
+        }
+    }
+    Ok(made)
+}
+
+/// What looking for acknowledged writes found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Acknowledged writes that were looked for.
+    pub acknowledged: u64,
+    /// Of those, certainly not there.
+    pub lost: u64,
+    /// Writes whose outcome is unknown; each could hide one loss on its key.
+    pub unknown: u64,
+    /// The first loss, in words.
+    pub first: Option<String>,
+}
+
+/// Looks for everything that was acknowledged. `created` are znodes that must exist.
+pub(crate) async fn verify(
+    client: &mut Client,
+    places: &Places,
+    keys: &KeySpace,
+    ledger: &Ledger,
+    created: &[String],
+) -> Result<Verified> {
+    let mut verified = Verified { unknown: ledger.unknown_total(), ..Default::default() };
+    // This member may be behind what others acknowledged.
+    client.call(&Request::Sync(places.run.clone())).await?.ok();
+    let written = ledger.acknowledged_keys();
+    let mut path = String::new();
+    let path_of = |index: u64, path: &mut String| {
+        path.clear();
+        match written.get(index as usize) {
+            Some((key, _)) => keys.push_path(*key, path),
+            None => path.push_str(&created[index as usize - written.len()]),
+        }
+    };
+    let make = |index: u64, out: &mut BytesMut| {
+        path_of(index, &mut path);
+        encode::path_watch(out, &path, false);
+        OpCode::Exists
+    };
+    let total = (written.len() + created.len()) as u64;
+    client
+        .pipeline(total, make, |index, err, body| {
+            let stat = match err {
+                0 => Some(Stat::from_bytes(body)?),
+                err if err == ErrorCode::NoNode.code() => None,
+                err => bail!("looking for acknowledged write {index}: {}", error_name(err)),
+            };
+            let (writes, missing) = match written.get(index as usize) {
+                Some((_, acknowledged)) => {
+                    (u64::from(acknowledged.writes), acknowledged.missing_from(stat.as_ref()))
+                }
+                None => (1, u64::from(stat.is_none())),
+            };
+            verified.acknowledged += writes;
+            verified.lost += missing;
+            if missing > 0 && verified.first.is_none() {
+                let mut path = String::new();
+                path_of(index, &mut path);
+                let expected = written.get(index as usize).map(|(_, a)| *a);
+                verified.first = Some(describe_loss(&path, expected, stat));
+            }
+            Ok(())
+        })
+        .await?;
+    Ok(verified)
+}
+
+fn describe_loss(path: &str, expected: Option<super::ledger::Acknowledged>, stat: Option<Stat>) -> String {
+    match (expected, stat) {
+        (_, None) => format!("{path} is gone"),
+        (Some(expected), Some(stat)) => format!(
+            "{path}: {} writes acknowledged, the last as {}, but the znode is at version {}, mzxid {}",
+            expected.writes, expected.zxid, stat.version, stat.mzxid
+        ),
+        (None, Some(_)) => format!("{path} is there"),
+    }
+}
+
+/// Deletes the run's subtree and checks that it is gone; then, if they are empty, the `parents` that were made for it.
+pub(crate) async fn clean_up(client: &mut Client, places: &Places, parents: &[String]) -> Result<()> {
+    // Breadth first, a level at a time: the reverse of the order found is a legal order to delete in.
+    let mut found = vec![places.run.clone()];
+    let mut level = 0..1;
+    while !level.is_empty() {
+        let mut below = Vec::new();
+        let paths = &found[level.clone()];
+        client
+            .pipeline(
+                paths.len() as u64,
+                |index, out| {
+                    encode::path_watch(out, &paths[index as usize], false);
+                    OpCode::GetChildren
+                },
+                |index, err, body| {
+                    // A znode that vanished (an ephemeral) needs no deleting.
+                    if err == 0 {
+                        let parent = &paths[index as usize];
+                        let names = Vec::<String>::from_bytes(body)?;
+                        below.extend(names.into_iter().map(|name| format!("{parent}/{name}")));
+                    }
+                    Ok(())
+                },
+            )
+            .await?;
+        level = found.len()..found.len() + below.len();
+        found.extend(below);
+    }
+    found.reverse();
+    client
+        .pipeline(
+            found.len() as u64,
+            |index, out| {
+                encode::path_number(out, &found[index as usize], -1);
+                OpCode::Delete
+            },
+            |index, err, _| {
+                if err != 0 && err != ErrorCode::NoNode.code() {
+                    bail!("delete {}: {}", found[index as usize], error_name(err));
+                }
+                Ok(())
+            },
+        )
+        .await?;
+    if client.stat(&places.run).await?.is_some() {
+        bail!("{} is still there after it was deleted", places.run);
+    }
+    for parent in parents.iter().rev() {
+        let delete = zoometry_wire::request::PathVersion { path: parent.clone(), version: -1 };
+        // Somebody else may use it by now: then it stays.
+        if client.call(&Request::Delete(delete)).await?.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
