@@ -39,7 +39,11 @@ pub(crate) fn error_name(err: i32) -> String {
 
 impl Client {
     /// Connects to the first of `members` that lets it, trying them in turn until `deadline`.
-    pub(crate) async fn connect(members: &[SocketAddr], timeout_ms: i32, deadline: Instant) -> Result<Client> {
+    pub(crate) async fn connect(
+        members: &[SocketAddr],
+        timeout_ms: i32,
+        deadline: Instant,
+    ) -> Result<Client> {
         let mut last = anyhow!("no members were named");
         let mut pause = Duration::from_millis(20);
         loop {

@@ -70,7 +70,8 @@ impl Ledger {
 
     /// Keys with at least one acknowledged write, ascending.
     pub(crate) fn acknowledged_keys(&self) -> Vec<(u64, Acknowledged)> {
-        let mut keys: Vec<_> = self.keys.iter().filter(|(_, a)| a.writes > 0).map(|(k, a)| (*k, *a)).collect();
+        let mut keys: Vec<_> =
+            self.keys.iter().filter(|(_, a)| a.writes > 0).map(|(k, a)| (*k, *a)).collect();
         keys.sort_unstable_by_key(|(key, _)| *key);
         keys
     }

@@ -241,6 +241,8 @@ pub(super) struct Watch {
     pub(super) key: u64,
     pub(super) version: i32,
     pub(super) arming: Arming,
+    /// Whether `version` means anything: the watch has been armed before.
+    pub(super) seen: bool,
 }
 
 /// The watches of one watcher session: some keys of one group.
@@ -275,7 +277,7 @@ pub(super) fn watchers(spec: &Spec) -> Vec<Watcher> {
             // The same watch twice on one connection has no further effect.
             keys.sort_unstable();
             keys.dedup();
-            let watch = |key| Watch { key, version: 0, arming: Arming::Idle };
+            let watch = |key| Watch { key, version: 0, arming: Arming::Idle, seen: false };
             all.push(Watcher {
                 group: number as u16,
                 kind: group.kind,
