@@ -28,6 +28,18 @@ pub const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// zoo.cfg's tickTime for local members.
 const TICK_MS: u32 = 2000;
 
+/// Where one of our own members leaves its spans, in its directory.
+const SPAN_FILE: &str = "spans.jsonl";
+
+/// How our own members trace; the load generator samples by the same share.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tracing {
+    /// Share of requests that are traced from the start, 0 to 1.
+    pub sample: f64,
+    /// A request that takes longer is kept as well; 0 for none.
+    pub slow_ms: u32,
+}
+
 /// What `--cluster` asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
@@ -86,7 +98,9 @@ impl std::str::FromStr for Wanted {
                         return Err(format!("'{host}' is no address; {expected}"));
                     }
                     if port.is_empty() {
-                        return Err(format!("'{host}' has no port; {expected} (ZooKeeper's usual port is 2181)"));
+                        return Err(format!(
+                            "'{host}' has no port; {expected} (ZooKeeper's usual port is 2181)"
+                        ));
                     }
                 }
                 Ok(Wanted::Hosts(hosts))
@@ -125,15 +139,21 @@ impl Cluster {
     /// # Errors
     /// A host that does not resolve; no Apache ZooKeeper installed; a member that died or did not serve in time, with the last
     /// lines of its log.
-    pub async fn start(wanted: &Wanted, directory: &Path, waiting: &mut Waiting) -> Result<Cluster> {
+    pub async fn start(
+        wanted: &Wanted,
+        directory: &Path,
+        tracing: Tracing,
+        waiting: &mut Waiting,
+    ) -> Result<Cluster> {
         let members = match wanted {
             Wanted::Hosts(hosts) => {
                 let members = hosts.iter().map(|host| resolve(host)).collect::<Result<Vec<_>>>()?;
                 return Ok(Cluster { wanted: wanted.clone(), members, directory: None });
             }
-            Wanted::Zoometry(n) => start_members(*n, directory, &Program::Zoometry)?,
+            Wanted::Zoometry(n) => start_members(*n, directory, tracing, &Program::Zoometry)?,
             Wanted::Apache(n) => {
-                start_members(*n, directory, &Program::Apache(Installation::find(&|name| std::env::var_os(name))?))?
+                let installation = Installation::find(&|name| std::env::var_os(name))?;
+                start_members(*n, directory, tracing, &Program::Apache(installation))?
             }
         };
         let directory = Some(directory.to_owned());
@@ -142,6 +162,14 @@ impl Cluster {
             wait_until_serving(member, waiting).await?;
         }
         Ok(cluster)
+    }
+
+    /// The files in which local members leave their spans, as far as they exist.
+    pub fn span_files(&self) -> Vec<PathBuf> {
+        let homes = self.directory.iter().flat_map(|directory| {
+            (1..=self.members.len()).map(move |member| directory.join(format!("member-{member}")))
+        });
+        homes.map(|home| home.join(SPAN_FILE)).filter(|file| file.is_file()).collect()
     }
 
     /// The client addresses, in order.
@@ -231,7 +259,7 @@ enum Program {
     Apache(Installation),
 }
 
-fn start_members(count: u32, directory: &Path, program: &Program) -> Result<Vec<Member>> {
+fn start_members(count: u32, directory: &Path, tracing: Tracing, program: &Program) -> Result<Vec<Member>> {
     ensure!(count == 1, "this version starts one member, not {count}");
     let mut members = Vec::new();
     for number in 1..=count {
@@ -242,8 +270,11 @@ fn start_members(count: u32, directory: &Path, program: &Program) -> Result<Vec<
         let home = home.canonicalize().with_context(|| format!("resolve {}", home.display()))?;
         let port = free_port()?;
         let config = home.join("zoo.cfg");
-        std::fs::write(&config, zoo_cfg(&home.join("data"), port))
-            .with_context(|| format!("write {}", config.display()))?;
+        let mut text = zoo_cfg(&home.join("data"), port);
+        if let Program::Zoometry = program {
+            text.push_str(&tracing_cfg(&home.join(SPAN_FILE), tracing));
+        }
+        std::fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
         let log = home.join("server.log");
         let (child, settings) = match program {
             Program::Zoometry => {
@@ -275,6 +306,16 @@ fn zoo_cfg(data: &Path, port: u16) -> String {
          admin.enableServer=false\n\
          4lw.commands.whitelist=*\n",
         data.display()
+    )
+}
+
+/// What only our own members understand.
+fn tracing_cfg(file: &Path, tracing: Tracing) -> String {
+    format!(
+        "zoometry.traceFile={}\nzoometry.traceSample={}\nzoometry.traceSlowMs={}\n",
+        file.display(),
+        tracing.sample,
+        tracing.slow_ms
     )
 }
 

@@ -19,6 +19,7 @@ mod encode;
 mod ledger;
 mod phases;
 mod prepare;
+mod selfmeasure;
 mod slot;
 mod timer;
 mod watching;
@@ -80,6 +81,8 @@ pub struct Control {
     attached: AtomicU32,
     /// Watches armed so far.
     armed: AtomicU64,
+    /// Sessions attached per member at the start, filled in by the workers as they go.
+    connections: Mutex<Vec<u32>>,
     /// Why a session could not be opened, the latest.
     trouble: Mutex<Option<String>>,
     /// What was completed since somebody last asked.
@@ -112,6 +115,20 @@ impl Control {
     /// Watches armed so far.
     pub fn armed(&self) -> u64 {
         self.armed.load(Ordering::Acquire)
+    }
+
+    /// Connections opened so far, per member.
+    pub fn connections(&self) -> Vec<u32> {
+        self.connections.lock().expect("no thread panics holding it").clone()
+    }
+
+    fn connected_to(&self, member: u16) {
+        let mut connections = self.connections.lock().expect("no thread panics holding it");
+        let member = usize::from(member);
+        if connections.len() <= member {
+            connections.resize(member + 1, 0);
+        }
+        connections[member] += 1;
     }
 
     /// The latest reason why a session could not be opened.
@@ -185,6 +202,8 @@ pub struct Report {
     pub full_slots: u64,
     /// When the last phase ended, or the run was cut short.
     pub ended_ns: u64,
+    /// The worker threads, second by second.
+    pub samples: Vec<crate::results::GeneratorSample>,
 }
 
 /// A running load.
@@ -227,6 +246,12 @@ impl Driver {
         }
         Ok(worker::merge(notes))
     }
+}
+
+/// How many watches a group keeps armed: two on the same znode in one session are one.
+pub fn watches_of(spec: &Spec, group: &crate::spec::Watchers) -> u64 {
+    let group_only = Spec { watchers: vec![group.clone()], ..spec.clone() };
+    watching::watchers(&group_only).iter().map(|watcher| watcher.watches.len() as u64).sum()
 }
 
 /// How many worker threads suit this machine: half of its cores when servers share it, so at least one.

@@ -1,1 +1,207 @@
-fn main() {}
+//! The command line of `zoometry`.
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use zoometry::cluster::{Cluster, Keep, Tracing, Wanted};
+use zoometry::progress::{Show, Waiting};
+use zoometry::run::{self, Exit, Options};
+
+const EXAMPLES: &str = "\
+Examples:
+  zoometry run workloads/read-heavy.toml
+      starts a server on this machine, runs the workload, stops the server
+  zoometry run workloads/read-heavy.toml --cluster zk1:2181,zk2:2181,zk3:2181
+      the same against a cluster that is already there
+  zoometry run workloads/read-heavy.toml --cluster apache:1 --set phase.steady.duration=5s
+      against a local Apache ZooKeeper, one phase shortened
+  zoometry up 1
+      just a server, to play with; prints how to connect
+
+Exit codes of run: 0 valid and all expectations met; 1 an expectation failed; 2 bad
+input or usage; 3 the run is INVALID; 4 the cluster could not be reached or broke a
+promise.";
+
+/// Measures ZooKeeper-protocol coordination services: load, latency, charts.
+#[derive(Parser)]
+#[command(name = "zoometry", version, after_help = EXAMPLES, max_term_width = 80)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a workload file and leave a results directory
+    Run(RunArgs),
+    /// Start servers on this machine, and nothing else; Ctrl-C stops them
+    Up(UpArgs),
+    /// Write the charts and report.html of a results directory again
+    Report {
+        /// The results directory
+        directory: PathBuf,
+    },
+    /// Run one server in the foreground, as zoometry-server does
+    #[command(long_about = "Runs one server in the foreground from a zoo.cfg, exactly as the program \
+                      zoometry-server does. `run` and `up` start their local members this way.")]
+    Server {
+        /// Its zoo.cfg, or an option of zoometry-server
+        #[arg(allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
+}
+
+#[derive(clap::Args)]
+struct RunArgs {
+    /// The workload, a TOML file; workloads/README.md describes the language
+    file: PathBuf,
+    /// Whom to load: zoometry:N or apache:N (started on this machine), or host:port,host:port
+    #[arg(long, value_name = "CLUSTER", default_value = "zoometry:1")]
+    cluster: Wanted,
+    /// Override a value of the workload, such as phase.steady.duration=5s; repeatable
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Where the results directory is made
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    out: PathBuf,
+    /// Where servers started for the run keep their data [default: in the results directory]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Worker threads of the load generator [default: by the number of cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    workers: Option<u32>,
+    /// Share of requests to trace, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value = "0.001", value_parser = share)]
+    trace_sample: f64,
+    /// Draw no charts and write no report
+    #[arg(long)]
+    no_charts: bool,
+    /// Print nothing but the summary
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(clap::Args)]
+struct UpArgs {
+    /// How many servers; this version starts one
+    #[arg(default_value = "1")]
+    members: String,
+    /// Start Apache ZooKeeper instead of our own server
+    #[arg(long)]
+    apache: bool,
+    /// Keep the data here [default: a temporary directory, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("expected a number from 0 to 1".into()),
+    }
+}
+
+fn main() -> ExitCode {
+    // A reader that goes away (`zoometry ... | head`) ends us quietly, not with a panic.
+    // SAFETY: nothing else has been started yet, and SIG_DFL is a valid disposition.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    match Cli::parse().command {
+        Command::Run(args) => run_workload(args),
+        Command::Up(args) => up(args),
+        Command::Report { directory } => exit_of(run::show(&directory), Exit::Usage),
+        Command::Server { arguments } => {
+            // Only the embedded member writes to sockets; it wants write errors, not a signal.
+            // SAFETY: no thread has been started yet, and SIG_IGN is a valid disposition.
+            unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+            zoometry_server::cli::main(arguments.into_iter())
+        }
+    }
+}
+
+fn complain(error: &anyhow::Error) {
+    eprintln!("zoometry: {error:#}");
+}
+
+fn exit_of(result: anyhow::Result<()>, exit: Exit) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(exit as u8)
+        }
+    }
+}
+
+fn run_workload(args: RunArgs) -> ExitCode {
+    let options = Options {
+        file: args.file,
+        cluster: args.cluster,
+        overrides: args.overrides,
+        out: args.out,
+        data_dir: args.data_dir,
+        charts: !args.no_charts,
+        quiet: args.quiet,
+        workers: args.workers,
+        trace_sample: args.trace_sample,
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+    };
+    match run::run(&options) {
+        Ok(finished) => ExitCode::from(finished.exit as u8),
+        Err(failure) => {
+            complain(&failure.error);
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn up(args: UpArgs) -> ExitCode {
+    let kind = if args.apache { "apache" } else { "zoometry" };
+    let wanted = match format!("{kind}:{}", args.members).parse::<Wanted>() {
+        Ok(wanted) => wanted,
+        Err(problem) => {
+            eprintln!("zoometry: {problem}");
+            return ExitCode::from(Exit::Usage as u8);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit_of(Err(error.into()), Exit::Usage),
+    };
+    exit_of(runtime.block_on(stay_up(&wanted, args.data_dir)), Exit::Cluster)
+}
+
+async fn stay_up(wanted: &Wanted, data_dir: Option<PathBuf>) -> anyhow::Result<()> {
+    let keep = if data_dir.is_some() { Keep::Data } else { Keep::Nothing };
+    let directory =
+        data_dir.unwrap_or_else(|| std::env::temp_dir().join(format!("zoometry-up-{}", std::process::id())));
+    let mut waiting = Waiting::new(Show::on_stderr(false));
+    let tracing = Tracing { sample: 0.0, slow_ms: 0 };
+    let mut cluster = Cluster::start(wanted, &directory, tracing, &mut waiting).await?;
+    waiting.done();
+    let connect = cluster.connect_string();
+    println!(
+        "{wanted} is up.\n\n  connect string  {connect}\n  data            {}\n\n\
+         Try:\n  zkCli.sh -server {connect}\n  python3 -c \"from kazoo.client import KazooClient; \
+         c = KazooClient('{connect}'); c.start(); print(c.get_children('/'))\"\n  \
+         zoometry run workloads/read-heavy.toml --cluster {connect}\n\nCtrl-C stops it.",
+        directory.display()
+    );
+    loop {
+        tokio::select! {
+            asked = tokio::signal::ctrl_c() => {
+                asked?;
+                break;
+            }
+            () = tokio::time::sleep(std::time::Duration::from_millis(500)) => {
+                if let Some(how) = cluster.fallen() {
+                    anyhow::bail!(how);
+                }
+            }
+        }
+    }
+    cluster.stop(keep).await?;
+    if keep == Keep::Nothing {
+        std::fs::remove_dir_all(&directory)?;
+    }
+    Ok(())
+}

@@ -1,1 +1,608 @@
-//! (being written)
+//! One run from the workload file to the results directory and the exit code.
+//!
+//! Steps, in order: read the workload; get the cluster; make the run's znodes; open all sessions and arm watches; the phases; wait for what
+//! is outstanding; look for what was acknowledged; take the znodes away; stop the cluster; write, judge, show. The first Ctrl-C
+//! ends the phases early and goes on with the rest (the results say that the run was cut short); the second
+//! ends the program.
+
+mod manifest;
+
+use crate::cluster::{Cluster, Keep, Tracing, Wanted};
+use crate::driver::{self, Client, Control, Driver, Places, Report, Settings, Verified, What, workers_for};
+use crate::keys::KeySpace;
+use crate::plan::Plan;
+use crate::progress::{Counting, Load, Position, Show, Waiting};
+use crate::results::{self, CheckedWrites, Checks, EventRow, GeneratorStats, RunData, ServerSample};
+use crate::scrape;
+use crate::spec::Spec;
+use crate::summary::{self, Summary};
+use crate::traces::{SLOWEST_PER_SECOND, TraceSettings, Traces, write_traces_json};
+use crate::verdict::{Grade, Verdict};
+use anyhow::{Context, Result, anyhow, bail};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use zoometry_spans::{Clock, Identity, Resource, SampleRate};
+
+/// A cluster must let us open a first session within this time.
+const REACH_LIMIT: Duration = Duration::from_secs(15);
+/// All sessions must be attached, and watches armed, within this time.
+const ATTACH_LIMIT: Duration = Duration::from_secs(60);
+/// From the word "go" to the first phase, so that every worker hears it in time.
+const LEAD_NS: u64 = 100_000_000;
+/// How often the progress line is renewed.
+const REFRESH: Duration = Duration::from_millis(100);
+/// How often members are asked for their figures.
+const SCRAPE: Duration = Duration::from_secs(1);
+/// Session timeout of the session that prepares and cleans up.
+const OWN_TIMEOUT_MS: i32 = 30_000;
+/// A request of our own servers that takes longer is traced, whatever the sample says.
+const SLOW_TRACE_MS: u32 = 100;
+
+/// What the command line asks for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The workload file.
+    pub file: PathBuf,
+    /// Whom to load.
+    pub cluster: Wanted,
+    /// `--set` overrides.
+    pub overrides: Vec<String>,
+    /// Where results directories are made.
+    pub out: PathBuf,
+    /// Where local members keep their data; the results directory if `None`.
+    pub data_dir: Option<PathBuf>,
+    /// Draw charts and write the report.
+    pub charts: bool,
+    /// Show nothing but the summary.
+    pub quiet: bool,
+    /// Worker threads; chosen by the machine if `None`.
+    pub workers: Option<u32>,
+    /// Share of requests traced.
+    pub trace_sample: f64,
+    /// The command that repeats this run.
+    pub command: String,
+}
+
+/// How a run ended, as an exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Believable, and everything expected was met.
+    Met = 0,
+    /// An expectation was not met.
+    NotMet = 1,
+    /// Bad input or usage.
+    Usage = 2,
+    /// The run does not describe the cluster.
+    Invalid = 3,
+    /// The cluster could not be reached, or broke a promise.
+    Cluster = 4,
+    /// Stopped by hand before there was anything to write.
+    Interrupted = 130,
+}
+
+/// Why there are no results.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// What happened and what to do.
+    pub error: anyhow::Error,
+}
+
+/// Where the results are and how the run ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// The results directory.
+    pub directory: PathBuf,
+    /// The exit code.
+    pub exit: Exit,
+}
+
+trait Blame<T> {
+    fn blame(self, exit: Exit) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<anyhow::Error>> Blame<T> for Result<T, E> {
+    fn blame(self, exit: Exit) -> Result<T, Failure> {
+        self.map_err(|error| Failure { exit, error: error.into() })
+    }
+}
+
+/// Runs a workload. Must be called on a thread that lives until the end (local members die with it), inside no runtime.
+pub fn run(options: &Options) -> Result<Finished, Failure> {
+    let spec = Spec::load(&options.file, &options.overrides).blame(Exit::Usage)?;
+    spec.check_runnable().blame(Exit::Usage)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().blame(Exit::Usage)?;
+    runtime.block_on(async {
+        let interrupts = Interrupts::listen();
+        let run = Run::new(options, spec, interrupts.clone())?;
+        run.whole().await
+    })
+}
+
+/// How often Ctrl-C was pressed.
+#[derive(Debug, Clone)]
+struct Interrupts(tokio::sync::watch::Receiver<u32>);
+
+impl Interrupts {
+    fn listen() -> Interrupts {
+        let (sender, receiver) = tokio::sync::watch::channel(0);
+        tokio::spawn(async move {
+            use tokio::signal::unix::{SignalKind, signal};
+            let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+            loop {
+                let asked = tokio::select! {
+                    asked = tokio::signal::ctrl_c() => asked.is_ok(),
+                    asked = terminate.recv() => asked.is_some(),
+                };
+                if !asked {
+                    return;
+                }
+                sender.send_modify(|count| *count += 1);
+            }
+        });
+        Interrupts(receiver)
+    }
+
+    /// Returns when it has been pressed at least `times`.
+    async fn pressed(&mut self, times: u32) {
+        if self.0.wait_for(|count| *count >= times).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+struct Run<'a> {
+    options: &'a Options,
+    spec: Arc<Spec>,
+    plan: Arc<Plan>,
+    places: Places,
+    keys: Arc<KeySpace>,
+    clock: Clock,
+    run_start: Instant,
+    started_unix_ms: u64,
+    directory: PathBuf,
+    show: Show,
+    interrupts: Interrupts,
+}
+
+/// What the load left behind.
+struct Measured {
+    report: Report,
+    start_ns: u64,
+    servers: Vec<ServerSample>,
+    connections: std::collections::BTreeMap<String, u32>,
+    notes: Vec<EventRow>,
+    workers: u32,
+    cut_short: bool,
+    span_file: PathBuf,
+}
+
+impl<'a> Run<'a> {
+    fn new(options: &'a Options, spec: Spec, interrupts: Interrupts) -> Result<Run<'a>, Failure> {
+        let run_start = Instant::now();
+        let started_unix_ms =
+            SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let label = options.cluster.label();
+        let directory = options.out.join(results::directory_name(started_unix_ms, &spec.name, &label));
+        std::fs::create_dir_all(&directory)
+            .with_context(|| format!("create the results directory {}", directory.display()))
+            .blame(Exit::Usage)?;
+        // Two runs at one time, even of one machine, must not share a name.
+        let run_id = format!("run-{:x}-{:x}", started_unix_ms, std::process::id());
+        let places = Places::new(&spec.data.root, &run_id);
+        let keys = Arc::new(places.keys(&spec));
+        Ok(Run {
+            options,
+            plan: Arc::new(Plan::new(&spec)),
+            spec: Arc::new(spec),
+            places,
+            keys,
+            clock: Clock::starting_at(run_start),
+            run_start,
+            started_unix_ms,
+            directory,
+            show: Show::on_stderr(options.quiet),
+            interrupts,
+        })
+    }
+
+    async fn whole(mut self) -> Result<Finished, Failure> {
+        let mut interrupts = self.interrupts.clone();
+        let before = tokio::select! {
+            before = self.before() => before,
+            () = interrupts.pressed(1) => Err(Failure {
+                exit: Exit::Interrupted,
+                error: anyhow!("stopped by hand before the load began; there are no results. On a cluster of your own, {} may have been left behind", self.places.run),
+            }),
+        };
+        let (mut cluster, parents) = match before {
+            Ok(before) => before,
+            Err(failure) => {
+                // Nothing was measured: only a started member's log is worth keeping.
+                let _ = std::fs::remove_dir(&self.directory);
+                return Err(failure);
+            }
+        };
+        let members = cluster.fingerprints().await;
+        let measured = self.load(&mut cluster).await.blame(Exit::Cluster)?;
+        let (verified, complaint) = self.after(&mut cluster, &measured.report, &parents).await;
+        let environment = scrape::environment(cluster.directory.as_deref(), cluster.is_local());
+        let span_files: Vec<PathBuf> =
+            std::iter::once(measured.span_file.clone()).chain(cluster.span_files()).collect();
+        let stopped = cluster.stop(Keep::Nothing).await;
+        if let Err(error) = write_traces_json(&self.directory, &span_files) {
+            self.tell(&format!("traces.json could not be written: {error}"));
+        }
+        if let Err(error) = stopped {
+            self.tell(&format!("stopping the cluster: {error:#}"));
+        }
+        let finished = self.write(measured, verified, members, environment).blame(Exit::Usage)?;
+        if let Some(complaint) = complaint {
+            eprintln!("zoometry: {complaint:#}");
+            return Ok(Finished { exit: Exit::Cluster, ..finished });
+        }
+        Ok(finished)
+    }
+
+    fn tell(&self, text: &str) {
+        if self.show != Show::Nothing {
+            eprintln!("{text}");
+        }
+    }
+
+    /// The cluster, and the run's znodes on it.
+    async fn before(&self) -> Result<(Cluster, Vec<String>), Failure> {
+        let home = match &self.options.data_dir {
+            Some(data_dir) => data_dir.join(self.places.run.rsplit('/').next().unwrap_or("run")),
+            None => self.directory.join("cluster"),
+        };
+        let mut waiting = Waiting::new(self.show);
+        let tracing = Tracing { sample: self.options.trace_sample, slow_ms: SLOW_TRACE_MS };
+        let cluster =
+            Cluster::start(&self.options.cluster, &home, tracing, &mut waiting).await.blame(Exit::Cluster)?;
+        waiting.done();
+        let deadline = Instant::now() + REACH_LIMIT;
+        let mut client = Client::connect(&cluster.addresses(), OWN_TIMEOUT_MS, deadline)
+            .await
+            .with_context(|| format!("the cluster {} cannot be used", cluster.connect_string()))
+            .blame(Exit::Cluster)?;
+        let total = self.keys.len();
+        let what = format!("creating {} znodes below {}", crate::figures::count(total), self.places.run);
+        let mut counting = Counting::new(self.show, &what, total);
+        let progress = |done, _| counting.at(done);
+        let parents =
+            driver::prepare(&mut client, &self.spec, &self.plan, &self.places, &self.keys, progress)
+                .await
+                .context("preparing the data")
+                .blame(Exit::Cluster)?;
+        client.close().await;
+        Ok((cluster, parents))
+    }
+
+    // ------------------------------------------------------------------------------------- the load
+
+    async fn load(&mut self, cluster: &mut Cluster) -> Result<Measured> {
+        let cores = scrape::cores();
+        let most = self.spec.sessions.count.max(1);
+        let workers =
+            self.options.workers.unwrap_or_else(|| workers_for(cores, cluster.is_local())).min(most);
+        let span_file = self.directory.join("spans.jsonl");
+        let traces = self.start_traces(cluster, &span_file)?;
+        let samplers = (0..workers).map(|_| traces.sampler()).collect();
+        let settings = Settings {
+            clock: self.clock,
+            spec: self.spec.clone(),
+            plan: self.plan.clone(),
+            keys: self.keys.clone(),
+            places: self.places.clone(),
+            members: cluster.addresses(),
+            leader: cluster.leader().await,
+            workers,
+        };
+        let driver = Driver::start(settings, samplers).context("start the worker threads")?;
+        let control = driver.control().clone();
+        if let Err(error) = self.attach(&control, cluster).await {
+            control.abort();
+            let _ = driver.join();
+            return Err(error);
+        }
+        let connections = self.connections(cluster, &control);
+        let start_ns = self.clock.now_ns() + LEAD_NS;
+        control.go(start_ns);
+        let scraper = Scraper::start(self.clock, cluster, self.boundaries(start_ns));
+        let (cut_short, notes) = self.watch_over(&driver, &control, cluster, start_ns).await;
+        let servers = scraper.stop().await;
+        let report = driver.join()?;
+        traces.finish();
+        Ok(Measured { report, start_ns, servers, connections, notes, workers, cut_short, span_file })
+    }
+
+    fn start_traces(&self, cluster: &Cluster, span_file: &Path) -> Result<Traces> {
+        let run = self.places.run.rsplit('/').next().unwrap_or_default();
+        let settings = TraceSettings {
+            identity: Identity::new(0, SampleRate::from_probability(self.options.trace_sample)),
+            slowest_per_second: SLOWEST_PER_SECOND,
+            run_start: self.run_start,
+            phases: self.spec.phases.iter().map(|phase| phase.name.clone()).collect(),
+            servers: cluster.addresses().iter().map(|a| (a.ip().to_string(), a.port())).collect(),
+            exporter: None,
+            resource: Resource::load_generator(env!("CARGO_PKG_VERSION"), run).with_env(),
+            span_file: span_file.to_owned(),
+        };
+        Traces::start(settings).with_context(|| format!("write {}", span_file.display()))
+    }
+
+    /// Start of the first phase, and the end of each.
+    fn boundaries(&self, start_ns: u64) -> Vec<u64> {
+        let mut at = start_ns;
+        let ends = self.spec.phases.iter().map(|phase| {
+            at += phase.duration_ns;
+            at
+        });
+        std::iter::once(start_ns).chain(ends).collect()
+    }
+
+    /// Waits until every session is attached and the first phase's watches are armed.
+    async fn attach(&self, control: &Control, cluster: &mut Cluster) -> Result<()> {
+        let sessions = self.spec.sessions.count + self.spec.watcher_sessions() as u32;
+        let first = self.spec.watchers.iter().filter(|group| group.phases.contains(&0));
+        let watches: u64 = first.map(|group| driver::watches_of(&self.spec, group)).sum();
+        let started = Instant::now();
+        let mut waiting = Waiting::new(self.show);
+        let mut interrupts = self.interrupts.clone();
+        while control.attached() < sessions || control.armed() < watches {
+            let (attached, armed) = (control.attached(), control.armed());
+            if let Some(fallen) = cluster.fallen() {
+                bail!(fallen);
+            }
+            if started.elapsed() > ATTACH_LIMIT {
+                let why =
+                    control.trouble().map_or_else(String::new, |why| format!("; the last trouble: {why}"));
+                bail!(
+                    "after {ATTACH_LIMIT:?}, {attached} of {sessions} sessions are open and {armed} of {watches} watches armed{why} \
+                     (a server's maxClientCnxns limits connections per address, 60 by default)"
+                );
+            }
+            waiting.still(started.elapsed(), || {
+                format!("opening sessions: {attached} of {sessions}, watches: {armed} of {watches}")
+            });
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(10)) => {}
+                () = interrupts.pressed(1) => bail!("stopped by hand before the load began; there are no results"),
+            }
+        }
+        Ok(())
+    }
+
+    fn connections(&self, cluster: &Cluster, control: &Control) -> std::collections::BTreeMap<String, u32> {
+        let counts = control.connections();
+        cluster.members.iter().zip(counts).map(|(member, n)| (member.name.clone(), n)).collect()
+    }
+
+    /// Shows progress until the workers have ended; says whether somebody ended them early, and what happened.
+    async fn watch_over(
+        &mut self,
+        driver: &Driver,
+        control: &Control,
+        cluster: &mut Cluster,
+        start_ns: u64,
+    ) -> (bool, Vec<EventRow>) {
+        let bounds = self.boundaries(start_ns);
+        let mut load = Load::new(self.show);
+        let mut cut_short = false;
+        let mut notes = Vec::new();
+        let mut fallen = false;
+        let mut interrupts = self.interrupts.clone();
+        while !driver.is_finished() {
+            let presses = if cut_short { 2 } else { 1 };
+            tokio::select! {
+                () = tokio::time::sleep(REFRESH) => {}
+                () = interrupts.pressed(presses) => {
+                    if cut_short {
+                        load.done();
+                        // Local members die with this process.
+                        std::process::exit(Exit::Interrupted as i32);
+                    }
+                    cut_short = true;
+                    control.stop();
+                    load.note("stopping: waiting for replies, then writing what was measured (Ctrl-C again: end at once)");
+                }
+            }
+            let now_ns = self.clock.now_ns();
+            if !fallen && let Some(how) = cluster.fallen() {
+                fallen = true;
+                load.note(&how);
+                notes.push(EventRow {
+                    at_ns: now_ns,
+                    duration_ns: 0,
+                    kind: "fault".into(),
+                    target: cluster.connect_string(),
+                    detail: how.lines().next().unwrap_or_default().to_owned(),
+                });
+            }
+            let phase = bounds[1..].partition_point(|end| *end <= now_ns).min(self.spec.phases.len() - 1);
+            let spec = &self.spec.phases[phase];
+            let position = Position {
+                phase,
+                phases: self.spec.phases.len(),
+                name: &spec.name,
+                elapsed: Duration::from_nanos(now_ns.saturating_sub(bounds[phase])),
+                duration: Duration::from_nanos(spec.duration_ns),
+            };
+            if now_ns >= start_ns {
+                load.update(position, control.take_recent());
+            }
+        }
+        load.done();
+        (cut_short, notes)
+    }
+
+    // ------------------------------------------------------------------------------------- afterwards
+
+    /// Looks for what was acknowledged and cleans up. What went wrong comes second.
+    async fn after(
+        &self,
+        cluster: &mut Cluster,
+        report: &Report,
+        parents: &[String],
+    ) -> (Option<Verified>, Option<anyhow::Error>) {
+        let look = async {
+            let deadline = Instant::now() + REACH_LIMIT;
+            let mut client = Client::connect(&cluster.addresses(), OWN_TIMEOUT_MS, deadline).await?;
+            let verified =
+                driver::verify(&mut client, &self.places, &self.keys, &report.ledger, &report.created)
+                    .await?;
+            anyhow::Ok((client, verified))
+        };
+        let (mut client, verified) = match look.await {
+            Ok(found) => found,
+            Err(error) => {
+                let fallen = cluster.fallen().map_or_else(String::new, |how| format!("; {how}"));
+                return (
+                    None,
+                    Some(error.context(format!(
+                        "after the load the cluster could not be asked what it kept{fallen}"
+                    ))),
+                );
+            }
+        };
+        let cleaned = driver::clean_up(&mut client, &self.places, parents).await;
+        client.close().await;
+        let complaint = cleaned.err().map(|error| error.context("cleaning up"));
+        (Some(verified), complaint)
+    }
+
+    fn write(
+        &self,
+        measured: Measured,
+        verified: Option<Verified>,
+        members: Vec<results::MemberFingerprint>,
+        environment: results::Environment,
+    ) -> Result<Finished> {
+        let Measured { report, start_ns, servers, connections, notes, workers, cut_short, span_file: _ } =
+            measured;
+        let mut events = notes;
+        events.extend(report.happenings.iter().map(|h| session_event(h, &members)));
+        let checked_writes =
+            verified.as_ref().map(|v| CheckedWrites { checked: v.acknowledged, lost: v.lost });
+        let checks = verified.map(|verified| Checks {
+            unknown: verified.unknown,
+            first_lost: verified.first,
+            broken_promises: report.broken.count(),
+            first_broken: report.broken.first.clone(),
+            given_up: report.given_up,
+            unsent: report.unsent,
+            watches: report.watching.counts.clone(),
+        });
+        let broken = report.broken.count() > 0 || checked_writes.is_some_and(|writes| writes.lost > 0);
+        let mut manifest = manifest::manifest(self.options, &self.spec)?;
+        manifest.started_unix_ms = self.started_unix_ms;
+        manifest.ended_unix_ms = self.started_unix_ms + self.run_start.elapsed().as_millis() as u64;
+        manifest.cut_short = cut_short;
+        manifest.workers = workers;
+        manifest.connections = connections;
+        manifest.environment = environment;
+        manifest.members = members;
+        manifest.checked_writes = checked_writes;
+        manifest.checks = checks;
+        manifest.phases =
+            manifest::phases(&self.spec, start_ns, if cut_short { report.ended_ns } else { u64::MAX });
+        let generator = GeneratorStats { samples: report.samples };
+        let mut run = RunData::new(manifest, report.recording, events, servers, generator);
+        let summary = Summary::of(&run);
+        run.manifest.verdict = Verdict::judge(&run, &summary);
+        run.manifest.expectations = self.spec.expect.iter().map(|e| e.judge(&self.spec, &run)).collect();
+        let met = run.manifest.expectations.iter().all(|judged| judged.met);
+        results::write(&self.directory, &run, &summary)?;
+        print!("{}", summary::table(&run.manifest, &summary, summary::Style::of_stdout()));
+        if let Some(checks) = &run.manifest.checks {
+            for complaint in [&checks.first_lost, &checks.first_broken].into_iter().flatten() {
+                println!("\nPROMISE BROKEN: {complaint}");
+            }
+        }
+        println!("\nresults: {}", self.directory.display());
+        let exit = match (broken, run.manifest.verdict.grade, met) {
+            (true, _, _) => Exit::Cluster,
+            (_, Grade::Invalid, _) => Exit::Invalid,
+            (_, _, false) => Exit::NotMet,
+            _ => Exit::Met,
+        };
+        Ok(Finished { directory: self.directory.clone(), exit })
+    }
+}
+
+/// Prints the summary of a results directory.
+pub fn show(directory: &Path) -> Result<()> {
+    let run = results::read(directory)?;
+    let summary = Summary::of(&run);
+    print!("{}", summary::table(&run.manifest, &summary, summary::Style::of_stdout()));
+    Ok(())
+}
+
+fn session_event(happening: &driver::Happening, members: &[results::MemberFingerprint]) -> EventRow {
+    let member = members.get(usize::from(happening.member)).map_or("", |member| member.address.as_str());
+    let (duration_ns, detail) = match &happening.what {
+        What::Lost(reason) => (0, format!("connection to {member} lost: {reason}")),
+        What::Reattached { away_ns } => {
+            (*away_ns, format!("attached to {member} again, away for {} ms", away_ns / 1_000_000))
+        }
+        What::Expired => (0, format!("expired, says {member}")),
+    };
+    EventRow {
+        at_ns: happening.at_ns - duration_ns.min(happening.at_ns),
+        duration_ns,
+        kind: "session".into(),
+        target: format!("session {}", happening.session),
+        detail,
+    }
+}
+
+/// Asks the members once per second, and reads their processes at the phases' boundaries.
+struct Scraper {
+    samples: Arc<Mutex<Vec<ServerSample>>>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Scraper {
+    fn start(clock: Clock, cluster: &Cluster, boundaries: Vec<u64>) -> Scraper {
+        let samples: Arc<Mutex<Vec<ServerSample>>> = Arc::default();
+        let mut tasks = Vec::new();
+        for member in &cluster.members {
+            let (name, address) = (member.name.clone(), member.address);
+            let pid = member.child.as_ref().map(|child| child.id());
+            let (kept, of) = (samples.clone(), name.clone());
+            tasks.push(tokio::spawn(async move {
+                let mut every = tokio::time::interval(SCRAPE);
+                every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+                loop {
+                    every.tick().await;
+                    let sample = scrape::sample(&clock, &of, address, pid).await;
+                    kept.lock().expect("no task panics holding it").push(sample);
+                }
+            }));
+            if pid.is_some() {
+                let (kept, boundaries) = (samples.clone(), boundaries.clone());
+                tasks.push(tokio::spawn(async move {
+                    for at_ns in boundaries {
+                        tokio::time::sleep(Duration::from_nanos(at_ns.saturating_sub(clock.now_ns()))).await;
+                        let sample = scrape::process_sample(&clock, &name, pid);
+                        kept.lock().expect("no task panics holding it").push(sample);
+                    }
+                }));
+            }
+        }
+        Scraper { samples, tasks }
+    }
+
+    async fn stop(self) -> Vec<ServerSample> {
+        for task in self.tasks {
+            task.abort();
+            let _ = task.await;
+        }
+        let mut samples = std::mem::take(&mut *self.samples.lock().expect("no task panics holding it"));
+        samples.sort_by(|a, b| (a.at_ns, &a.member).cmp(&(b.at_ns, &b.member)));
+        samples
+    }
+}

@@ -41,7 +41,9 @@ pub async fn role(address: SocketAddr) -> Option<String> {
 pub async fn fingerprint(name: &str, address: SocketAddr) -> MemberFingerprint {
     let srvr = word(address, "srvr").await.unwrap_or_default();
     let line = |prefix: &str| {
-        srvr.lines().find_map(|line| line.strip_prefix(prefix)).map_or(String::new(), |rest| rest.trim().to_owned())
+        srvr.lines()
+            .find_map(|line| line.strip_prefix(prefix))
+            .map_or(String::new(), |rest| rest.trim().to_owned())
     };
     let conf = word(address, "conf").await.unwrap_or_default();
     let settings = conf.lines().filter_map(|line| line.split_once('='));

@@ -441,14 +441,14 @@ impl<T> Session<T> {
         self.last_zxid = zxid;
     }
 
-    /// The connection is gone. Hands back every outstanding tag, oldest first: whether those requests took
+    /// The connection is gone. Hands back every outstanding tag with its operation and xid, oldest first: whether those requests took
     /// effect is unknown.
-    pub fn disconnected(&mut self, mut lost: impl FnMut(T, OpCode)) {
+    pub fn disconnected(&mut self, mut lost: impl FnMut(T, OpCode, i32)) {
         if matches!(self.state, State::Connecting | State::Attached) {
             self.state = State::Disconnected;
         }
         for pending in self.pending.drain(..) {
-            lost(pending.tag, pending.op);
+            lost(pending.tag, pending.op, pending.xid);
         }
     }
 

@@ -102,8 +102,10 @@ fn on_path(path: Option<OsString>, program: &str) -> Option<PathBuf> {
 
 fn jars(directory: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut jars: Vec<PathBuf> =
-        entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "jar")).collect();
+    let mut jars: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "jar"))
+        .collect();
     jars.sort();
     jars
 }
@@ -121,7 +123,9 @@ fn has_zookeeper(classpath: &[PathBuf]) -> bool {
     classpath.iter().any(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let version = name.strip_prefix("zookeeper").and_then(|rest| rest.strip_suffix(".jar"));
-        version.is_some_and(|version| version.is_empty() || version[1..].starts_with(|c: char| c.is_ascii_digit()))
+        version.is_some_and(|version| {
+            version.is_empty() || version[1..].starts_with(|c: char| c.is_ascii_digit())
+        })
     })
 }
 
@@ -142,7 +146,10 @@ mod tests {
         std::fs::write(home.join("bin/java"), "").unwrap();
         let variables = || environment(vec![("JAVA_HOME", home.clone()), ("ZOOKEEPER_HOME", home.clone())]);
         let error = Installation::find(&variables()).unwrap_err().to_string();
-        assert!(error.contains("has no zookeeper-<version>.jar") && error.contains("releases.html"), "{error}");
+        assert!(
+            error.contains("has no zookeeper-<version>.jar") && error.contains("releases.html"),
+            "{error}"
+        );
         std::fs::write(home.join("lib/zookeeper-jute-3.9.5.jar"), "").unwrap();
         assert!(Installation::find(&variables()).is_err(), "the jute jar alone is not a server");
         std::fs::write(home.join("lib/zookeeper-3.9.5.jar"), "").unwrap();

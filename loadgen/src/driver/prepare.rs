@@ -9,12 +9,13 @@ use super::encode::{self, Filler};
 use super::ledger::Ledger;
 use crate::keys::KeySpace;
 use crate::op::Op;
+use crate::plan::Plan;
 use crate::spec::Spec;
 use anyhow::{Result, bail};
 use bytes::{Bytes, BytesMut};
 use zoometry_wire::jute::Record;
 use zoometry_wire::request::CreateMode;
-use zoometry_wire::{ErrorCode, OpCode, Request, Response, Stat};
+use zoometry_wire::{ErrorCode, OpCode, Request, Stat};
 
 /// Where a run's znodes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,7 @@ pub(crate) fn needs_scratch(spec: &Spec) -> bool {
 pub(crate) async fn prepare(
     client: &mut Client,
     spec: &Spec,
+    plan: &Plan,
     places: &Places,
     keys: &KeySpace,
     mut progress: impl FnMut(u64, u64),
@@ -70,7 +72,6 @@ pub(crate) async fn prepare(
     let inner: Vec<String> = keys.inner_paths().collect();
     let scratch = if needs_scratch(spec) { u64::from(spec.sessions.count) } else { 0 };
     let filler = Filler::new(spec.seed, spec.data.value.largest());
-    let mut sizes = Sizes::new(spec);
     let leaves = keys.len();
     let total = inner.len() as u64 + scratch + leaves;
     let mut path = String::new();
@@ -85,7 +86,7 @@ pub(crate) async fn prepare(
         } else {
             let key = index - inner_count - scratch;
             keys.push_path(key, &mut path);
-            let size = sizes.next();
+            let size = plan.initial_value_bytes(key);
             encode::create(out, &path, CreateMode::Persistent, |out| filler.put(out, size, u64::MAX, key));
             return OpCode::Create;
         }
@@ -104,49 +105,6 @@ pub(crate) async fn prepare(
         })
         .await?;
     Ok(parents)
-}
-
-/// Sizes of the initial values: the workload's distribution from its own seed.
-struct Sizes<'a> {
-    value: &'a crate::spec::ValueSize,
-    state: u64,
-}
-
-impl<'a> Sizes<'a> {
-    fn new(spec: &'a Spec) -> Self {
-        Self { value: &spec.data.value, state: spec.seed ^ 0x7072_6570_6172_6521 }
-    }
-
-    /// xorshift64*: uniform enough for sizes.
-    fn random(&mut self) -> u64 {
-        self.state = self.state.max(1);
-        self.state ^= self.state >> 12;
-        self.state ^= self.state << 25;
-        self.state ^= self.state >> 27;
-        self.state.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn next(&mut self) -> u32 {
-        use crate::spec::ValueSize::*;
-        match self.value {
-            Constant(bytes) => *bytes,
-            Uniform { min, max } => {
-                let (min, max) = (*min, *max);
-                min + (self.random() % (u64::from(max - min) + 1)) as u32
-            }
-            Weighted(list) => {
-                let sum: f64 = list.iter().map(|entry| entry.weight).sum();
-                let mut at = (self.random() >> 11) as f64 / (1u64 << 53) as f64 * sum;
-                for entry in list {
-                    at -= entry.weight;
-                    if at < 0.0 {
-                        return entry.bytes;
-                    }
-                }
-                list.last().map_or(0, |entry| entry.bytes)
-            }
-        }
-    }
 }
 
 async fn make_parents(client: &mut Client, root: &str) -> Result<Vec<String>> {

@@ -29,7 +29,9 @@ impl Timer {
         }
         // SAFETY: the descriptor is new and nobody else's.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self { fd: AsyncFd::register(fd).map_err(io::Error::from)? })
+        // SAFETY: an OwnedFd keeps its descriptor open for as long as it lives, and always names the same one.
+        let fd = unsafe { AsyncFd::register(fd) }.map_err(io::Error::from)?;
+        Ok(Self { fd })
     }
 
     /// Sleeps for at least `ns` (at least 1).

@@ -5,6 +5,7 @@
 use super::encode::{self, Filler};
 use super::ledger::Ledger;
 use super::phases::{Phases, Stage};
+use super::selfmeasure::SelfMeasure;
 use super::slot::{Kind, Load, Outbox, Queued, Role, Scratch, Slot, Tag};
 use super::timer::{QUANTUM_NS, Timer};
 use super::watching::{Arming, Delivery, Log, Standing, Trigger, Watch, Watched, Watcher, watchers};
@@ -12,6 +13,7 @@ use super::{Control, DRAIN_NS, HAPPENINGS_MAX, Happening, Report, Settings, What
 use crate::op::{Op, Outcome};
 use crate::plan::Share;
 use crate::recorder::{Completion, Recorder, Recording};
+use crate::results::GeneratorSample;
 use crate::session::{BrokenPromises, Event, ProtocolError, Reply, Session, State, Tick, WatchKind as Mark};
 use crate::spec::WatchKind;
 use crate::traces::{RequestTrace, Sampler};
@@ -30,7 +32,7 @@ use tokio::net::tcp::OwnedReadHalf;
 use zoometry_wire::jute::{Reader, Record};
 use zoometry_wire::records::EventType;
 use zoometry_wire::request::CreateMode;
-use zoometry_wire::{ErrorCode, OpCode};
+use zoometry_wire::{ErrorCode, OpCode, SessionId, Zxid};
 
 /// Pings, phase changes seen by nobody else, stop requests: this often.
 const TICK_NS: u64 = 25_000_000;
@@ -68,6 +70,7 @@ pub(super) struct Notes {
     wake_late: Histogram<u64>,
     full_slots: u64,
     ended_ns: u64,
+    samples: Vec<GeneratorSample>,
 }
 
 /// What replies and due operations change, whichever session they belong to.
@@ -90,6 +93,19 @@ struct Shared {
     /// What [`Control`] has been told.
     attached_before: u32,
     armed_before: u64,
+    measure: SelfMeasure,
+}
+
+/// An operation that ended, as traces want it.
+struct Answer {
+    session: SessionId,
+    member: u16,
+    xid: i32,
+    opcode: OpCode,
+    zxid: Zxid,
+    tag: Tag,
+    op: Op,
+    done_ns: u64,
 }
 
 struct Worker {
@@ -182,6 +198,7 @@ impl Worker {
                 full_slots: 0,
                 attached_before: 0,
                 armed_before: 0,
+                measure: SelfMeasure::new(number as u16),
             }),
             read_buffer: RefCell::new(vec![0; READ_BYTES].into_boxed_slice()),
             connecting: tokio::sync::Semaphore::new(CONNECTING_MAX),
@@ -242,8 +259,11 @@ impl Worker {
             };
             let sleep_ns = wake_ns.saturating_sub(now_ns).max(QUANTUM_NS);
             timer.sleep(sleep_ns).await?;
-            wake_late.saturating_record(self.now_ns().saturating_sub(now_ns + sleep_ns).max(1));
+            let late_ns = self.now_ns().saturating_sub(now_ns + sleep_ns);
+            wake_late.saturating_record(late_ns.max(1));
+            self.shared.borrow_mut().measure.woke_late(late_ns);
         }
+        self.measure(self.now_ns());
         self.shared.borrow_mut().phases.mark_cpu();
         self.give_up();
         self.close_sessions().await;
@@ -271,6 +291,8 @@ impl Worker {
                     tokio::time::sleep(Duration::from_nanos(wait_ns)).await;
                     let mut shared = self.shared.borrow_mut();
                     shared.phases.start(&self.settings.spec, &self.settings.plan, start_ns);
+                    let full_slots = shared.full_slots;
+                    shared.measure.begin(start_ns, full_slots);
                     drop(shared);
                     self.phase_begun();
                     return true;
@@ -288,6 +310,8 @@ impl Worker {
         let running = shared.phases.stage == Stage::Running;
         let phase = shared.phases.current;
         drop(shared);
+        // A phase's own figures must not be mixed with the next one's.
+        self.measure(now_ns);
         if running {
             self.want_watches(phase);
             self.phase_begun();
@@ -343,6 +367,9 @@ impl Worker {
                 }
             }
         }
+        if self.shared.borrow().measure.is_due(now_ns) {
+            self.measure(now_ns);
+        }
         let mut shared = self.shared.borrow_mut();
         let before = std::mem::replace(&mut shared.attached_before, attached);
         // Every worker adds its own difference.
@@ -354,6 +381,12 @@ impl Worker {
         if recent.completed + recent.errors + recent.missed > 0 {
             self.control.recent.lock().expect("no thread panics holding it").merge(&recent);
         }
+    }
+
+    /// Books what this thread has cost since the last time.
+    fn measure(&self, now_ns: u64) {
+        let shared = &mut *self.shared.borrow_mut();
+        shared.measure.sample(now_ns, shared.outstanding as u32, shared.full_slots);
     }
 
     /// Sends everything of the schedule that has come due.
@@ -527,10 +560,10 @@ impl Worker {
             let slot = &mut *self.slots[at].borrow_mut();
             let mut shared = self.shared.borrow_mut();
             let Slot { session, outbox, load } = slot;
-            let (id, member) = (session.id(), load.member);
+            let id = session.id();
             let mut attached = None;
             let mut report = |event: Event<'_, Tag>| match event {
-                Event::Reply(reply) => self.replied(&mut shared, load, id, member, done_ns, reply),
+                Event::Reply(reply) => self.replied(&mut shared, load, id, done_ns, reply),
                 Event::Attached { again } => attached = Some(again),
                 Event::Expired => self.expired(&mut shared, load, done_ns),
                 Event::Watch { kind, path, .. } => self.fired(&mut shared, load, done_ns, kind, path),
@@ -569,8 +602,7 @@ impl Worker {
         &self,
         shared: &mut Shared,
         load: &mut Load,
-        session: zoometry_wire::SessionId,
-        member: u16,
+        session: SessionId,
         done_ns: u64,
         reply: Reply<'_, Tag>,
     ) {
@@ -610,30 +642,24 @@ impl Worker {
             bytes: tag.bytes + read,
         });
         if shared.sampler.is_some() {
-            self.offer(shared, load, session, member, done_ns, &reply, op, outcome);
+            let (xid, opcode, zxid) = (reply.xid, reply.op, reply.zxid);
+            let answer = Answer { session, member: load.member, xid, opcode, zxid, tag, op, done_ns };
+            self.offer(shared, load, &answer, outcome);
         }
         if shared.phases.is_closed_loop(done_ns) {
             self.hand_out(shared, load, done_ns);
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // one call site; the parts are borrowed from different owners
-    fn offer(
-        &self,
-        shared: &mut Shared,
-        load: &Load,
-        session: zoometry_wire::SessionId,
-        member: u16,
-        done_ns: u64,
-        reply: &Reply<'_, Tag>,
-        op: Op,
-        outcome: Outcome,
-    ) {
+    /// Shows a finished operation to the traces' sampler.
+    #[inline]
+    fn offer(&self, shared: &mut Shared, load: &Load, answer: &Answer, outcome: Outcome) {
         let Some(sampler) = &mut shared.sampler else { return };
-        let tag = reply.tag;
-        sampler.offer(session, reply.xid, outcome, done_ns - tag.due_ns.min(done_ns), done_ns, || {
+        let Answer { session, xid, tag, done_ns, .. } = *answer;
+        let response_ns = done_ns.saturating_sub(tag.due_ns);
+        sampler.offer(session, xid, outcome, response_ns, done_ns, || {
             let mut path = String::new();
-            match op {
+            match answer.op {
                 Op::Get | Op::Exists | Op::Set | Op::Multi => {
                     self.settings.keys.push_path(tag.about, &mut path)
                 }
@@ -643,16 +669,16 @@ impl Worker {
             }
             RequestTrace {
                 session,
-                xid: reply.xid,
-                op,
-                opcode: reply.op,
+                xid,
+                op: answer.op,
+                opcode: answer.opcode,
                 outcome,
                 phase: tag.phase,
-                server: member,
+                server: answer.member,
                 due_ns: tag.due_ns,
                 sent_ns: tag.sent_ns,
                 done_ns,
-                zxid: reply.zxid,
+                zxid: answer.zxid,
                 path,
             }
         });
@@ -912,10 +938,12 @@ impl Worker {
         let Slot { session, outbox, load } = slot;
         let was_attached = matches!(session.state(), State::Attached | State::Closed);
         outbox.reset();
-        session.disconnected(|tag, _| {
+        let (id, member) = (session.id(), load.member);
+        session.disconnected(|tag, opcode, xid| {
             let Kind::Op(op) = tag.kind else { return };
             shared.outstanding -= 1;
-            self.lost(&mut shared, &tag, op, ErrorCode::ConnectionLoss, now_ns);
+            let lost = Answer { session: id, member, xid, opcode, zxid: Zxid(0), tag, op, done_ns: now_ns };
+            self.lost(&mut shared, load, &lost, ErrorCode::ConnectionLoss);
             if shared.phases.is_closed_loop(now_ns) {
                 self.hand_out(&mut shared, load, now_ns);
             }
@@ -940,19 +968,21 @@ impl Worker {
     }
 
     /// Records an operation that will not be answered any more.
-    fn lost(&self, shared: &mut Shared, tag: &Tag, op: Op, code: ErrorCode, now_ns: u64) {
-        if matches!(op, Op::Set | Op::Multi) {
+    fn lost(&self, shared: &mut Shared, load: &Load, lost: &Answer, code: ErrorCode) {
+        let tag = lost.tag;
+        if matches!(lost.op, Op::Set | Op::Multi) {
             shared.ledger.unknown(tag.about);
         }
         shared.recorder.record(&Completion {
             phase: tag.phase,
-            op,
+            op: lost.op,
             outcome: Outcome::Error(code),
             due_ns: tag.due_ns,
             sent_ns: tag.sent_ns,
-            done_ns: now_ns,
+            done_ns: lost.done_ns,
             bytes: tag.bytes,
         });
+        self.offer(shared, load, lost, Outcome::Error(code));
     }
 
     /// The session has a connection again (or its first).
@@ -970,6 +1000,7 @@ impl Worker {
             }
         }
         if shared.phases.stage != Stage::Running {
+            self.control.connected_to(load.member);
             return;
         }
         shared.recorder.record(&Completion {
@@ -1014,11 +1045,14 @@ impl Worker {
         for slot in &self.slots {
             let Slot { session, load, .. } = &mut *slot.borrow_mut();
             if session.outstanding() > 0 {
-                session.disconnected(|tag, _| {
+                let (id, member) = (session.id(), load.member);
+                session.disconnected(|tag, opcode, xid| {
                     let Kind::Op(op) = tag.kind else { return };
                     shared.outstanding -= 1;
                     shared.given_up += 1;
-                    self.lost(shared, &tag, op, ErrorCode::RequestTimeout, now_ns);
+                    let lost =
+                        Answer { session: id, member, xid, opcode, zxid: Zxid(0), tag, op, done_ns: now_ns };
+                    self.lost(shared, load, &lost, ErrorCode::RequestTimeout);
                 });
             }
             for queued in load.backlog.drain(..) {
@@ -1096,6 +1130,7 @@ impl Worker {
             wake_late,
             full_slots: shared.full_slots,
             ended_ns,
+            samples: shared.measure.finish(),
         }
     }
 }
@@ -1126,6 +1161,7 @@ pub(super) fn merge(notes: Vec<Notes>) -> Report {
         wake_late: crate::recorder::histogram(),
         full_slots: 0,
         ended_ns: 0,
+        samples: Vec::new(),
     };
     let mut log = Log::default();
     let mut recordings = Vec::new();
@@ -1143,8 +1179,10 @@ pub(super) fn merge(notes: Vec<Notes>) -> Report {
         report.wake_late.add(&notes.wake_late).expect("all histograms have the same bounds");
         report.full_slots += notes.full_slots;
         report.ended_ns = report.ended_ns.max(notes.ended_ns);
+        report.samples.extend(notes.samples);
     }
     report.happenings.sort_by_key(|happening| happening.at_ns);
+    report.samples.sort_by_key(|sample| (sample.at_ns, sample.worker));
     report.watching = log.join();
     recordings.push(std::mem::take(&mut report.watching.notifications));
     report.recording = Recording::merged(recordings);

@@ -188,6 +188,25 @@ pub struct CheckedWrites {
     pub lost: u64,
 }
 
+/// What was found when the load was over: kept promises, watches, what was left over.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Checks {
+    /// Writes whose outcome is unknown (each could hide one loss).
+    pub unknown: u64,
+    /// The first acknowledged write that was not there, in words.
+    pub first_lost: Option<String>,
+    /// Replies out of order, and zxids that went back, in any session.
+    pub broken_promises: u64,
+    /// The first of them, in words.
+    pub first_broken: Option<String>,
+    /// Operations still outstanding when the drain limit was reached; they are also errors (REQUESTTIMEOUT).
+    pub given_up: u64,
+    /// Operations that were due but not sent because the run was cut short.
+    pub unsent: u64,
+    /// What became of watches.
+    pub watches: crate::driver::WatchCounts,
+}
+
 /// Everything about a run that is not a measurement.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Manifest {
@@ -243,6 +262,9 @@ pub struct Manifest {
     pub expectations: Vec<Judged>,
     /// Whether acknowledged writes survived; `None` when nobody looked.
     pub checked_writes: Option<CheckedWrites>,
+    /// What else was found when the load was over; `None` when the run ended before that.
+    #[serde(default)]
+    pub checks: Option<Checks>,
     /// Whether the run can be believed.
     pub verdict: Verdict,
     /// Bytes of each other file, so that a cut or changed one is noticed. Filled in by [`write`], checked

@@ -130,7 +130,7 @@ fn reattaching_keeps_id_password_and_xids_and_hands_back_what_was_lost() {
     ask(&mut session, 2);
     ask(&mut session, 3);
     let mut lost = Vec::new();
-    session.disconnected(|tag, _| lost.push(tag));
+    session.disconnected(|tag, _, _| lost.push(tag));
     assert_eq!(lost, [2, 3]);
     let mut out = BytesMut::new();
     session.connect(0, &mut out);
@@ -145,7 +145,7 @@ fn reattaching_keeps_id_password_and_xids_and_hands_back_what_was_lost() {
 #[test]
 fn expiry_is_reported_and_the_next_connect_begins_anew() {
     let mut session = attached();
-    session.disconnected(|_, _| {});
+    session.disconnected(|_, _, _| {});
     session.connect(0, &mut BytesMut::new());
     assert_eq!(feed(&mut session, &connect_response(0, 0)).unwrap(), ["expired"]);
     assert_eq!(session.state(), State::Expired);
@@ -184,7 +184,7 @@ fn watches_that_have_not_fired_are_set_again() {
         feed(&mut session, &event(EventType::NodeDataChanged, "/fired")).unwrap(),
         ["watch NodeDataChanged /fired"]
     );
-    session.disconnected(|_, _| {});
+    session.disconnected(|_, _, _| {});
     out.clear();
     session.set_watches(&mut out);
     assert_eq!(&out[4..12], [0xff, 0xff, 0xff, 0xf8, 0, 0, 0, 101], "xid −8, setWatches");

@@ -1,0 +1,85 @@
+//! What was asked, of whom, where: the part of the manifest that is known before anything is measured.
+
+use super::Options;
+use crate::results::{ArrivalKind, Manifest, PhaseRecord};
+use crate::spec::{Arrival, Placement, Rate, Spacing, Spec};
+use anyhow::{Context, Result};
+
+/// Everything but what the run itself brings.
+pub(super) fn manifest(options: &Options, spec: &Spec) -> Result<Manifest> {
+    let text = std::fs::read_to_string(&options.file)
+        .with_context(|| format!("read {} again", options.file.display()))?;
+    let hashed = format!("{text}\n{}", spec.overrides.join("\n"));
+    Ok(Manifest {
+        workload: spec.name.clone(),
+        question: spec.description.clone(),
+        workload_hash: format!("{:016x}", crate::draw::seed_of(0, &hashed)),
+        workload_text: text,
+        overrides: spec.overrides.clone(),
+        seed: spec.seed,
+        cluster: options.cluster.to_string(),
+        cluster_label: options.cluster.label(),
+        command: options.command.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        revision: option_env!("ZOOMETRY_REVISION").map(str::to_owned),
+        session_timeout_ms: spec.sessions.timeout_ms,
+        // Requests are given up only with their connection, or at the end of the run.
+        request_timeout_ms: 0,
+        backlog_limit: spec.phases.iter().map(|phase| phase.backlog_limit).max().unwrap_or(0),
+        placement: match spec.sessions.placement {
+            Placement::Even => "spread".to_owned(),
+            Placement::Leader => "leader".to_owned(),
+            Placement::Followers => "followers".to_owned(),
+            Placement::Server(n) => format!("server {n}"),
+        },
+        ..Manifest::default()
+    })
+}
+
+/// The phases as they ran. A run that was cut short ended at `ended_ns`: phases that had not begun are left out.
+pub(super) fn phases(spec: &Spec, start_ns: u64, ended_ns: u64) -> Vec<PhaseRecord> {
+    let mut at = start_ns;
+    let mut records = Vec::new();
+    for phase in &spec.phases {
+        let start_ns = at;
+        at += phase.duration_ns;
+        // The first one stays even if nothing of it ran: results without any phase say nothing to anybody.
+        if start_ns >= ended_ns && !records.is_empty() {
+            break;
+        }
+        records.push(PhaseRecord {
+            name: phase.name.clone(),
+            warmup: phase.warmup,
+            arrival: match phase.arrival {
+                Arrival::Closed => ArrivalKind::Closed,
+                Arrival::Open { .. } => ArrivalKind::Open,
+            },
+            arrival_text: arrival_text(&phase.arrival, spec.sessions.in_flight),
+            start_ns,
+            end_ns: at.min(ended_ns.max(start_ns + 1)),
+            sessions: spec.sessions.count,
+            in_flight: spec.sessions.in_flight,
+        });
+    }
+    records
+}
+
+fn arrival_text(arrival: &Arrival, in_flight: u32) -> String {
+    match arrival {
+        Arrival::Closed => format!("closed, {in_flight} in flight"),
+        Arrival::Open { rate, spacing } => {
+            let spacing = match spacing {
+                Spacing::Even => "constant",
+                Spacing::Poisson => "poisson",
+            };
+            match rate {
+                Rate::Constant(rate) => format!("{spacing} {rate}/s"),
+                Rate::Ramp { from, to } => format!("{spacing} ramp {from} to {to}/s"),
+                Rate::Steps(steps) => {
+                    let steps: Vec<String> = steps.iter().map(f64::to_string).collect();
+                    format!("{spacing} steps {}/s", steps.join(", "))
+                }
+            }
+        }
+    }
+}
