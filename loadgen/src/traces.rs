@@ -367,7 +367,7 @@ impl Writer {
         let mut spans = Vec::with_capacity(BATCH * 2);
         loop {
             match receiver.recv_timeout(FLUSH_EVERY) {
-                Ok(Message::Kept(kept_by, Box::new(request))) => {
+                Ok(Message::Kept(kept_by, request)) => {
                     match kept_by {
                         KeptBy::Head => self.counts.head += 1,
                         KeptBy::Slow => self.counts.slow += 1,
