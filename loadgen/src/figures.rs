@@ -1,12 +1,12 @@
 //! How numbers are written for people: three significant digits, a unit that keeps them between 1 and 999.
 
-/// A time: `82.1 us`, `3.40 ms`, `1.25 s`.
+/// A time: `82.1 µs`, `3.40 ms`, `1.25 s`.
 pub fn time_us(us: f64) -> String {
     match us {
         us if !us.is_finite() => "-".to_string(),
         us if us >= 999_500.0 => format!("{} s", digits(us / 1e6)),
         us if us >= 999.5 => format!("{} ms", digits(us / 1e3)),
-        us => format!("{} us", digits(us)),
+        us => format!("{} µs", digits(us)),
     }
 }
 
@@ -15,7 +15,7 @@ pub fn time_us_or_dash(us: Option<f64>) -> String {
     us.map_or_else(|| "-".to_string(), time_us)
 }
 
-/// A number: `7`, `12.3`, `1,234`, `12.3 k` is never used: digits are grouped instead.
+/// A number with its digits grouped: `7`, `1,234`.
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -68,6 +68,7 @@ pub fn digits(value: f64) -> String {
         v if v >= 9.995 => format!("{value:.1}"),
         v if v >= 0.9995 || v == 0.0 => format!("{value:.2}"),
         v if v >= 0.00995 => format!("{value:.3}"),
+        v if v >= 0.000995 => format!("{value:.4}"),
         _ => format!("{value:.1e}"),
     }
 }
@@ -105,8 +106,8 @@ mod tests {
 
     #[test]
     fn three_digits_and_a_fitting_unit() {
-        assert_eq!(time_us(0.0), "0.00 us");
-        assert_eq!(time_us(82.13), "82.1 us");
+        assert_eq!(time_us(0.0), "0.00 µs");
+        assert_eq!(time_us(82.13), "82.1 µs");
         assert_eq!(time_us(999.6), "1.00 ms");
         assert_eq!(time_us(3_401.0), "3.40 ms");
         assert_eq!(time_us(1_250_000.0), "1.25 s");

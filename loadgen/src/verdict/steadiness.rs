@@ -4,7 +4,7 @@
 //! and more than chance (standard errors of the difference of means, from the spread of the batches).
 
 use crate::figures;
-use crate::op::Outcome;
+use crate::op::{Op, Outcome};
 use crate::recorder::{Bins, Class};
 use crate::results::{ArrivalKind, PhaseRecord, RunData};
 
@@ -23,9 +23,33 @@ struct Batch {
     response: Bins,
 }
 
-/// The finding, if the undisturbed part of the phase drifted.
+/// The finding, if the undisturbed part of the phase drifted. Medians are those of one kind of operation: the
+/// median of a mix jumps when half of it are fast reads and half are slow writes.
 pub(super) fn drift(run: &RunData, at: usize, phase: &PhaseRecord, quiet_ns: u64) -> Option<Finding> {
-    let batches = batches(run, at, phase, quiet_ns)?;
+    let rates = of_ops(run, at, phase, quiet_ns, "the rate", |op| Class::of(op).is_some(), Judge::Rate);
+    let medians = Op::ALL.into_iter().filter(|op| Class::of(*op).is_some()).filter_map(|op| {
+        let what = format!("the median response time of {op}");
+        of_ops(run, at, phase, quiet_ns, &what, |other| other == op, Judge::Median)
+    });
+    rates.into_iter().chain(medians).next()
+}
+
+#[derive(PartialEq)]
+enum Judge {
+    Rate,
+    Median,
+}
+
+fn of_ops(
+    run: &RunData,
+    at: usize,
+    phase: &PhaseRecord,
+    quiet_ns: u64,
+    what: &str,
+    holds: impl Fn(Op) -> bool,
+    judge: Judge,
+) -> Option<Finding> {
+    let batches = batches(run, at, phase, quiet_ns, holds)?;
     let (first, last) = (&batches[..BATCHES], &batches[2 * BATCHES..]);
     let of = |part: &[Batch], figure: fn(&Batch) -> Option<f64>| -> Option<Vec<f64>> {
         part.iter().map(figure).collect()
@@ -35,26 +59,37 @@ pub(super) fn drift(run: &RunData, at: usize, phase: &PhaseRecord, quiet_ns: u64
     if phase.arrival == ArrivalKind::Open && offered.share.abs() > OFFERED_CHANGE_MAX {
         return None;
     }
-    let describe = |what: &str, change: &Change, limit: f64| {
-        format!(
+    let (change, limit) = match judge {
+        Judge::Rate if phase.arrival == ArrivalKind::Open => return None,
+        Judge::Rate => (change(|batch| Some(batch.response.count() as f64))?, DRIFT_RATE_MAX),
+        Judge::Median => {
+            // A median of a handful is chance.
+            let median = |batch: &Batch| {
+                let sure = crate::summary::enough(batch.response.count(), 0.5);
+                batch.response.quantile(0.5).filter(|_| sure).map(|ns| ns as f64)
+            };
+            (change(median)?, DRIFT_MEDIAN_MAX)
+        }
+    };
+    change.exceeds(limit).then(|| {
+        let text = format!(
             "{what} changed by {:+.0} % from the first to the last third (limit {}): no steady state. Warm up \
              longer, or find what grows (data, memory, a log that is being written)",
             change.share * 100.0,
             figures::percent(limit)
-        )
-    };
-    let rate = change(|batch| Some(batch.response.count() as f64))?;
-    if phase.arrival == ArrivalKind::Closed && rate.exceeds(DRIFT_RATE_MAX) {
-        return Some((Grade::Suspect, "unsteady", describe("the rate", &rate, DRIFT_RATE_MAX)));
-    }
-    let median = change(|batch| batch.response.quantile(0.5).map(|ns| ns as f64))?;
-    median.exceeds(DRIFT_MEDIAN_MAX).then(|| {
-        (Grade::Suspect, "unsteady", describe("the median response time", &median, DRIFT_MEDIAN_MAX))
+        );
+        (Grade::Suspect, "unsteady", text)
     })
 }
 
 /// Three thirds of [`BATCHES`] each; `None` when the recording's intervals are too long for that.
-fn batches(run: &RunData, at: usize, phase: &PhaseRecord, quiet_ns: u64) -> Option<Vec<Batch>> {
+fn batches(
+    run: &RunData,
+    at: usize,
+    phase: &PhaseRecord,
+    quiet_ns: u64,
+    holds: impl Fn(Op) -> bool,
+) -> Option<Vec<Batch>> {
     let recording = &run.recording;
     let count = 3 * BATCHES;
     let length_ns = quiet_ns.saturating_sub(phase.start_ns) / count as u64;
@@ -69,7 +104,7 @@ fn batches(run: &RunData, at: usize, phase: &PhaseRecord, quiet_ns: u64) -> Opti
         middle_ns.checked_sub(phase.start_ns).map(|ns| (ns / length_ns) as usize).filter(|at| *at < count)
     };
     for (key, intervals) in &recording.intervals {
-        let mine = usize::from(key.phase) == at && key.outcome == Outcome::Ok && Class::of(key.op).is_some();
+        let mine = usize::from(key.phase) == at && key.outcome == Outcome::Ok && holds(key.op);
         for interval in intervals.iter().filter(|_| mine) {
             if let Some(batch) = batch_of(interval.index) {
                 batches[batch].response.merge(&interval.response);
@@ -77,7 +112,7 @@ fn batches(run: &RunData, at: usize, phase: &PhaseRecord, quiet_ns: u64) -> Opti
         }
     }
     for ((of, op), arrivals) in &recording.arrivals {
-        let mine = usize::from(*of) == at && Class::of(*op).is_some();
+        let mine = usize::from(*of) == at && holds(*op);
         for (index, offered, _) in arrivals.iter().filter(|_| mine) {
             if let Some(batch) = batch_of(index) {
                 batches[batch].offered += f64::from(offered);

@@ -175,6 +175,9 @@ fn drift() {
     let slower = good_but(|c| c.done_ns += c.due_ns / 100_000);
     finds(&slower, "unsteady", Grade::Suspect);
     finds_not(&good(), "unsteady");
+    // Half fast reads and half slow writes: the median of both together would be anywhere between.
+    let mixed = Phase { write_share: 0.5, ..Phase::open("p", 3_000.0, 8.0) };
+    finds_not(&Made { phases: vec![mixed], ..Made::default() }.run(), "unsteady");
     // A closed loop that slows down: each operation is due when the one before it is done.
     let mut closed = good_but(|c| {
         c.due_ns = (c.due_ns as f64 * (1.0 + c.due_ns as f64 / 20e9)) as u64;
