@@ -3,3 +3,4 @@
 pub mod pipeline;
 pub mod storage;
 pub mod store;
+pub mod zab;

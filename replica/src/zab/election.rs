@@ -1,0 +1,372 @@
+//! Fast leader election: whose history is the longest, and does a quorum agree?
+//!
+//! Every member votes for the best candidate it has heard of: highest epoch, then highest zxid, then highest
+//! id. It tells everyone whenever its vote changes. When a quorum of voters holds the same vote in the same
+//! round, and no better one can still be on its way, the candidate leads and the others follow.
+//!
+//! The machine also answers for a member that is not looking any more: to whoever still is, it says whom it
+//! follows, so that a latecomer joins instead of starting a round of its own.
+//!
+//! Apache's members wait 200 ms after the quorum for a better vote (`finalizeWait`). Such a vote can only come
+//! from a voter that has not yet voted in this round; so when every voter that can be reached has voted,
+//! there is nothing to wait for, and this machine decides at once.
+//!
+//! Not here: connections (a lost message is sent again by the timer), and whether the elected one can gather
+//! a quorum of followers (the leader finds that out). Source: `FastLeaderElection.java`; reference §8.2, §8.3.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use zoometry_wire::Zxid;
+use zoometry_wire::peer::{Notification, PeerState};
+
+use super::ServerId;
+
+/// How long a quorum's vote is held open for a better one from a voter that is reachable and still silent.
+pub const FINALIZE_WAIT_MS: u64 = 200;
+
+/// A candidate, and what is known of its history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vote {
+    /// Whom the vote is for.
+    pub leader: ServerId,
+    /// Its last logged zxid.
+    pub zxid: Zxid,
+    /// Its current epoch.
+    pub epoch: i64,
+}
+
+impl Vote {
+    /// A vote of somebody who does not vote: an observer looks for the leader only.
+    pub const NONE: Self = Self { leader: ServerId(i64::MIN), zxid: Zxid(i64::MIN), epoch: i64::MIN };
+
+    /// Epoch before history before id.
+    fn is_better_than(&self, other: &Self) -> bool {
+        (self.epoch, self.zxid, self.leader) > (other.epoch, other.zxid, other.leader)
+    }
+}
+
+/// How often an undecided election repeats its vote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotificationIntervals {
+    /// First, ms (`fastleader.minNotificationInterval`).
+    pub min_ms: u64,
+    /// Where the doubling ends, ms (`fastleader.maxNotificationInterval`).
+    pub max_ms: u64,
+}
+
+/// Who may vote, and what the member is.
+#[derive(Debug, Clone)]
+pub struct Electorate {
+    /// This member.
+    pub me: ServerId,
+    /// The members whose votes count.
+    pub voters: BTreeSet<ServerId>,
+    /// Text of the committed configuration; travels in every notification.
+    pub config: String,
+    /// Its version, a zxid; 0 for a configuration that was never changed.
+    pub config_version: i64,
+}
+
+impl Electorate {
+    /// Whether these members are a quorum: more than half of the voters.
+    pub fn is_quorum<'a>(&self, members: impl Iterator<Item = &'a ServerId>) -> bool {
+        members.filter(|member| self.voters.contains(member)).count() * 2 > self.voters.len()
+    }
+
+    fn votes(&self, member: ServerId) -> bool {
+        self.voters.contains(&member)
+    }
+}
+
+/// What the election has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// This member was elected.
+    Lead,
+    /// Another one was.
+    Follow(ServerId),
+}
+
+/// Messages to send, in order.
+pub type Outgoing = Vec<(ServerId, Notification)>;
+
+/// What others have said outside of this member's round.
+#[derive(Debug, Clone, Copy)]
+struct Settled {
+    state: PeerState,
+    vote: Vote,
+    round: i64,
+}
+
+/// One member's part in elections.
+#[derive(Debug)]
+pub struct Election {
+    electorate: Electorate,
+    intervals: NotificationIntervals,
+    state: PeerState,
+    /// This member's own candidacy: where a round begins.
+    own: Vote,
+    vote: Vote,
+    /// The round (logical clock); counts every election this process has entered. Not persisted.
+    round: i64,
+    votes: BTreeMap<ServerId, Vote>,
+    settled: BTreeMap<ServerId, Settled>,
+    reachable: BTreeSet<ServerId>,
+    finalize_at_ms: Option<u64>,
+    repeat_at_ms: u64,
+    repeat_after_ms: u64,
+}
+
+impl Election {
+    /// A member that has not looked for a leader yet.
+    pub fn new(electorate: Electorate, intervals: NotificationIntervals) -> Self {
+        Self {
+            electorate,
+            intervals,
+            state: PeerState::Looking,
+            own: Vote::NONE,
+            vote: Vote::NONE,
+            round: 0,
+            votes: BTreeMap::new(),
+            settled: BTreeMap::new(),
+            reachable: BTreeSet::new(),
+            finalize_at_ms: None,
+            repeat_at_ms: u64::MAX,
+            repeat_after_ms: intervals.min_ms,
+        }
+    }
+
+    /// Begins a round: there is no leader (any more). `last_zxid` counts what is logged, committed or not.
+    pub fn look(
+        &mut self,
+        now_ms: u64,
+        last_zxid: Zxid,
+        current_epoch: i64,
+        out: &mut Outgoing,
+    ) -> Option<Decision> {
+        self.state = PeerState::Looking;
+        self.round += 1;
+        let me = self.electorate.me;
+        self.own = if self.electorate.votes(me) {
+            Vote { leader: me, zxid: last_zxid, epoch: current_epoch }
+        } else {
+            Vote::NONE
+        };
+        self.vote = self.own;
+        self.votes.clear();
+        self.settled.clear();
+        self.repeat_after_ms = self.intervals.min_ms;
+        self.broadcast(now_ms, out);
+        self.count(now_ms)
+    }
+
+    /// The member has a leader: `state` is what it is doing now, and its vote's epoch is the new one, or
+    /// latecomers would never see a quorum (ZOOKEEPER-1732). The vote's zxid stays as it was.
+    pub fn settle(&mut self, state: PeerState, leader: ServerId, epoch: i64) {
+        self.state = state;
+        self.vote = Vote { leader, epoch, ..self.vote };
+        self.finalize_at_ms = None;
+        self.repeat_at_ms = u64::MAX;
+    }
+
+    /// What this member is doing.
+    pub fn state(&self) -> PeerState {
+        self.state
+    }
+
+    /// The round.
+    pub fn round(&self) -> i64 {
+        self.round
+    }
+
+    /// A connection to a member has come up or gone.
+    pub fn set_reachable(
+        &mut self,
+        now_ms: u64,
+        member: ServerId,
+        up: bool,
+        out: &mut Outgoing,
+    ) -> Option<Decision> {
+        if up {
+            self.reachable.insert(member);
+            if self.state == PeerState::Looking {
+                out.push((member, self.message()));
+            }
+            return None;
+        }
+        self.reachable.remove(&member);
+        // Who has gone cannot send a better vote any more.
+        if self.state == PeerState::Looking { self.count(now_ms) } else { None }
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now_ms: u64, out: &mut Outgoing) -> Option<Decision> {
+        if self.state != PeerState::Looking {
+            return None;
+        }
+        if now_ms >= self.repeat_at_ms {
+            self.repeat_after_ms = (self.repeat_after_ms * 2).min(self.intervals.max_ms);
+            self.broadcast(now_ms, out);
+        }
+        self.count(now_ms)
+    }
+
+    /// When [`tick`](Self::tick) next has something to do, ms.
+    pub fn next_ms(&self) -> u64 {
+        self.finalize_at_ms.unwrap_or(u64::MAX).min(self.repeat_at_ms)
+    }
+
+    /// A member has told its vote.
+    pub fn receive(
+        &mut self,
+        now_ms: u64,
+        from: ServerId,
+        said: &Notification,
+        out: &mut Outgoing,
+    ) -> Option<Decision> {
+        if !self.electorate.votes(from) {
+            // An observer, or somebody who is not in the configuration: it looks for the leader, and its
+            // own opinion does not count.
+            out.push((from, self.message()));
+            return None;
+        }
+        if self.state != PeerState::Looking {
+            if said.state == PeerState::Looking {
+                out.push((from, self.message()));
+            }
+            return None;
+        }
+        let vote = Vote { leader: ServerId(said.leader), zxid: said.zxid, epoch: said.peer_epoch };
+        match said.state {
+            PeerState::Looking => self.hear_looking(now_ms, from, said.election_epoch, vote, out),
+            PeerState::Following | PeerState::Leading => {
+                self.hear_settled(from, Settled { state: said.state, vote, round: said.election_epoch })
+            }
+            PeerState::Observing => None,
+        }
+    }
+
+    fn hear_looking(
+        &mut self,
+        now_ms: u64,
+        from: ServerId,
+        round: i64,
+        vote: Vote,
+        out: &mut Outgoing,
+    ) -> Option<Decision> {
+        // −1 is the zxid of a member whose data is not there: it may not elect (reference §9.5).
+        if !self.electorate.votes(vote.leader) || vote.zxid.0 == -1 || self.own.zxid.0 == -1 {
+            return None;
+        }
+        if round < self.round {
+            out.push((from, self.message()));
+            return None;
+        }
+        if round > self.round {
+            self.round = round;
+            self.votes.clear();
+            self.vote = if vote.is_better_than(&self.own) { vote } else { self.own };
+            self.broadcast(now_ms, out);
+        } else if vote.is_better_than(&self.vote) {
+            self.vote = vote;
+            self.broadcast(now_ms, out);
+        }
+        self.votes.insert(from, vote);
+        self.count(now_ms)
+    }
+
+    /// Someone has a leader already: joined when a quorum says the same and that leader says so itself.
+    fn hear_settled(&mut self, from: ServerId, said: Settled) -> Option<Decision> {
+        if !self.electorate.votes(said.vote.leader) {
+            return None;
+        }
+        if said.round == self.round {
+            self.votes.insert(from, said.vote);
+            let agree = |vote: &Vote| (vote.leader, vote.epoch) == (said.vote.leader, said.vote.epoch);
+            let agreeing = self.votes.iter().filter(|(_, vote)| agree(vote)).map(|(member, _)| member);
+            if self.electorate.is_quorum(agreeing) {
+                self.settled.insert(from, said);
+                if self.leads(said.vote.leader, said.round) {
+                    return self.join(said);
+                }
+            }
+        }
+        self.settled.insert(from, said);
+        let agreeing = self
+            .settled
+            .iter()
+            .filter(|(_, other)| (other.vote.leader, other.vote.epoch) == (said.vote.leader, said.vote.epoch))
+            .map(|(member, _)| member);
+        if self.electorate.is_quorum(agreeing) && self.leads(said.vote.leader, said.round) {
+            self.round = said.round;
+            return self.join(said);
+        }
+        None
+    }
+
+    /// Whether the named leader says itself that it leads; of this member: whether it was elected in that
+    /// very round (a restarted leader must not take an old election for its own).
+    fn leads(&self, leader: ServerId, round: i64) -> bool {
+        if leader == self.electorate.me {
+            return round == self.round;
+        }
+        self.settled.get(&leader).is_some_and(|said| said.state == PeerState::Leading)
+    }
+
+    fn join(&mut self, said: Settled) -> Option<Decision> {
+        self.vote = said.vote;
+        self.finalize_at_ms = None;
+        Some(self.decision())
+    }
+
+    fn decision(&self) -> Decision {
+        if self.vote.leader == self.electorate.me {
+            Decision::Lead
+        } else {
+            Decision::Follow(self.vote.leader)
+        }
+    }
+
+    /// Does a quorum hold this member's vote, and can no better one come any more?
+    fn count(&mut self, now_ms: u64) -> Option<Decision> {
+        let me = self.electorate.me;
+        if !self.electorate.votes(me) {
+            return None;
+        }
+        self.votes.insert(me, self.vote);
+        let agreeing = self.votes.iter().filter(|(_, vote)| **vote == self.vote).map(|(member, _)| member);
+        if !self.electorate.is_quorum(agreeing) {
+            self.finalize_at_ms = None;
+            return None;
+        }
+        let voters = &self.electorate.voters;
+        let silent = voters
+            .iter()
+            .any(|voter| *voter != me && self.reachable.contains(voter) && !self.votes.contains_key(voter));
+        let finalize_at_ms = *self.finalize_at_ms.get_or_insert(now_ms + FINALIZE_WAIT_MS);
+        if silent && now_ms < finalize_at_ms {
+            return None;
+        }
+        self.finalize_at_ms = None;
+        Some(self.decision())
+    }
+
+    fn broadcast(&mut self, now_ms: u64, out: &mut Outgoing) {
+        self.repeat_at_ms = now_ms + self.repeat_after_ms;
+        self.finalize_at_ms = None;
+        let message = self.message();
+        let others = self.electorate.voters.iter().filter(|voter| **voter != self.electorate.me);
+        out.extend(others.map(|voter| (*voter, message.clone())));
+    }
+
+    fn message(&self) -> Notification {
+        Notification {
+            state: self.state,
+            leader: self.vote.leader.0,
+            zxid: self.vote.zxid,
+            election_epoch: self.round,
+            peer_epoch: self.vote.epoch,
+            config: self.electorate.config.clone(),
+        }
+    }
+}

@@ -1,0 +1,455 @@
+//! The leader's side: agree on an epoch, bring everybody to one history, then propose and commit.
+//!
+//! | phase | ends with |
+//! |---|---|
+//! | discovering | a quorum of voters has registered: the epoch is one above all they have accepted |
+//! | accepting | the epoch is on the leader's own disk, and a quorum has acknowledged it |
+//! | synchronising | the leader's own current epoch is on disk; learners are synchronised, each by its plan; a quorum has acknowledged NEWLEADER |
+//! | broadcasting | a quorum is no longer heard of |
+//!
+//! A proposal is committed when a quorum has it on disk (the leader's own disk counts as one) and the one
+//! before it is committed. Acknowledgements are counted for each proposal by itself: nothing says that who
+//! has one has those before it (reference §8.8).
+//! Source: `Leader.java`, `LearnerHandler.java`; reference §8.5, §8.6, §8.9.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use zoometry_wire::peer::{LEARNER_PROTOCOL, LearnerInfo, PacketKind, QuorumPacket};
+use zoometry_wire::{Reader, Record as _, Zxid};
+
+use super::sync::{Plan, plan};
+use super::{Action, Base, EpochKind, Event, Link, Next, Role, ServerId, kind};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Discovering,
+    Accepting,
+    Synchronising,
+    Broadcasting,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Connected; has not said who it is.
+    Unknown,
+    /// Has registered; LEADERINFO has gone out or will.
+    Registered,
+    /// Has acknowledged the epoch; its history ends at this zxid.
+    Accepted(Zxid),
+    /// Is being synchronised; NEWLEADER has gone out.
+    Synchronising,
+    /// Has the history; UPTODATE goes out when the leader broadcasts.
+    Synchronised,
+    /// Has been told UPTODATE.
+    Following,
+}
+
+#[derive(Debug)]
+struct Member {
+    sid: ServerId,
+    observer: bool,
+    stage: Stage,
+    /// Until when it must be heard of.
+    deadline_ms: u64,
+}
+
+impl Member {
+    /// Live traffic is sent to it.
+    fn is_forwarding(&self) -> bool {
+        matches!(self.stage, Stage::Synchronising | Stage::Synchronised | Stage::Following)
+    }
+}
+
+#[derive(Debug)]
+struct Proposal {
+    zxid: Zxid,
+    payload: Bytes,
+    acks: BTreeSet<ServerId>,
+    proposed_ms: u64,
+    /// Learners whose `sync` waits for this proposal's commit.
+    syncs: Vec<Link>,
+}
+
+/// A member that was elected.
+#[derive(Debug)]
+pub struct Leader {
+    phase: Phase,
+    epoch: i64,
+    epoch_stored: bool,
+    members: BTreeMap<Link, Member>,
+    outstanding: VecDeque<Proposal>,
+    deadline_ms: u64,
+    next_ping_ms: u64,
+    established: bool,
+}
+
+impl Leader {
+    pub(super) fn new(base: &mut Base, out: &mut Vec<Action>) -> Self {
+        let mut leader = Self {
+            phase: Phase::Discovering,
+            epoch: 0,
+            epoch_stored: false,
+            members: BTreeMap::new(),
+            outstanding: VecDeque::new(),
+            deadline_ms: base.now_ms + base.settings.init_ms(),
+            next_ping_ms: base.now_ms + base.settings.tick_ms / 2,
+            established: false,
+        };
+        leader.choose_epoch(base, base.accepted_epoch, out);
+        leader
+    }
+
+    /// The epoch, once, when a quorum follows.
+    pub(super) fn take_established(&mut self) -> Option<i64> {
+        std::mem::take(&mut self.established).then_some(self.epoch)
+    }
+
+    pub(super) fn is_broadcasting(&self) -> bool {
+        self.phase == Phase::Broadcasting
+    }
+
+    pub(super) fn step(&mut self, base: &mut Base, event: Event, out: &mut Vec<Action>) -> Next {
+        match event {
+            Event::Accepted(link) => {
+                let deadline_ms = base.now_ms + base.settings.init_ms();
+                let member = Member { sid: ServerId(-1), observer: true, stage: Stage::Unknown, deadline_ms };
+                self.members.insert(link, member);
+            }
+            Event::Connected(link) => out.push(Action::Close(link)),
+            Event::Closed(link) => self.forget(link),
+            Event::Packet(link, packet) => self.receive(base, link, packet, out),
+            Event::EpochStored(EpochKind::Accepted, epoch) if epoch == self.epoch => {
+                self.epoch_stored = true;
+                self.tell_epoch(base, out);
+            }
+            Event::EpochStored(EpochKind::Current, epoch) if epoch == self.epoch => {
+                self.begin_sync(base, out)
+            }
+            Event::Durable(zxid) => self.acknowledge_own(base, zxid, out),
+            Event::Propose(zxid, payload) => self.propose(base, zxid, payload, out),
+            Event::Sync(link) => match self.outstanding.back_mut() {
+                Some(last) => last.syncs.push(link),
+                None => out.push(Action::Send(link, QuorumPacket::new(PacketKind::Sync, Zxid(0)))),
+            },
+            Event::Tick => return self.tick(base, out),
+            _ => {}
+        }
+        Next::Stay
+    }
+
+    /// The leader has lost its quorum. What is logged counts as applied, committed or not.
+    pub(super) fn resign(&mut self, base: &mut Base, out: &mut Vec<Action>) {
+        out.extend(std::mem::take(&mut self.members).into_keys().map(Action::Close));
+        for proposal in self.outstanding.drain(..) {
+            base.apply(proposal.zxid, proposal.payload, out);
+        }
+    }
+
+    fn forget(&mut self, link: Link) {
+        self.members.remove(&link);
+    }
+
+    fn drop_member(&mut self, link: Link, out: &mut Vec<Action>) {
+        out.push(Action::Close(link));
+        self.forget(link);
+    }
+
+    /// The voters among those that `has` picks, the leader among them.
+    fn quorum(&self, base: &Base, has: impl Fn(&Member) -> bool) -> bool {
+        let members = self.members.values().filter(|member| !member.observer && has(member));
+        let sids: BTreeSet<ServerId> = members.map(|member| member.sid).chain([base.electorate.me]).collect();
+        base.electorate.is_quorum(sids.iter())
+    }
+
+    // ---- registration and epoch ----
+
+    fn receive(&mut self, base: &mut Base, link: Link, packet: QuorumPacket, out: &mut Vec<Action>) {
+        let Some(member) = self.members.get_mut(&link) else { return };
+        let patience =
+            if member.stage == Stage::Following { base.settings.sync_ms() } else { base.settings.init_ms() };
+        member.deadline_ms = base.now_ms + patience;
+        match (member.stage, kind(&packet)) {
+            (Stage::Unknown, Some(PacketKind::FollowerInfo | PacketKind::ObserverInfo)) => {
+                self.register(base, link, &packet, out);
+            }
+            (Stage::Registered, Some(PacketKind::AckEpoch)) => self.hear_ack_epoch(base, link, &packet, out),
+            (Stage::Unknown | Stage::Registered, _) => self.drop_member(link, out),
+            (Stage::Synchronising, Some(PacketKind::Ack)) if packet.zxid == Zxid(self.epoch << 32) => {
+                member.stage = Stage::Synchronised;
+                self.try_establish(base, out);
+                self.welcome(base, link, out);
+            }
+            (_, Some(PacketKind::Ack)) => self.acknowledge(base, link, packet.zxid, out),
+            (_, Some(PacketKind::Ping | PacketKind::Request | PacketKind::Revalidate)) => {
+                out.push(Action::Upcall(link, packet));
+            }
+            _ => {}
+        }
+    }
+
+    fn register(&mut self, base: &mut Base, link: Link, packet: &QuorumPacket, out: &mut Vec<Action>) {
+        let info = packet.data.as_deref().map(LearnerInfo::read);
+        let Some(Ok(info)) = info else { return self.drop_member(link, out) };
+        // Before 3.4 a learner was told NEWLEADER first; and one that knows a later configuration than
+        // this leader must not be led by it.
+        if info.protocol < LEARNER_PROTOCOL || info.config_version > base.electorate.config_version {
+            return self.drop_member(link, out);
+        }
+        let sid = ServerId(info.sid);
+        let observer =
+            kind(packet) == Some(PacketKind::ObserverInfo) || !base.electorate.voters.contains(&sid);
+        let older: Vec<Link> = self
+            .members
+            .iter()
+            .filter(|(at, other)| **at != link && other.sid == sid)
+            .map(|(at, _)| *at)
+            .collect();
+        for link in older {
+            self.drop_member(link, out);
+        }
+        if let Some(member) = self.members.get_mut(&link) {
+            (member.sid, member.observer, member.stage) = (sid, observer, Stage::Registered);
+        }
+        let accepted = i64::from(packet.zxid.epoch());
+        if self.phase == Phase::Discovering && !observer {
+            self.choose_epoch(base, accepted, out);
+        } else if self.phase != Phase::Discovering && self.epoch_stored {
+            out.push(self.leader_info(link));
+        }
+    }
+
+    /// One more voter has said which epoch it has accepted; with a quorum the new epoch is above them all.
+    fn choose_epoch(&mut self, base: &mut Base, accepted: i64, out: &mut Vec<Action>) {
+        self.epoch = self.epoch.max(accepted + 1);
+        if self.quorum(base, |member| member.stage != Stage::Unknown) {
+            self.phase = Phase::Accepting;
+            out.push(Action::StoreEpoch(EpochKind::Accepted, self.epoch));
+        }
+    }
+
+    fn leader_info(&self, link: Link) -> Action {
+        let data = Bytes::copy_from_slice(&LEARNER_PROTOCOL.to_be_bytes());
+        Action::Send(link, QuorumPacket::new(PacketKind::LeaderInfo, Zxid(self.epoch << 32)).with_data(data))
+    }
+
+    fn tell_epoch(&mut self, base: &mut Base, out: &mut Vec<Action>) {
+        let registered = self.members.iter().filter(|(_, member)| member.stage == Stage::Registered);
+        out.extend(registered.map(|(link, _)| self.leader_info(*link)));
+        self.try_make_current(base, out);
+    }
+
+    fn hear_ack_epoch(&mut self, base: &mut Base, link: Link, packet: &QuorumPacket, out: &mut Vec<Action>) {
+        let data = packet.data.as_deref().unwrap_or_default();
+        let Ok(current_epoch) = i32::decode(&mut Reader::new(data)) else {
+            return self.drop_member(link, out);
+        };
+        // −1: accepted this epoch before; such an acknowledgement proves nothing anew. A learner with more
+        // history than the leader means that the election went wrong: this leader must not go on.
+        if current_epoch != -1
+            && (i64::from(current_epoch), packet.zxid) > (base.current_epoch, base.logged)
+            && self.phase != Phase::Broadcasting
+            && self.phase != Phase::Synchronising
+        {
+            return self.drop_member(link, out);
+        }
+        if let Some(member) = self.members.get_mut(&link) {
+            member.stage = Stage::Accepted(packet.zxid);
+        }
+        match self.phase {
+            Phase::Discovering | Phase::Accepting => self.try_make_current(base, out),
+            Phase::Synchronising | Phase::Broadcasting => self.synchronise(base, link, out),
+        }
+    }
+
+    fn try_make_current(&mut self, base: &mut Base, out: &mut Vec<Action>) {
+        if self.phase == Phase::Accepting
+            && self.epoch_stored
+            && self.quorum(base, |member| matches!(member.stage, Stage::Accepted(_)))
+        {
+            self.phase = Phase::Synchronising;
+            self.deadline_ms = base.now_ms + base.settings.init_ms();
+            out.push(Action::StoreEpoch(EpochKind::Current, self.epoch));
+        }
+    }
+
+    // ---- synchronisation ----
+
+    /// The leader's history, and behind it its current epoch, are on its disk.
+    fn begin_sync(&mut self, base: &mut Base, out: &mut Vec<Action>) {
+        let waiting: Vec<Link> = self
+            .members
+            .iter()
+            .filter(|(_, member)| matches!(member.stage, Stage::Accepted(_)))
+            .map(|(link, _)| *link)
+            .collect();
+        for link in waiting {
+            self.synchronise(base, link, out);
+        }
+        self.try_establish(base, out);
+    }
+
+    fn synchronise(&mut self, base: &mut Base, link: Link, out: &mut Vec<Action>) {
+        // Until the leader's own epoch is current, nobody is told that it is.
+        if base.current_epoch != self.epoch {
+            return;
+        }
+        let Some(member) = self.members.get_mut(&link) else { return };
+        let Stage::Accepted(learner) = member.stage else { return };
+        member.stage = Stage::Synchronising;
+        let observer = member.observer;
+        let send = |kind, zxid, data: Option<Bytes>| {
+            Action::Send(link, QuorumPacket { data, ..QuorumPacket::new(kind, zxid) })
+        };
+        let applied = base.applied;
+        let from = match plan(learner, &base.history, applied) {
+            Plan::Diff { from } => {
+                let end = if learner == applied { learner } else { applied };
+                out.push(send(PacketKind::Diff, end, None));
+                from
+            }
+            Plan::Trunc { to } => {
+                out.push(send(PacketKind::Trunc, to, None));
+                to
+            }
+            Plan::Snap => {
+                out.push(send(PacketKind::Snap, applied, None));
+                out.push(Action::SendSnapshot(link));
+                applied
+            }
+        };
+        for (zxid, payload) in base.history.iter().filter(|(zxid, _)| *zxid > from) {
+            out.push(send(PacketKind::Proposal, zxid, Some(payload.clone())));
+            out.push(send(PacketKind::Commit, zxid, None));
+        }
+        if !observer {
+            for proposal in &self.outstanding {
+                out.push(send(PacketKind::Proposal, proposal.zxid, Some(proposal.payload.clone())));
+            }
+        }
+        let config = Bytes::copy_from_slice(base.electorate.config.as_bytes());
+        out.push(send(PacketKind::NewLeader, Zxid(self.epoch << 32), Some(config)));
+    }
+
+    /// A quorum has the history: from here on this member leads.
+    fn try_establish(&mut self, base: &mut Base, out: &mut Vec<Action>) {
+        let has = |member: &Member| matches!(member.stage, Stage::Synchronised | Stage::Following);
+        if self.phase != Phase::Synchronising || base.current_epoch != self.epoch || !self.quorum(base, has) {
+            return;
+        }
+        self.phase = Phase::Broadcasting;
+        self.established = true;
+        out.push(Action::Become(Role::Leading { epoch: self.epoch }));
+        let links: Vec<Link> = self.members.keys().copied().collect();
+        for link in links {
+            self.welcome(base, link, out);
+        }
+    }
+
+    fn welcome(&mut self, base: &Base, link: Link, out: &mut Vec<Action>) {
+        let broadcasting = self.phase == Phase::Broadcasting;
+        let Some(member) = self.members.get_mut(&link) else { return };
+        if broadcasting && member.stage == Stage::Synchronised {
+            member.stage = Stage::Following;
+            member.deadline_ms = base.now_ms + base.settings.sync_ms();
+            out.push(Action::Send(link, QuorumPacket::new(PacketKind::UpToDate, Zxid(-1))));
+        }
+    }
+
+    // ---- broadcast ----
+
+    fn propose(&mut self, base: &mut Base, zxid: Zxid, payload: Bytes, out: &mut Vec<Action>) {
+        assert!(self.phase == Phase::Broadcasting, "only an established leader proposes");
+        let last = self.outstanding.back().map_or(base.logged, |proposal| proposal.zxid);
+        let expected =
+            if last.epoch() as i64 == self.epoch { last.next() } else { Zxid(self.epoch << 32).next() };
+        assert!(zxid == expected, "proposals are numbered without holes: {zxid} behind {last}");
+        let packet = QuorumPacket::new(PacketKind::Proposal, zxid).with_data(payload.clone());
+        for (link, member) in &self.members {
+            if member.is_forwarding() && !member.observer {
+                out.push(Action::Send(*link, packet.clone()));
+            }
+        }
+        base.append(zxid, payload.clone(), out);
+        let proposed_ms = base.now_ms;
+        self.outstanding.push_back(Proposal {
+            zxid,
+            payload,
+            acks: BTreeSet::new(),
+            proposed_ms,
+            syncs: Vec::new(),
+        });
+    }
+
+    fn acknowledge_own(&mut self, base: &mut Base, durable: Zxid, out: &mut Vec<Action>) {
+        let me = base.electorate.me;
+        for proposal in self.outstanding.iter_mut().take_while(|proposal| proposal.zxid <= durable) {
+            proposal.acks.insert(me);
+        }
+        self.commit(base, out);
+    }
+
+    fn acknowledge(&mut self, base: &mut Base, link: Link, zxid: Zxid, out: &mut Vec<Action>) {
+        let Some(member) = self.members.get(&link).filter(|member| !member.observer) else { return };
+        // The second acknowledgement of the synchronisation names the epoch's beginning.
+        if let Ok(index) = self.outstanding.binary_search_by_key(&zxid, |proposal| proposal.zxid) {
+            self.outstanding[index].acks.insert(member.sid);
+            self.commit(base, out);
+        }
+    }
+
+    fn commit(&mut self, base: &mut Base, out: &mut Vec<Action>) {
+        while let Some(head) =
+            self.outstanding.pop_front_if(|head| base.electorate.is_quorum(head.acks.iter()))
+        {
+            let Proposal { zxid, payload, syncs, .. } = head;
+            let commit = QuorumPacket::new(PacketKind::Commit, zxid);
+            for (link, member) in self.members.iter().filter(|(_, member)| member.is_forwarding()) {
+                let packet = if member.observer {
+                    QuorumPacket::new(PacketKind::Inform, zxid).with_data(payload.clone())
+                } else {
+                    commit.clone()
+                };
+                out.push(Action::Send(*link, packet));
+            }
+            base.apply(zxid, payload, out);
+            for link in syncs {
+                out.push(Action::Send(link, QuorumPacket::new(PacketKind::Sync, Zxid(0))));
+            }
+        }
+    }
+
+    // ---- time ----
+
+    fn tick(&mut self, base: &mut Base, out: &mut Vec<Action>) -> Next {
+        let now_ms = base.now_ms;
+        let unacked_since = self.outstanding.front().map(|proposal| proposal.proposed_ms);
+        let silent: Vec<Link> = self
+            .members
+            .iter()
+            .filter(|(_, member)| now_ms >= member.deadline_ms)
+            .map(|(link, _)| *link)
+            .collect();
+        for link in silent {
+            self.drop_member(link, out);
+        }
+        if self.phase != Phase::Broadcasting {
+            return if now_ms >= self.deadline_ms { Next::Look } else { Next::Stay };
+        }
+        let stuck = unacked_since.is_some_and(|since| now_ms >= since + base.settings.sync_ms());
+        if stuck
+            || !self.quorum(base, |member| matches!(member.stage, Stage::Synchronised | Stage::Following))
+        {
+            return Next::Look;
+        }
+        if now_ms >= self.next_ping_ms {
+            self.next_ping_ms = now_ms + base.settings.tick_ms / 2;
+            for (link, member) in &self.members {
+                if member.stage == Stage::Following {
+                    out.push(Action::Send(*link, QuorumPacket::new(PacketKind::Ping, base.logged)));
+                }
+            }
+        }
+        Next::Stay
+    }
+}

@@ -1,0 +1,391 @@
+//! A follower's or observer's side: register, accept the epoch, take over the history, then follow.
+//!
+//! | phase | ends with |
+//! |---|---|
+//! | connecting | the link is up: FOLLOWERINFO or OBSERVERINFO goes out |
+//! | registering | LEADERINFO: the epoch is accepted, durably, and ACKEPOCH goes out |
+//! | synchronising | NEWLEADER: what was committed is in the log, the epoch is current, durably: ACK |
+//! | waiting | UPTODATE: clients are served, and what is proposed meanwhile is logged and acknowledged |
+//! | following | the leader falls silent, or the link ends |
+//!
+//! Between SNAP or TRUNC and the disk's answer packets are kept in their order. Apache's bugs that this file
+//! is written against: acknowledging NEWLEADER before the history is durable (ZOOKEEPER-4643, 4646, 4785),
+//! ACKEPOCH before the accepted epoch is durable (ZOOKEEPER-3911), several paths that apply (ZOOKEEPER-4925).
+//! Source: `Learner.java` (`registerWithLeader`, `syncWithLeader`), `Follower.java`; reference §8.5, §8.7.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use zoometry_wire::peer::{LEARNER_PROTOCOL, LearnerInfo, PacketKind, QuorumPacket};
+use zoometry_wire::{Record as _, Zxid};
+
+use super::{Action, Base, EpochKind, Event, Link, Next, Role, ServerId, kind};
+
+/// A transaction that was proposed and is not applied yet.
+#[derive(Debug)]
+struct Pending {
+    zxid: Zxid,
+    payload: Bytes,
+    committed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Registering,
+    /// The accepted epoch is on its way to the disk.
+    Accepting,
+    /// ACKEPOCH is out: DIFF, TRUNC or SNAP comes next.
+    AwaitingSync,
+    /// The log is being cut; packets wait.
+    Truncating,
+    /// Transactions arrive. `snapshot`: the state came as a snapshot and is not on the disk yet.
+    Synchronising {
+        snapshot: bool,
+    },
+    /// NEWLEADER has come; the history, and behind it the epoch, are on their way to the disk.
+    Storing,
+    AwaitingUpToDate,
+    Following,
+}
+
+/// A member that has found a leader.
+#[derive(Debug)]
+pub struct Learner {
+    leader: ServerId,
+    link: Option<Link>,
+    phase: Phase,
+    epoch: i64,
+    pending: VecDeque<Pending>,
+    /// Proposals given to the log whose acknowledgement is still owed, oldest first.
+    unacked: VecDeque<Zxid>,
+    /// Packets that arrived while the disk was busy with something that comes before them.
+    kept: VecDeque<QuorumPacket>,
+    last_proposed: Zxid,
+    deadline_ms: u64,
+    /// An observer acknowledges nothing but the synchronisation.
+    votes: bool,
+    established: bool,
+}
+
+impl Learner {
+    pub(super) fn new(base: &mut Base, leader: ServerId, out: &mut Vec<Action>) -> Self {
+        out.push(Action::Connect(leader));
+        Self {
+            leader,
+            link: None,
+            phase: Phase::Connecting,
+            epoch: 0,
+            pending: VecDeque::new(),
+            unacked: VecDeque::new(),
+            kept: VecDeque::new(),
+            last_proposed: base.logged,
+            deadline_ms: base.now_ms + base.settings.init_ms(),
+            votes: base.electorate.voters.contains(&base.electorate.me),
+            established: false,
+        }
+    }
+
+    /// The leader and the epoch, once, when the member has become part of it.
+    pub(super) fn take_established(&mut self) -> Option<(ServerId, i64)> {
+        std::mem::take(&mut self.established).then_some((self.leader, self.epoch))
+    }
+
+    pub(super) fn step(&mut self, base: &mut Base, event: Event, out: &mut Vec<Action>) -> Next {
+        match event {
+            Event::Connected(link) if self.phase == Phase::Connecting => self.register(base, link, out),
+            Event::Connected(link) | Event::Accepted(link) => out.push(Action::Close(link)),
+            Event::Unreachable if self.phase == Phase::Connecting => out.push(Action::Connect(self.leader)),
+            Event::Closed(link) if Some(link) == self.link => {
+                self.link = None;
+                return Next::Look;
+            }
+            Event::Tick if base.now_ms >= self.deadline_ms => return Next::Look,
+            Event::Packet(link, packet) if Some(link) == self.link => {
+                let patience = if self.phase == Phase::Following {
+                    base.settings.sync_ms()
+                } else {
+                    base.settings.init_ms()
+                };
+                self.deadline_ms = base.now_ms + patience;
+                return self.receive(base, packet, out);
+            }
+            Event::EpochStored(EpochKind::Accepted, epoch)
+                if self.phase == Phase::Accepting && epoch == self.epoch =>
+            {
+                let current = base.current_epoch as i32;
+                self.ack_epoch(base, current, out);
+            }
+            Event::Truncated if self.phase == Phase::Truncating => {
+                self.phase = Phase::Synchronising { snapshot: false };
+                return self.receive_kept(base, out);
+            }
+            Event::SnapshotStored if self.phase == Phase::Storing => {
+                out.push(Action::StoreEpoch(EpochKind::Current, self.epoch));
+            }
+            Event::EpochStored(EpochKind::Current, epoch)
+                if self.phase == Phase::Storing && epoch == self.epoch =>
+            {
+                self.send(PacketKind::Ack, Zxid(self.epoch << 32), None, out);
+                self.phase = Phase::AwaitingUpToDate;
+                return self.receive_kept(base, out);
+            }
+            Event::Durable(zxid) => self.acknowledge(zxid, out),
+            _ => {}
+        }
+        Next::Stay
+    }
+
+    /// The member leaves its leader: what is logged counts as applied, committed or not.
+    pub(super) fn resign(&mut self, base: &mut Base, out: &mut Vec<Action>) {
+        out.extend(self.link.take().map(Action::Close));
+        for Pending { zxid, payload, .. } in self.pending.drain(..) {
+            if zxid <= base.logged {
+                base.apply(zxid, payload, out);
+            }
+        }
+    }
+
+    fn register(&mut self, base: &Base, link: Link, out: &mut Vec<Action>) {
+        self.link = Some(link);
+        self.phase = Phase::Registering;
+        let me = base.electorate.me;
+        let info = LearnerInfo {
+            sid: me.0,
+            protocol: LEARNER_PROTOCOL,
+            config_version: base.electorate.config_version,
+        };
+        let kind = if base.electorate.voters.contains(&me) {
+            PacketKind::FollowerInfo
+        } else {
+            PacketKind::ObserverInfo
+        };
+        self.send(kind, Zxid(base.accepted_epoch << 32), Some(info.to_bytes()), out);
+    }
+
+    fn send(&self, kind: PacketKind, zxid: Zxid, data: Option<Bytes>, out: &mut Vec<Action>) {
+        if let Some(link) = self.link {
+            out.push(Action::Send(link, QuorumPacket { data, ..QuorumPacket::new(kind, zxid) }));
+        }
+    }
+
+    fn receive_kept(&mut self, base: &mut Base, out: &mut Vec<Action>) -> Next {
+        for packet in std::mem::take(&mut self.kept) {
+            if self.receive(base, packet, out) == Next::Look {
+                return Next::Look;
+            }
+        }
+        Next::Stay
+    }
+
+    fn receive(&mut self, base: &mut Base, packet: QuorumPacket, out: &mut Vec<Action>) -> Next {
+        match self.phase {
+            Phase::Connecting | Phase::Accepting => Next::Stay,
+            Phase::Registering => self.hear_epoch(base, &packet, out),
+            Phase::AwaitingSync => self.begin_sync(base, &packet, out),
+            Phase::Truncating | Phase::Storing => {
+                self.kept.push_back(packet);
+                Next::Stay
+            }
+            Phase::Synchronising { snapshot } => self.synchronise(base, packet, snapshot, out),
+            Phase::AwaitingUpToDate => self.await_up_to_date(base, packet, out),
+            Phase::Following => self.follow(base, packet, out),
+        }
+    }
+
+    fn hear_epoch(&mut self, base: &mut Base, packet: &QuorumPacket, out: &mut Vec<Action>) -> Next {
+        if kind(packet) != Some(PacketKind::LeaderInfo) {
+            return Next::Look;
+        }
+        self.epoch = i64::from(packet.zxid.epoch());
+        if self.epoch < base.accepted_epoch {
+            return Next::Look;
+        }
+        if self.epoch == base.accepted_epoch {
+            // Accepted before: this acknowledgement must not count for the epoch a second time.
+            self.ack_epoch(base, -1, out);
+        } else {
+            self.phase = Phase::Accepting;
+            out.push(Action::StoreEpoch(EpochKind::Accepted, self.epoch));
+        }
+        Next::Stay
+    }
+
+    fn ack_epoch(&mut self, base: &Base, current_epoch: i32, out: &mut Vec<Action>) {
+        self.phase = Phase::AwaitingSync;
+        let data = Bytes::copy_from_slice(&current_epoch.to_be_bytes());
+        self.send(PacketKind::AckEpoch, base.logged, Some(data), out);
+    }
+
+    fn begin_sync(&mut self, base: &mut Base, packet: &QuorumPacket, out: &mut Vec<Action>) -> Next {
+        match kind(packet) {
+            Some(PacketKind::Diff) => self.phase = Phase::Synchronising { snapshot: false },
+            Some(PacketKind::Trunc) => {
+                base.history.truncate(packet.zxid);
+                (base.logged, base.applied, base.durable) = (packet.zxid, packet.zxid, packet.zxid);
+                self.phase = Phase::Truncating;
+                out.push(Action::Truncate(packet.zxid));
+            }
+            Some(PacketKind::Snap) => {
+                base.history.clear();
+                (base.logged, base.applied, base.durable) = (packet.zxid, packet.zxid, packet.zxid);
+                self.phase = Phase::Synchronising { snapshot: true };
+                out.extend(self.link.map(Action::InstallSnapshot));
+            }
+            Some(PacketKind::Ping) | None => {}
+            Some(_) => return Next::Look,
+        }
+        self.last_proposed = base.logged;
+        Next::Stay
+    }
+
+    /// Takes a proposal in. A hole inside an epoch is the end of this leader: it would become ours
+    /// (Apache refuses it since 3.9.4).
+    fn propose(&mut self, packet: QuorumPacket, committed: bool) -> Next {
+        let zxid = packet.zxid;
+        let last = self.last_proposed;
+        if zxid <= last {
+            // The stream behind a snapshot repeats what the snapshot already holds.
+            return Next::Stay;
+        }
+        if zxid.epoch() == last.epoch() && zxid != last.next() && last.counter() != 0 {
+            return Next::Look;
+        }
+        self.last_proposed = zxid;
+        self.pending.push_back(Pending { zxid, payload: packet.data.unwrap_or_default(), committed });
+        Next::Stay
+    }
+
+    fn commit(&mut self, zxid: Zxid, out: &mut Vec<Action>) -> Next {
+        match self.pending.iter_mut().find(|pending| !pending.committed) {
+            Some(oldest) if oldest.zxid == zxid => oldest.committed = true,
+            Some(oldest) if zxid > oldest.zxid => {
+                out.push(Action::Fail(format!(
+                    "the leader committed {zxid} while {} is the oldest proposal that waits",
+                    oldest.zxid
+                )));
+                return Next::Look;
+            }
+            // A commit of what is committed here already, or of what nobody proposed to us.
+            _ => {}
+        }
+        Next::Stay
+    }
+
+    fn synchronise(
+        &mut self,
+        base: &mut Base,
+        packet: QuorumPacket,
+        snapshot: bool,
+        out: &mut Vec<Action>,
+    ) -> Next {
+        match kind(&packet) {
+            Some(PacketKind::Proposal) => return self.propose(packet, false),
+            Some(PacketKind::Inform) => return self.propose(packet, true),
+            Some(PacketKind::Commit) => return self.commit(packet.zxid, out),
+            Some(PacketKind::NewLeader) => {
+                self.take_over_committed(base, snapshot, out);
+                self.phase = Phase::Storing;
+                if snapshot {
+                    // The snapshot holds what was committed behind it as well.
+                    out.push(Action::StoreSnapshot);
+                } else {
+                    out.push(Action::StoreEpoch(EpochKind::Current, self.epoch));
+                }
+            }
+            _ => {}
+        }
+        Next::Stay
+    }
+
+    /// What was committed during the synchronisation goes into the state; into the log too, unless a
+    /// snapshot of that state is about to be written.
+    fn take_over_committed(&mut self, base: &mut Base, snapshot: bool, out: &mut Vec<Action>) {
+        while let Some(Pending { zxid, payload, .. }) = self.pending.pop_front_if(|head| head.committed) {
+            if snapshot {
+                base.logged = zxid;
+                base.durable = zxid;
+            } else {
+                base.append(zxid, payload.clone(), out);
+            }
+            base.apply(zxid, payload, out);
+        }
+    }
+
+    fn await_up_to_date(&mut self, base: &mut Base, packet: QuorumPacket, out: &mut Vec<Action>) -> Next {
+        match kind(&packet) {
+            Some(PacketKind::Proposal) => return self.propose(packet, false),
+            Some(PacketKind::Inform) => return self.propose(packet, true),
+            Some(PacketKind::Commit) => return self.commit(packet.zxid, out),
+            Some(PacketKind::UpToDate) => {
+                self.send(PacketKind::Ack, Zxid(self.epoch << 32), None, out);
+                self.phase = Phase::Following;
+                self.established = true;
+                self.deadline_ms = base.now_ms + base.settings.sync_ms();
+                if let Some(link) = self.link {
+                    out.push(Action::Become(Role::Following {
+                        leader: self.leader,
+                        link,
+                        epoch: self.epoch,
+                    }));
+                }
+                for pending in &self.pending {
+                    base.append(pending.zxid, pending.payload.clone(), out);
+                    if self.votes {
+                        self.unacked.push_back(pending.zxid);
+                    }
+                }
+                self.apply_committed(base, out);
+            }
+            _ => {}
+        }
+        Next::Stay
+    }
+
+    fn follow(&mut self, base: &mut Base, packet: QuorumPacket, out: &mut Vec<Action>) -> Next {
+        let (Some(kind), Some(link)) = (kind(&packet), self.link) else { return Next::Stay };
+        match kind {
+            PacketKind::Proposal | PacketKind::Inform => {
+                let (zxid, payload) = (packet.zxid, packet.data.clone().unwrap_or_default());
+                let before = self.pending.len();
+                let next = self.propose(packet, kind == PacketKind::Inform);
+                if self.pending.len() > before {
+                    base.append(zxid, payload, out);
+                    if self.votes {
+                        self.unacked.push_back(zxid);
+                    }
+                }
+                self.apply_committed(base, out);
+                next
+            }
+            PacketKind::Commit => {
+                let next = self.commit(packet.zxid, out);
+                self.apply_committed(base, out);
+                next
+            }
+            PacketKind::Ping => {
+                out.push(Action::Pong(link, packet.zxid));
+                Next::Stay
+            }
+            PacketKind::Revalidate | PacketKind::Sync => {
+                out.push(Action::Upcall(link, packet));
+                Next::Stay
+            }
+            _ => Next::Stay,
+        }
+    }
+
+    /// A commit may come before this member's own disk is done; the state follows the commit.
+    fn apply_committed(&mut self, base: &mut Base, out: &mut Vec<Action>) {
+        while let Some(Pending { zxid, payload, .. }) = self.pending.pop_front_if(|head| head.committed) {
+            base.apply(zxid, payload, out);
+        }
+    }
+
+    /// One acknowledgement for each proposal: the leader counts each by itself.
+    fn acknowledge(&mut self, durable: Zxid, out: &mut Vec<Action>) {
+        while let Some(zxid) = self.unacked.pop_front_if(|zxid| *zxid <= durable) {
+            self.send(PacketKind::Ack, zxid, None, out);
+        }
+    }
+}

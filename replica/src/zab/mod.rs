@@ -1,0 +1,398 @@
+//! Consensus: ZooKeeper's atomic broadcast, as a value. Events in, actions out.
+//!
+//! [`Zab`] is one member's part in the protocol: who leads ([`election`]), that a quorum agrees on the epoch
+//! and on the history before it, and that proposals are committed in order once a quorum has them on disk
+//! ([`leader`], [`learner`]). It knows transactions as opaque bytes with a zxid, links as numbers, and time as
+//! milliseconds. It does no I/O and never waits: what must be on the disk before something may be said is
+//! said when the disk's event arrives. No action carries a condition.
+//!
+//! Whoever runs it performs the actions *in their order*. The disk's actions go into one first-in-first-out
+//! queue, so "transactions, then epoch, then acknowledgement" is an order in that queue.
+//!
+//! Sources: Junqueira, Reed, Serafini, "Zab" (DSN 2011); `FastLeaderElection.java`, `Leader.java`,
+//! `LearnerHandler.java`, `Learner.java`, `Follower.java`, `QuorumPeer.java`; reference §8.
+
+pub mod election;
+pub mod history;
+pub mod leader;
+pub mod learner;
+pub mod sync;
+
+use bytes::Bytes;
+use zoometry_wire::Zxid;
+use zoometry_wire::peer::{Notification, PacketKind, PeerState, QuorumPacket};
+
+use election::{Decision, Election, Electorate, NotificationIntervals, Outgoing};
+use history::History;
+use leader::Leader;
+use learner::Learner;
+
+/// A member's number in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerId(pub i64);
+
+impl std::fmt::Display for ServerId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A connection on the quorum port. Never used again for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Link(pub u64);
+
+/// Which of the two epoch files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum EpochKind {
+    /// `acceptedEpoch`: no leader of an older epoch is followed any more.
+    Accepted,
+    /// `currentEpoch`: the epoch whose initial history this member has.
+    Current,
+}
+
+/// Everything that can wake the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Time has passed.
+    Tick,
+    /// The election connection to a member has come up or gone.
+    Reachable(ServerId, bool),
+    /// A member has told its vote.
+    Vote(ServerId, Notification),
+    /// A learner has connected to this member's quorum port.
+    Accepted(Link),
+    /// What [`Action::Connect`] asked for.
+    Connected(Link),
+    /// The leader could not be reached; it is tried again until the time for that is over.
+    Unreachable,
+    /// A packet has arrived. A SNAP packet arrives when the stream behind it has been read whole.
+    Packet(Link, QuorumPacket),
+    /// A connection on the quorum port has ended.
+    Closed(Link),
+    /// The log is on the disk up to here.
+    Durable(Zxid),
+    /// An epoch file is on the disk.
+    EpochStored(EpochKind, i64),
+    /// What [`Action::StoreSnapshot`] asked for is on the disk.
+    SnapshotStored,
+    /// The log was cut and the state reloaded.
+    Truncated,
+    /// This member leads and has prepared a transaction; its zxid is one above the last.
+    Propose(Zxid, Bytes),
+    /// A learner's `sync` has arrived: it is answered behind everything proposed so far.
+    Sync(Link),
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Tell a member this one's vote, over the election connection.
+    Notify(ServerId, Notification),
+    /// Connect to a member's quorum port.
+    Connect(ServerId),
+    /// Send a packet.
+    Send(Link, QuorumPacket),
+    /// Send the whole state as it is now; packets that follow go behind it.
+    SendSnapshot(Link),
+    /// Answer the leader's ping, with the sessions heard of since the last one.
+    Pong(Link, Zxid),
+    /// End a connection.
+    Close(Link),
+    /// Replace the state by the snapshot that has arrived on this link.
+    InstallSnapshot(Link),
+    /// Put a transaction into the log.
+    Append(Zxid, Bytes),
+    /// Cut the log behind this transaction and reload the state.
+    Truncate(Zxid),
+    /// Write an epoch file, behind everything appended so far.
+    StoreEpoch(EpochKind, i64),
+    /// Write a snapshot of the state as it is now, durably.
+    StoreSnapshot,
+    /// Apply a transaction: it is committed (or, when the member loses its leader, logged: the state is
+    /// always the whole log's).
+    Apply(Zxid, Bytes),
+    /// What the member is now.
+    Become(Role),
+    /// A packet that concerns requests and sessions, not consensus.
+    Upcall(Link, QuorumPacket),
+    /// The protocol was broken in a way after which this member's state cannot be trusted: stop.
+    Fail(String),
+}
+
+/// What a member is, as the rest of the server needs to know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Without a leader: no clients are served.
+    Looking,
+    /// Leading, and a quorum follows: writes are prepared here. The next zxid is `epoch`<<32 + 1.
+    Leading {
+        /// The epoch.
+        epoch: i64,
+    },
+    /// Following (or observing) a leader, in sync.
+    Following {
+        /// The leader.
+        leader: ServerId,
+        /// The connection to it.
+        link: Link,
+        /// The epoch.
+        epoch: i64,
+    },
+}
+
+/// Limits and intervals. Times in ms.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `tickTime`.
+    pub tick_ms: u64,
+    /// `initLimit`, ticks: connecting and synchronising.
+    pub init_limit: u64,
+    /// `syncLimit`, ticks: silence in broadcast.
+    pub sync_limit: u64,
+    /// How often undecided elections repeat themselves.
+    pub notifications: NotificationIntervals,
+}
+
+impl Settings {
+    fn init_ms(&self) -> u64 {
+        self.tick_ms * self.init_limit
+    }
+
+    fn sync_ms(&self) -> u64 {
+        self.tick_ms * self.sync_limit
+    }
+}
+
+/// What recovery found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovered {
+    /// Last transaction in the log, committed or not; the state is at it.
+    pub last_zxid: Zxid,
+    /// `acceptedEpoch`.
+    pub accepted_epoch: i64,
+    /// `currentEpoch`.
+    pub current_epoch: i64,
+}
+
+/// What all roles share.
+#[derive(Debug)]
+struct Base {
+    settings: Settings,
+    electorate: Electorate,
+    now_ms: u64,
+    accepted_epoch: i64,
+    current_epoch: i64,
+    /// Last transaction given to the log.
+    logged: Zxid,
+    /// Last transaction applied; with no leader, equal to `logged`.
+    applied: Zxid,
+    /// The log is on the disk up to here.
+    durable: Zxid,
+    history: History,
+}
+
+impl Base {
+    fn apply(&mut self, zxid: Zxid, payload: Bytes, out: &mut Vec<Action>) {
+        self.applied = zxid;
+        self.history.push(zxid, payload.clone());
+        out.push(Action::Apply(zxid, payload));
+    }
+
+    fn append(&mut self, zxid: Zxid, payload: Bytes, out: &mut Vec<Action>) {
+        self.logged = zxid;
+        out.push(Action::Append(zxid, payload));
+    }
+}
+
+/// What a role says after an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Stay,
+    /// It has come to its end: look for a leader.
+    Look,
+}
+
+#[derive(Debug)]
+enum State {
+    Looking,
+    Leading(Leader),
+    Learning(Learner),
+}
+
+/// One member's part in the protocol.
+#[derive(Debug)]
+pub struct Zab {
+    base: Base,
+    election: Election,
+    state: State,
+    started: bool,
+}
+
+impl Zab {
+    /// A member as recovery has left it. It does nothing before its first event.
+    pub fn new(settings: Settings, electorate: Electorate, recovered: Recovered) -> Self {
+        let election = Election::new(electorate.clone(), settings.notifications);
+        let Recovered { last_zxid, accepted_epoch, current_epoch } = recovered;
+        Self {
+            base: Base {
+                settings,
+                electorate,
+                now_ms: 0,
+                accepted_epoch,
+                current_epoch,
+                logged: last_zxid,
+                applied: last_zxid,
+                durable: last_zxid,
+                history: History::default(),
+            },
+            election,
+            state: State::Looking,
+            started: false,
+        }
+    }
+
+    /// Before the first event: a transaction that recovery has replayed, oldest first, so that learners can
+    /// be brought up to date with it.
+    pub fn remember(&mut self, zxid: Zxid, payload: Bytes) {
+        self.base.history.push(zxid, payload);
+    }
+
+    /// Takes one event at `now_ms` (a clock that only goes forward) and appends what is to be done.
+    pub fn step(&mut self, now_ms: u64, event: Event, out: &mut Vec<Action>) {
+        self.base.now_ms = now_ms;
+        if !self.started {
+            self.started = true;
+            self.look(out);
+        }
+        match event {
+            Event::Reachable(member, up) => {
+                let decision =
+                    self.elect(out, |election, votes| election.set_reachable(now_ms, member, up, votes));
+                self.decide(decision, out);
+            }
+            Event::Vote(from, vote) => {
+                let decision =
+                    self.elect(out, |election, votes| election.receive(now_ms, from, &vote, votes));
+                self.decide(decision, out);
+            }
+            Event::Tick => {
+                let decision = self.elect(out, |election, votes| election.tick(now_ms, votes));
+                self.decide(decision, out);
+                self.step_role(Event::Tick, out);
+            }
+            Event::Durable(zxid) => {
+                self.base.durable = self.base.durable.max(zxid);
+                self.step_role(Event::Durable(zxid), out);
+            }
+            Event::EpochStored(EpochKind::Accepted, epoch) => {
+                self.base.accepted_epoch = self.base.accepted_epoch.max(epoch);
+                self.step_role(event, out);
+            }
+            Event::EpochStored(EpochKind::Current, epoch) => {
+                self.base.current_epoch = self.base.current_epoch.max(epoch);
+                self.step_role(event, out);
+            }
+            event => self.step_role(event, out),
+        }
+    }
+
+    /// The member's state, for `zabstate` and the admin's words.
+    pub fn peer_state(&self) -> PeerState {
+        self.election.state()
+    }
+
+    /// Whether this member leads and a quorum follows: it takes proposals.
+    pub fn is_established(&self) -> bool {
+        matches!(&self.state, State::Leading(leader) if leader.is_broadcasting())
+    }
+
+    /// Last transaction in the log.
+    pub fn logged(&self) -> Zxid {
+        self.base.logged
+    }
+
+    fn elect(
+        &mut self,
+        out: &mut Vec<Action>,
+        f: impl FnOnce(&mut Election, &mut Outgoing) -> Option<Decision>,
+    ) -> Option<Decision> {
+        let mut votes = Outgoing::new();
+        let decision = f(&mut self.election, &mut votes);
+        out.extend(votes.into_iter().map(|(to, vote)| Action::Notify(to, vote)));
+        decision
+    }
+
+    fn look(&mut self, out: &mut Vec<Action>) {
+        let (now_ms, logged, epoch) = (self.base.now_ms, self.base.logged, self.base.current_epoch);
+        out.push(Action::Become(Role::Looking));
+        let decision = self.elect(out, |election, votes| election.look(now_ms, logged, epoch, votes));
+        self.decide(decision, out);
+    }
+
+    fn decide(&mut self, decision: Option<Decision>, out: &mut Vec<Action>) {
+        let (State::Looking, Some(decision)) = (&self.state, decision) else { return };
+        match decision {
+            Decision::Lead => {
+                self.election.settle(PeerState::Leading, self.base.electorate.me, self.base.current_epoch);
+                self.state = State::Leading(Leader::new(&mut self.base, out));
+            }
+            Decision::Follow(leader) => {
+                let votes = self.base.electorate.voters.contains(&self.base.electorate.me);
+                let state = if votes { PeerState::Following } else { PeerState::Observing };
+                self.election.settle(state, leader, self.base.current_epoch);
+                self.state = State::Learning(Learner::new(&mut self.base, leader, out));
+            }
+        }
+    }
+
+    fn step_role(&mut self, event: Event, out: &mut Vec<Action>) {
+        let epoch_before = self.base.current_epoch;
+        let next = match &mut self.state {
+            State::Leading(leader) => leader.step(&mut self.base, event, out),
+            State::Learning(learner) => learner.step(&mut self.base, event, out),
+            State::Looking => {
+                refuse(event, out);
+                Next::Stay
+            }
+        };
+        match (next, &mut self.state) {
+            (Next::Stay, State::Leading(leader)) => {
+                if let Some(epoch) = leader.take_established() {
+                    self.election.settle(PeerState::Leading, self.base.electorate.me, epoch);
+                }
+            }
+            (Next::Stay, State::Learning(learner)) => {
+                if let Some((leader, epoch)) = learner.take_established() {
+                    self.election.settle(self.election.state(), leader, epoch);
+                }
+            }
+            (Next::Look, State::Leading(leader)) => {
+                leader.resign(&mut self.base, out);
+                self.state = State::Looking;
+                self.look(out);
+            }
+            (Next::Look, State::Learning(learner)) => {
+                learner.resign(&mut self.base, out);
+                self.state = State::Looking;
+                self.look(out);
+            }
+            (_, State::Looking) => {}
+        }
+        debug_assert!(self.base.current_epoch >= epoch_before);
+    }
+}
+
+/// Nobody leads here: whoever connects has to look elsewhere.
+fn refuse(event: Event, out: &mut Vec<Action>) {
+    match event {
+        Event::Accepted(link) | Event::Connected(link) | Event::Packet(link, _) => {
+            out.push(Action::Close(link))
+        }
+        _ => {}
+    }
+}
+
+/// The kind of a packet; unknown ones are skipped by everyone.
+fn kind(packet: &QuorumPacket) -> Option<PacketKind> {
+    PacketKind::from_code(packet.kind)
+}
