@@ -1,5 +1,6 @@
-//! What planning an operation costs: it happens on the generator's hot path, so it must stay below 100 ns altogether
-//! (what it is, which key, how large, when due), whatever the distribution and the number of workers.
+//! What planning an operation costs: it happens on the generator's hot path, so it must stay below 100 ns
+//! altogether (what it is, which key, how large, when due), whatever the distribution and the number of
+//! workers.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -38,7 +39,8 @@ fn operations(c: &mut Criterion) {
     group.finish();
 }
 
-/// Due time and operation together, for one of so many workers: 100 000 due in a second, per operation of its own.
+/// Due time and operation together, for one of so many workers: 100 000 due in a second, per operation of
+/// its own.
 fn schedules(c: &mut Criterion) {
     let mut group = c.benchmark_group("schedule and op");
     for (name, arrival, workers) in [

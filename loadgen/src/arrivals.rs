@@ -1,9 +1,10 @@
 //! Due times: when the integral of a rate reaches a given number of operations.
 //!
-//! With even spacing, operation i is due when the integral reaches i, so the first is due at once and the count up to any time
-//! differs from the integral by less than one. A Poisson process of the same rate has its arrivals where the integral reaches
-//! the sums of independent exponential gaps of mean 1 (time change of a unit-rate process), which works for ramps and steps as
-//! well as for a constant rate. Nothing is thinned and nothing is skipped.
+//! With even spacing, operation i is due when the integral reaches i, so the first is due at once and the
+//! count up to any time differs from the integral by less than one. A Poisson process of the same rate has
+//! its arrivals where the integral reaches the sums of independent exponential gaps of mean 1 (time change
+//! of a unit-rate process), which works for ramps and steps as well as for a constant rate. Nothing is
+//! thinned and nothing is skipped.
 //!
 //! Times are nanoseconds from the phase's start. No clock, no randomness: gaps are given from outside.
 
@@ -76,8 +77,8 @@ impl Integral {
         (self.total - 1e-6).ceil().max(0.0) as u64
     }
 
-    /// When the integral reaches `count`; the latest such time where the rate is zero for a while. Always less than the
-    /// duration, so that a due operation belongs to its phase.
+    /// When the integral reaches `count`; the latest such time where the rate is zero for a while. Always
+    /// less than the duration, so that a due operation belongs to its phase.
     pub fn time_ns(&self, count: f64) -> u64 {
         let after = self.pieces.partition_point(|piece| piece.before <= count);
         let piece = &self.pieces[after.saturating_sub(1)];
@@ -188,7 +189,8 @@ mod tests {
             prop_assert!(due.last().is_none_or(|&last| last < duration_ns));
             let total = integral_up_to(&rate, duration_s, duration_s);
             prop_assert!((due.len() as f64 - total).abs() <= 1.0, "{} due, integral {total}", due.len());
-            // Also at any time in between: one operation at the boundary, and one nanosecond's worth of rounding.
+            // Also at any time in between: one operation at the boundary, and one nanosecond's worth of
+            // rounding.
             let t_ns = (cut * duration_ns as f64) as u64;
             let count = due.partition_point(|&at| at < t_ns) as f64;
             let expected = integral_up_to(&rate, duration_s, t_ns as f64 / 1e9);

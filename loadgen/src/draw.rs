@@ -1,9 +1,10 @@
-//! Random numbers by position: what is drawn for operation i depends on a seed and i, not on what was drawn before.
+//! Random numbers by position: what is drawn for operation i depends on a seed and i, not on what was drawn
+//! before.
 //!
-//! A generator with state would have to be shared, or to be split by worker, and then the same workload would do different
-//! things on machines with different numbers of cores. Here a position is hashed to the start of a SplitMix64 sequence
-//! (Steele, Lea and Flood, OOPSLA 2014), which passes the usual batteries of tests and costs about a nanosecond per number. It is no
-//! cryptographic generator.
+//! A generator with state would have to be shared, or to be split by worker, and then the same workload
+//! would do different things on machines with different numbers of cores. Here a position is hashed to the
+//! start of a SplitMix64 sequence (Steele, Lea and Flood, OOPSLA 2014), which passes the usual batteries of
+//! tests and costs about a nanosecond per number. It is no cryptographic generator.
 
 /// The increment of SplitMix64: 2^64 divided by the golden ratio, made odd.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -57,7 +58,8 @@ impl Draw {
     }
 }
 
-/// A choice by weight: cumulated thresholds on 64 bits, scanned from the front. Meant for a handful of entries.
+/// A choice by weight: cumulated thresholds on 64 bits, scanned from the front. Meant for a handful of
+/// entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Weighted<T> {
     entries: Vec<(u64, T)>,

@@ -1,11 +1,12 @@
-//! Expectations: `response.get.p99 < 5ms` and their like, parsed when the workload is read and judged when the run is over.
+//! Expectations: `response.get.p99 < 5ms` and their like, parsed when the workload is read and judged when
+//! the run is over.
 //!
-//! An expectation is met only by a number. Missing data, zero samples and too few samples for the percentile are failures with
-//! their reason, never a pass; and one that could not fail (about an operation that no phase issues, about misses in a closed
-//! loop) is refused when the workload is read.
+//! An expectation is met only by a number. Missing data, zero samples and too few samples for the
+//! percentile are failures with their reason, never a pass; and one that could not fail (about an operation
+//! that no phase issues, about misses in a closed loop) is refused when the workload is read.
 //!
-//! Without a phase, a latency, a rate or a share must hold in *every* phase that is not a warm-up and issues the
-//! operation, and the worst of them is reported. Counts are summed over those phases instead.
+//! Without a phase, a latency, a rate or a share must hold in *every* phase that is not a warm-up and
+//! issues the operation, and the worst of them is reported. Counts are summed over those phases instead.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +19,8 @@ use crate::spec::{Arrival, Phase, Spec, hint};
 pub struct Expectation {
     /// As it was written.
     pub text: String,
-    /// Only in this phase; `None`: latencies, rates and shares in every phase that is not a warm-up and issues the
-    /// operation, counts summed over the phases that are not a warm-up.
+    /// Only in this phase; `None`: latencies, rates and shares in every phase that is not a warm-up and
+    /// issues the operation, counts summed over the phases that are not a warm-up.
     pub phase: Option<String>,
     /// What is measured.
     pub metric: Metric,
@@ -116,15 +117,17 @@ pub enum Relation {
 pub struct Measured {
     /// In the metric's unit: nanoseconds, operations per second, a count, a share from 0 to 1.
     pub value: f64,
-    /// What it rests on: operations answered as asked (latencies, rates), that ended (errors), that were due (missed), acknowledged
-    /// writes that were looked up (lost ones). Zero is a failure, whatever the value.
+    /// What it rests on: operations answered as asked (latencies, rates), that ended (errors), that were
+    /// due (missed), acknowledged writes that were looked up (lost ones). Zero is a failure, whatever the
+    /// value.
     pub samples: u64,
 }
 
 /// What a run's summary must be able to say so that expectations can be judged.
 pub trait Measurements {
-    /// The metric in one phase, or over all phases that are not a warm-up (`None`: asked for counts and whole-run metrics only).
-    /// `None` when it was not measured at all; `samples: 0` when it was and nothing came.
+    /// The metric in one phase, or over all phases that are not a warm-up (`None`: asked for counts and
+    /// whole-run metrics only). `None` when it was not measured at all; `samples: 0` when it was and
+    /// nothing came.
     fn measured(&self, phase: Option<&str>, metric: &Metric) -> Option<Measured>;
 }
 
@@ -256,7 +259,9 @@ impl Ops {
         let named = Ops::named();
         let found = named.iter().find(|(name, _)| *name == word);
         let names = || named.iter().map(|&(name, _)| name).collect::<Vec<_>>();
-        found.map(|&(_, ops)| ops).ok_or_else(|| format!("unknown operation `{word}`{}", hint(word, &names())))
+        found
+            .map(|&(_, ops)| ops)
+            .ok_or_else(|| format!("unknown operation `{word}`{}", hint(word, &names())))
     }
 
     /// Whether the group contains this kind of operation.
@@ -311,7 +316,8 @@ fn parse_metric(text: &str) -> Result<Metric, String> {
         "service" => parse_latency(Clock::Service, rest),
         "lag" => parse_latency(Clock::Lag, rest),
         "notify" => {
-            let stat = Stat::parse(rest).ok_or_else(|| format!("`{rest}` after notify: expected {STAT_FORM}"))?;
+            let stat =
+                Stat::parse(rest).ok_or_else(|| format!("`{rest}` after notify: expected {STAT_FORM}"))?;
             Ok(Metric::Latency(Clock::Response, Ops::One(Op::Notify), stat))
         }
         "rate" => Ok(Metric::Rate(if rest.is_empty() { Ops::All } else { Ops::parse(rest)? })),
@@ -325,7 +331,15 @@ fn parse_metric(text: &str) -> Result<Metric, String> {
         },
         _ => {
             let families = [
-                "response", "service", "lag", "notify", "rate", "errors", "missed", "lost_acknowledged_writes", "failover",
+                "response",
+                "service",
+                "lag",
+                "notify",
+                "rate",
+                "errors",
+                "missed",
+                "lost_acknowledged_writes",
+                "failover",
                 "phase",
             ];
             match crate::spec::nearest(family, &families) {
@@ -368,9 +382,15 @@ impl Expectation {
     pub fn parse(text: &str) -> Result<Expectation, String> {
         let form = "expected a metric, a relation (< <= = >= >) and a bound, such as response.get.p99 < 5ms";
         let at = text.find(['<', '>', '=']).ok_or(form)?;
-        let relations =
-            [("<=", Relation::AtMost), (">=", Relation::AtLeast), ("<", Relation::Less), (">", Relation::More), ("=", Relation::Equal)];
-        let (sign, relation) = *relations.iter().find(|(sign, _)| text[at..].starts_with(sign)).ok_or(form)?;
+        let relations = [
+            ("<=", Relation::AtMost),
+            (">=", Relation::AtLeast),
+            ("<", Relation::Less),
+            (">", Relation::More),
+            ("=", Relation::Equal),
+        ];
+        let (sign, relation) =
+            *relations.iter().find(|(sign, _)| text[at..].starts_with(sign)).ok_or(form)?;
         let (left, right) = (text[..at].trim(), text[at + sign.len()..].trim());
         let (phase, metric) = match left.strip_prefix("phase.") {
             Some(rest) => {
@@ -398,7 +418,9 @@ impl Expectation {
             let names: Vec<&str> = spec.phases.iter().map(|phase| phase.name.as_str()).collect();
             match spec.phases.iter().find(|phase| phase.name == *name) {
                 None => return Err(format!("there is no phase `{name}`{}", hint(name, &names))),
-                Some(phase) if phase.warmup => return Err(format!("phase {name} is a warm-up, which nothing is expected of")),
+                Some(phase) if phase.warmup => {
+                    return Err(format!("phase {name} is a warm-up, which nothing is expected of"));
+                }
                 Some(_) => {}
             }
         }
@@ -414,12 +436,18 @@ impl Expectation {
             }
             Metric::WriteGap | Metric::LostAcknowledgedWrites => return Ok(()),
             _ if phases.is_empty() => {
-                let of = self.phase.as_ref().map_or_else(|| "no phase".to_string(), |name| format!("phase {name} never"));
+                let of = self
+                    .phase
+                    .as_ref()
+                    .map_or_else(|| "no phase".to_string(), |name| format!("phase {name} never"));
                 return Err(format!("{of} issues such operations, or watches for them, outside warm-ups"));
             }
             _ => {}
         }
-        let late = matches!(self.metric, Metric::Latency(Clock::Lag, ..) | Metric::Missed(_) | Metric::MissedShare(_));
+        let late = matches!(
+            self.metric,
+            Metric::Latency(Clock::Lag, ..) | Metric::Missed(_) | Metric::MissedShare(_)
+        );
         if late && phases.iter().all(|phase| phase.arrival == Arrival::Closed) {
             return Err("in a closed loop nothing is ever late or missed; this could not fail".to_string());
         }
@@ -454,7 +482,8 @@ impl Expectation {
         let Some((phase, measured)) = worst else {
             return judged(false, "no phase that was measured issues such operations".to_string());
         };
-        let failed = readings.iter().filter(|(_, measured)| !self.relation.holds(measured.value, self.bound)).count();
+        let failed =
+            readings.iter().filter(|(_, measured)| !self.relation.holds(measured.value, self.bound)).count();
         let shown = self.shown(measured.value);
         let mut detail = format!("measured {shown} ({}, {} samples)", where_of(*phase), measured.samples);
         if failed > 1 {
@@ -484,7 +513,9 @@ impl Expectation {
     /// With as many decimals as it takes to see on which side of the bound it lies.
     fn shown(&self, value: f64) -> String {
         let unit = self.metric.unit();
-        let told_apart = |&decimals: &usize| value == self.bound || unit.show(value, decimals) != unit.show(self.bound, decimals);
+        let told_apart = |&decimals: &usize| {
+            value == self.bound || unit.show(value, decimals) != unit.show(self.bound, decimals)
+        };
         unit.show(value, (2..=6).find(told_apart).unwrap_or(6))
     }
 }

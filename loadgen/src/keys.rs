@@ -1,11 +1,13 @@
 //! Keys: which one an operation is about, and which znode that is.
 //!
-//! A key is a number below the workload's `znodes`. [`KeyChooser`] draws it; [`KeySpace`] spells its path. Key 0 is the most
-//! popular key wherever there is one (zipf, hot set): watchers that sit "on the hottest znode" sit on key 0.
+//! A key is a number below the workload's `znodes`. [`KeyChooser`] draws it; [`KeySpace`] spells its path.
+//! Key 0 is the most popular key wherever there is one (zipf, hot set): watchers that sit "on the hottest
+//! znode" sit on key 0.
 //!
-//! The layout is a function of the data's shape alone, so that whoever knows the workload file can find every znode again:
-//! `root/k0042` in a flat shape, `root/d00/k42` with a fan-out of 100. All names of a level have the same width, so all paths
-//! have the same length. Neighbouring keys share a parent. Keys are leaves.
+//! The layout is a function of the data's shape alone, so that whoever knows the workload file can find
+//! every znode again: `root/k0042` in a flat shape, `root/d00/k42` with a fan-out of 100. All names of a
+//! level have the same width, so all paths have the same length. Neighbouring keys share a parent. Keys are
+//! leaves.
 
 use crate::draw::Draw;
 use crate::spec::{Data, KeyChoice, Shape};
@@ -90,7 +92,8 @@ impl KeySpace {
         self.push_directories(key / self.fanout, self.levels - 1, out);
     }
 
-    /// Inner znodes between root and keys, parents first; the root itself is not among them. Empty for a flat shape.
+    /// Inner znodes between root and keys, parents first; the root itself is not among them. Empty for a
+    /// flat shape.
     pub fn inner_paths(&self) -> impl Iterator<Item = String> + '_ {
         (1..self.levels).flat_map(move |level| {
             let keys_below = self.fanout.saturating_pow(self.levels - level);
@@ -102,7 +105,8 @@ impl KeySpace {
         })
     }
 
-    /// The path of the n-th inner znode of a level: n's digits to the base `fanout`, most significant first.
+    /// The path of the n-th inner znode of a level: n's digits to the base `fanout`, most significant
+    /// first.
     fn push_directories(&self, n: u64, level: u32, out: &mut String) {
         for above in (0..level).rev() {
             let digit = n / self.fanout.saturating_pow(above) % self.fanout;
@@ -194,15 +198,19 @@ impl KeyChooser {
     }
 }
 
-/// Zipf's law over a finite number of ranks: rank k (from 0) has a probability proportional to 1/(k+1)^exponent.
+/// Zipf's law over a finite number of ranks: rank k (from 0) has a probability proportional to
+/// 1/(k+1)^exponent.
 ///
-/// Drawn by rejection-inversion (Hörmann and Derflinger, "Rejection-inversion to generate variates from monotone discrete
-/// distributions", ACM TOMACS 6(3), 1996): the continuous x^−s is inverted and the result rounded; what the rounding gets
-/// wrong is rejected. It needs no tables, so a million keys cost what ten do, and it accepts nearly always.
+/// Drawn by rejection-inversion (Hörmann and Derflinger, "Rejection-inversion to generate variates from
+/// monotone discrete distributions", ACM TOMACS 6(3), 1996): the continuous x^−s is inverted and the result
+/// rounded; what the rounding gets wrong is rejected. It needs no tables, so a million keys cost what ten
+/// do, and it accepts nearly always.
 #[derive(Debug, Clone)]
 pub struct Zipf {
     ranks: f64,
     exponent: f64,
+    /// 1/(1 − exponent), or `None` where the exponent is so near to 1 that it must not be used.
+    reciprocal: Option<f64>,
     /// The integral's values between which the inverted variable is uniform.
     low: f64,
     high: f64,
@@ -210,11 +218,16 @@ pub struct Zipf {
     sure: f64,
 }
 
+/// Nearer to an exponent of 1 than this, the integral is computed in the form that does not cancel. Farther
+/// away the plain form is good to twelve digits, and several times as fast.
+const NEAR_ONE: f64 = 1e-3;
+
 impl Zipf {
     /// Over `ranks` ranks (at least one), with a positive exponent.
     pub fn new(ranks: u64, exponent: f64) -> Zipf {
+        let reciprocal = ((1.0 - exponent).abs() > NEAR_ONE).then(|| 1.0 / (1.0 - exponent));
         let ranks = ranks.max(1) as f64;
-        let mut zipf = Zipf { ranks, exponent, low: 0.0, high: 0.0, sure: 0.0 };
+        let mut zipf = Zipf { ranks, exponent, reciprocal, low: 0.0, high: 0.0, sure: 0.0 };
         // The first rank's whole mass of 1 lies left of 1.5, whatever the integral says about that stretch.
         zipf.low = zipf.integral(1.5) - 1.0;
         zipf.high = zipf.integral(ranks + 0.5);
@@ -228,7 +241,8 @@ impl Zipf {
             let at = self.high + draw.unit() * (self.low - self.high);
             let x = self.inverse(at);
             let rank = x.round().clamp(1.0, self.ranks);
-            if rank - x <= self.sure || at >= self.integral(rank + 0.5) - self.mass(rank) {
+            // The first rank is never rejected: its mass begins at `low`.
+            if rank == 1.0 || rank - x <= self.sure || at >= self.integral(rank + 0.5) - self.mass(rank) {
                 return rank as u64 - 1;
             }
         }
@@ -238,17 +252,25 @@ impl Zipf {
         (-self.exponent * x.ln()).exp()
     }
 
-    /// ∫₁ˣ t^−s dt = (x^(1−s) − 1)/(1−s), and ln x in the limit s → 1, without cancellation near it.
+    /// ∫₁ˣ t^−s dt = (x^(1−s) − 1)/(1−s), and ln x in the limit s → 1.
     fn integral(&self, x: f64) -> f64 {
         let log = x.ln();
         let y = (1.0 - self.exponent) * log;
-        if y.abs() < 1e-8 { log * (1.0 + y / 2.0) } else { log * y.exp_m1() / y }
+        match self.reciprocal {
+            Some(reciprocal) => (y.exp() - 1.0) * reciprocal,
+            None if y.abs() < 1e-8 => log * (1.0 + y / 2.0),
+            None => log * y.exp_m1() / y,
+        }
     }
 
     /// The x whose integral is `value`.
     fn inverse(&self, value: f64) -> f64 {
         let y = ((1.0 - self.exponent) * value).max(-1.0);
-        if y.abs() < 1e-8 { (value * (1.0 - y / 2.0)).exp() } else { (value * y.ln_1p() / y).exp() }
+        match self.reciprocal {
+            Some(reciprocal) => ((1.0 + y).ln() * reciprocal).exp(),
+            None if y.abs() < 1e-8 => (value * (1.0 - y / 2.0)).exp(),
+            None => (value * y.ln_1p() / y).exp(),
+        }
     }
 }
 

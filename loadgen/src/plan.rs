@@ -1,19 +1,21 @@
 //! Which operation is due when: a pure function of the spec and its seed.
 //!
-//! Every operation of a phase has an index. What it *is* (kind, key, value size) depends on (seed, phase, index) and
-//! on nothing else, so any worker can compute any operation, in any order, without shared state: [`PhasePlan::op`].
+//! Every operation of a phase has an index. What it *is* (kind, key, value size) depends on (seed, phase,
+//! index) and on nothing else, so any worker can compute any operation, in any order, without shared state:
+//! [`PhasePlan::op`].
 //!
 //! When it is *due* and whose it is:
-//! - Open arrivals: [`PhasePlan::schedule`] walks the phase's due times and yields those of one [`Share`] of the sessions.
-//!   All workers walk the same process, so the aggregate is exactly the process that the workload asked for, however many workers
-//!   there are. With even spacing, operation i belongs to session i mod S; with Poisson spacing the session is drawn at
-//!   random, so every session (and every member that they are placed on) sees a Poisson process as well.
-//! - Closed loop: session s's n-th operation of the phase has the index n·S + s ([`PhasePlan::closed_index`]); it is due when
-//!   the driver finds a free slot.
+//! - Open arrivals: [`PhasePlan::schedule`] walks the phase's due times and yields those of one [`Share`]
+//!   of the sessions. All workers walk the same process, so the aggregate is exactly the process that the
+//!   workload asked for, however many workers there are. With even spacing, operation i belongs to session
+//!   i mod S; with Poisson spacing the session is drawn at random, so every session (and every member that
+//!   they are placed on) sees a Poisson process as well.
+//! - Closed loop: session s's n-th operation of the phase has the index n·S + s
+//!   ([`PhasePlan::closed_index`]); it is due when the driver finds a free slot.
 //!
-//! Walking past the operations of other workers costs nothing with even spacing (their indices are stepped over) and one
-//! exponential draw each with Poisson spacing. The draws of a phase hang on its name, not on its place in the file: a phase that
-//! is put before it does not change it.
+//! Walking past the operations of other workers costs nothing with even spacing (their indices are stepped
+//! over) and one exponential draw each with Poisson spacing. The draws of a phase hang on its name, not on
+//! its place in the file: a phase that is put before it does not change it.
 //!
 //! It does not know about clocks: due times are nanoseconds from the phase's start.
 
@@ -52,8 +54,9 @@ pub struct PhasePlan {
 pub struct PlannedOp {
     /// What is done.
     pub op: Op,
-    /// To which key: an index into the run's [`crate::keys::KeySpace`]. For creates it is only a number to spread them by;
-    /// delete removes a znode that the same session created (and is a create while there is none); sync is about the data root.
+    /// To which key: an index into the run's [`crate::keys::KeySpace`]. For creates it is only a number to
+    /// spread them by; delete removes a znode that the same session created (and is a create while there is
+    /// none); sync is about the data root.
     pub key: u64,
     /// Size of the value that a write carries, in bytes (drawn for reads too, and ignored there).
     pub value_bytes: u32,
@@ -170,7 +173,8 @@ pub struct Schedule {
 
 #[derive(Debug, Clone)]
 enum Walk {
-    /// The next one is due when the integral reaches `round + session`; `round` is a multiple of the number of sessions.
+    /// The next one is due when the integral reaches `round + session`; `round` is a multiple of the number
+    /// of sessions.
     Even { round: u64, session: u32 },
     /// The integral has been followed up to `reached`, where operation `index` − 1 was due.
     Poisson { index: u64, reached: f64, seed: u64 },

@@ -1,17 +1,19 @@
 //! What a workload file says, checked: the types that the plan, the driver and the results build on.
 //!
-//! A [`Spec`] exists only when every check has passed: no zero durations, no weights that are all zero, no hot
-//! set larger than the data. Whoever holds one need not check again. Numbers are in one unit each, named in the
-//! field: nanoseconds, operations per second, bytes.
+//! A [`Spec`] exists only when every check has passed: no zero durations, no weights that are all zero, no
+//! hot set larger than the data. Whoever holds one need not check again. Numbers are in one unit each,
+//! named in the field: nanoseconds, operations per second, bytes.
 //!
-//! This file holds the types and the two ways in ([`Spec::load`], [`Spec::parse`]). `document` reads TOML into a tree that
-//! remembers where everything stood, and applies `--set`; `quantity` reads durations, rates, sizes and shares;
-//! `check` turns the tree into a `Spec` or into a list of complaints. The language itself is described on one page in
-//! `workloads/README.md`. Nothing here knows about clusters, clocks or sockets.
+//! This file holds the types and the two ways in ([`Spec::load`], [`Spec::parse`]). `document` reads TOML
+//! into a tree that remembers where everything stood, and applies `--set`; `quantity` reads durations,
+//! rates, sizes and shares; `check` (with the `readers` of single values) turns the tree into a `Spec` or
+//! into a list of complaints. The language itself is described on one page in `workloads/README.md`.
+//! Nothing here knows about clusters, clocks or sockets.
 
 mod check;
 mod document;
 pub mod quantity;
+mod readers;
 
 use std::path::Path;
 
@@ -117,7 +119,8 @@ impl ValueSize {
 pub struct Sessions {
     /// How many, at least one.
     pub count: u32,
-    /// How many requests one session keeps outstanding at most, at least one. In a closed loop: always this many.
+    /// How many requests one session keeps outstanding at most, at least one. In a closed loop: always this
+    /// many.
     pub in_flight: u32,
     /// The session timeout asked for, in milliseconds.
     pub timeout_ms: u32,
@@ -156,7 +159,8 @@ pub struct Phase {
     pub keys: KeyChoice,
     /// Size of the values that this phase writes.
     pub value: ValueSize,
-    /// How many due operations may wait for a free slot, over all sessions, before further ones count as missed.
+    /// How many due operations may wait for a free slot, over all sessions, before further ones count as
+    /// missed.
     pub backlog_limit: u64,
 }
 
@@ -217,7 +221,8 @@ pub enum KeyChoice {
     Uniform,
     /// Key k with probability proportional to 1/(k+1)^exponent.
     Zipf(f64),
-    /// `share` (0 to 1) of the operations go to the first `keys` keys, the rest to the others; uniform in both.
+    /// `share` (0 to 1) of the operations go to the first `keys` keys, the rest to the others; uniform in
+    /// both.
     Hot {
         /// Size of the hot set, at least 1 and less than the number of znodes.
         keys: u64,
@@ -315,7 +320,8 @@ pub enum FaultTarget {
     Server(u32),
 }
 
-/// Everything that is wrong with a workload file, in the order of the file. Displays one complaint per line.
+/// Everything that is wrong with a workload file, in the order of the file. Displays one complaint per
+/// line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpecErrors(pub Vec<SpecError>);
 
@@ -350,22 +356,28 @@ impl std::error::Error for SpecError {}
 impl std::error::Error for SpecErrors {}
 
 impl Spec {
-    /// Reads a workload file and applies `--set` overrides (`"phase.steady.duration=5s"`), in the order given.
+    /// Reads a workload file and applies `--set` overrides (`"phase.steady.duration=5s"`), in the order
+    /// given.
     ///
     /// # Errors
     /// Everything that is wrong with the file and the overrides, with places; or that it cannot be read.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Spec, SpecErrors> {
         let file = path.display().to_string();
         let unreadable = |what: String| SpecErrors(vec![SpecError { place: file.clone(), what }]);
-        let length = std::fs::metadata(path).map_err(|error| unreadable(format!("cannot be read: {error}")))?.len();
+        let length =
+            std::fs::metadata(path).map_err(|error| unreadable(format!("cannot be read: {error}")))?.len();
         if length > MAX_FILE_BYTES {
-            return Err(unreadable(format!("{length} bytes: expected a workload file, which has at most {MAX_FILE_BYTES}")));
+            return Err(unreadable(format!(
+                "{length} bytes: expected a workload file, which has at most {MAX_FILE_BYTES}"
+            )));
         }
-        let text = std::fs::read_to_string(path).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
         Spec::parse(&file, &text, overrides)
     }
 
-    /// Like [`Spec::load`], from text; `file` names it in complaints, and gives the workload its name if it has none.
+    /// Like [`Spec::load`], from text; `file` names it in complaints, and gives the workload its name if it
+    /// has none.
     ///
     /// # Errors
     /// Everything that is wrong with text and overrides, with places.
@@ -402,7 +414,8 @@ impl Spec {
 }
 
 impl std::fmt::Display for Arrival {
-    /// `closed`, `constant 5000/s`, `poisson 20000/s`, `ramp 0/s to 5000/s`, `steps 1000/s, 2000/s, poisson`
+    /// `closed`, `constant 5000/s`, `poisson 20000/s`, `ramp 0/s to 5000/s`, `steps 1000/s, 2000/s,
+    /// poisson`
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Arrival::Open { rate, spacing } = self else { return write!(f, "closed") };
         match (rate, spacing) {
@@ -428,7 +441,8 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// The candidate that a misspelt word probably meant.
 pub(crate) fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
     let word = word.to_lowercase().replace(['_', ' '], "-");
-    let distance = |candidate: &str| strsim::damerau_levenshtein(&word, &candidate.to_lowercase().replace('_', "-"));
+    let distance =
+        |candidate: &str| strsim::damerau_levenshtein(&word, &candidate.to_lowercase().replace('_', "-"));
     let best = candidates.iter().copied().min_by_key(|candidate| distance(candidate))?;
     let tolerated = (word.chars().count().max(best.chars().count()) / 3).max(1);
     (distance(best) <= tolerated).then_some(best)

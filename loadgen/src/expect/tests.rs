@@ -40,10 +40,23 @@ const MS: f64 = 1e6;
 #[test]
 fn each_kind_is_met_and_fails() {
     let (steady, quiet) = (Some("steady"), Some("quiet"));
-    // The expectation, the phase that is asked, the value that meets it, the value that does not, and what is then said.
+    // The expectation, the phase that is asked, the value that meets it, the value that does not, and what
+    // is then said.
     let table: [(&str, Option<&'static str>, f64, f64, &str); 19] = [
-        ("phase.steady.response.get.p99 < 5ms", steady, 4.9 * MS, 7.31 * MS, "measured 7.31 ms (phase steady, 120000 samples)"),
-        ("response.set.p99.9 <= 5ms", steady, 5.0 * MS, 5.004 * MS, "measured 5.004 ms (phase steady, 120000 samples)"),
+        (
+            "phase.steady.response.get.p99 < 5ms",
+            steady,
+            4.9 * MS,
+            7.31 * MS,
+            "measured 7.31 ms (phase steady, 120000 samples)",
+        ),
+        (
+            "response.set.p99.9 <= 5ms",
+            steady,
+            5.0 * MS,
+            5.004 * MS,
+            "measured 5.004 ms (phase steady, 120000 samples)",
+        ),
         ("service.set.mean < 1ms", steady, 0.5 * MS, 1.5 * MS, "measured 1.50 ms"),
         ("service.writes.max < 1s", steady, 9e8, 1.5e9, "measured 1.50 s"),
         ("response.set.min > 10us", steady, 20e3, 9.5e3, "measured 9.50 us"),
@@ -136,7 +149,8 @@ fn no_samples_fail_counts_too() {
         let judged = judge(text, &Run(vec![(None, parse(text).metric, 0.0, 0)]));
         assert_eq!((judged.met, judged.detail.as_str()), (false, said), "{text}");
     }
-    let rate = judge("rate.set < 100/s", &Run(vec![(Some("steady"), Metric::Rate(Ops::One(Op::Set)), 0.0, 0)]));
+    let rate =
+        judge("rate.set < 100/s", &Run(vec![(Some("steady"), Metric::Rate(Ops::One(Op::Set)), 0.0, 0)]));
     assert!(!rate.met, "an upper bound on a rate is not met by silence: {rate}");
 }
 

@@ -123,9 +123,17 @@ fn uniform_is_uniform() {
 
 #[test]
 fn zipf_is_zipf_below_at_and_above_one() {
-    for (keys, exponent) in
-        [(1000, 0.5), (1000, 0.99), (1000, 1.0), (1000, 1.000_000_01), (200, 1.5), (20, 3.0), (2, 0.8)]
-    {
+    for (keys, exponent) in [
+        (1000, 0.5),
+        (1000, 0.99),
+        (1000, 1.0),
+        (1000, 1.000_000_01),
+        (1000, 1.0011),
+        (1000, 0.9991),
+        (200, 1.5),
+        (20, 3.0),
+        (2, 0.8),
+    ] {
         assert_distribution(KeyChoice::Zipf(exponent), &zipf_probabilities(keys, exponent));
     }
     assert_eq!(histogram(KeyChoice::Zipf(0.99), 1, 100), [100]);

@@ -1,8 +1,10 @@
-//! A TOML document whose every key and value remembers where it came from: a place in the file, or a `--set`.
+//! A TOML document whose every key and value remembers where it came from: a place in the file, or a
+//! `--set`.
 //!
-//! Overrides are written into the tree before anybody looks at it, so they go through the same checks as the file, and a
-//! complaint about one names the `--set`. The `[defaults]` of phases are merged here as well. Nothing here knows what
-//! the keys mean, except that tables in an array are addressed by their `name`.
+//! Overrides are written into the tree before anybody looks at it, so they go through the same checks as
+//! the file, and a complaint about one names the `--set`. The `[defaults]` of phases are merged here as
+//! well. Nothing here knows what the keys mean, except that tables in an array are addressed by their
+//! `name`.
 
 use std::ops::Range;
 
@@ -84,8 +86,8 @@ impl Source<'_> {
         }
         let mut root = table(document.into_inner(), &|span| Origin::File(span.start, span.end));
         let mut errors = Vec::new();
-        // Defaults reach the phases between overriding the former and overriding the latter: `--set phase.x.mix.get=5`
-        // must find the mix that the phase has by default.
+        // Defaults reach the phases between overriding the former and overriding the latter: `--set
+        // phase.x.mix.get=5` must find the mix that the phase has by default.
         for of_defaults in [true, false] {
             for (n, text) in self.overrides.iter().enumerate() {
                 if text.trim_start().starts_with("defaults.") == of_defaults
@@ -188,8 +190,8 @@ fn node(from: toml::Spanned<DeValue<'_>>, origin: &dyn Fn(Range<usize>) -> Origi
     Node { origin: origin_here, value }
 }
 
-/// Copies what `[defaults]` says into every phase that does not say it itself. A key is taken whole: a phase's `mix` replaces
-/// the default one, it is not mixed with it.
+/// Copies what `[defaults]` says into every phase that does not say it itself. A key is taken whole: a
+/// phase's `mix` replaces the default one, it is not mixed with it.
 fn merge_defaults(root: &mut Table) {
     let Some(Node { value: Value::Table(defaults), .. }) = root.get("defaults") else { return };
     let defaults = defaults.clone();

@@ -1,7 +1,8 @@
 //! Quantities with units, as a workload spells them: `"500ms"`, `"5000/s"`, `"1KiB"`, `"0.1%"`.
 //!
-//! Each function gives the value in the unit of its name, or `None` for a text that it does not understand; who calls says
-//! what was expected. Ranges are checked by the caller too, except that no result is negative, infinite or NaN.
+//! Each function gives the value in the unit of its name, or `None` for a text that it does not understand;
+//! who calls says what was expected. Ranges are checked by the caller too, except that no result is
+//! negative, infinite or NaN.
 
 /// What a duration looks like, for complaints.
 pub const DURATION_FORM: &str = "a duration such as \"500ms\", \"5s\" or \"2m\"";
