@@ -68,6 +68,8 @@ class Member:
         }
         self.properties = dict(properties or {})
         self.process = None
+        # Further arguments for Popen: limits, signals.
+        self.popen = {}
 
     @property
     def address(self) -> str:
@@ -94,7 +96,7 @@ class Member:
             log.flush()
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home,
-                env=self.environment(), start_new_session=True,
+                env=self.environment(), start_new_session=True, **self.popen,
             )
         deadline = time.monotonic() + self.start_limit_s
         while True:
