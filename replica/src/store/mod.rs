@@ -13,6 +13,7 @@ mod apply;
 pub mod digest;
 mod overlay;
 pub mod owner;
+mod path_hash;
 pub mod prep;
 pub mod quota;
 mod read;

@@ -15,7 +15,7 @@ use hashbrown::hash_table::Entry;
 use zoometry_wire::{Acl, SessionId, StatPersisted, Zxid};
 
 use super::owner::Owner;
-use super::tree::PathHash;
+use super::path_hash::PathHash;
 use super::{Store, digest};
 
 /// A znode as the next request finds it.

@@ -8,38 +8,16 @@
 //! Not bounded here: what a member may store is bounded by its memory and by quotas.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::Hasher;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use foldhash::SharedSeed;
-use foldhash::fast::FoldHasher;
 use hashbrown::HashTable;
 use zoometry_wire::{Acl, Id, SessionId, Stat, StatPersisted};
 
 use super::acl_table::{self, AclSlot, AclTable};
 use super::digest;
 use super::owner::Owner;
-
-/// Hashes paths under a seed that clients do not know, the multipliers included: with fixed ones, paths could be
-/// chosen that collide whatever the seed.
-#[derive(Debug, Clone)]
-pub(super) struct PathHash {
-    seed: u64,
-    shared: SharedSeed,
-}
-
-impl PathHash {
-    pub(super) fn new(seed: u64) -> Self {
-        Self { seed, shared: SharedSeed::from_u64(seed.rotate_left(32)) }
-    }
-
-    pub(super) fn of(&self, path: &str) -> u64 {
-        let mut hasher = FoldHasher::with_seed(self.seed, &self.shared);
-        hasher.write(path.as_bytes());
-        hasher.finish()
-    }
-}
+use super::path_hash::PathHash;
 
 /// A node's place in the slab. Valid as long as the node lives; the place is used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

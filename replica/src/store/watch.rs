@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use foldhash::fast::FixedState;
+use foldhash::fast::SeedableRandomState;
 use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 use zoometry_wire::records::EventType;
@@ -97,14 +97,14 @@ const RECURSIVE: u8 = 4;
 /// Watchers of one path in one table, each with the modes in which it watches. Ordered, so that the same run
 /// delivers in the same order.
 type Watchers = BTreeMap<WatcherId, u8>;
-type Paths = HashMap<Box<str>, Watchers, FixedState>;
+type Paths = HashMap<Box<str>, Watchers, SeedableRandomState>;
 
 #[derive(Debug)]
 struct Tables {
     data: Paths,
     child: Paths,
     /// Paths of each watcher, in either table.
-    paths: HashMap<WatcherId, HashSet<Box<str>, FixedState>, FixedState>,
+    paths: HashMap<WatcherId, HashSet<Box<str>, SeedableRandomState>, SeedableRandomState>,
     /// (path, watcher) pairs that watch recursively; while it is 0 no ancestor needs to be looked at.
     recursive: usize,
 }
@@ -131,7 +131,7 @@ pub struct WatchTable {
 impl WatchTable {
     /// An empty table; `hash_seed` keeps clients from choosing paths that collide.
     pub fn new(hash_seed: u64) -> Self {
-        let state = FixedState::with_seed(hash_seed);
+        let state = super::path_hash::state(hash_seed);
         Self {
             tables: Mutex::new(Tables {
                 data: Paths::with_hasher(state.clone()),

@@ -220,10 +220,13 @@ pub(super) fn mode(path: &str, mode: i32) -> PathMode {
     PathMode { path: path.into(), mode }
 }
 
+/// Path, data, ACL, stored status, names of the children.
+type NodeContents = (String, Option<Bytes>, Vec<Acl>, StatPersisted, Vec<String>);
+
 /// Everything that can be told of a store from outside, in an order of its own.
 #[derive(Debug, PartialEq)]
 pub(super) struct Contents {
-    nodes: Vec<(String, Option<Bytes>, Vec<Acl>, StatPersisted, Vec<String>)>,
+    nodes: Vec<NodeContents>,
     sessions: Vec<(SessionId, i32)>,
     ephemerals: Vec<(SessionId, Vec<String>)>,
     digest: u64,
