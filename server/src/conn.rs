@@ -34,7 +34,7 @@ use crate::clock;
 use crate::handshake;
 use crate::node::{FromClient, NodeEvent, Submission, Write};
 use crate::shared::Shared;
-use crate::stats::{Answered, Batch, ConnStats, Counter};
+use crate::stats::{Answered, Batch, ConnStats, Counter, Stage};
 use crate::telemetry::{self, Traced, Tracer, Work};
 
 /// Unsent bytes at which a connection's socket is no longer read: the client takes its replies first.
@@ -259,6 +259,7 @@ impl Desk {
             self.limit_outbox();
             if let Some(op) = op {
                 self.answered(PendingWrite { xid, op, received_ns }, store.last_zxid(), now_ns, 1);
+                self.batch.stage(Stage::Queue, latency_ns, 1);
             }
         }
         before - self.pipeline.len()
@@ -430,7 +431,10 @@ pub async fn serve(shared: Arc<Shared>, conn: Arc<Conn>, mut stream: TcpStream) 
     }
     match exchange(&shared, &conn, &mut stream).await {
         Ok(End::Quiet) => {}
-        Ok(End::Garbage(why)) => tracing::info!(peer = %conn.peer, "closing a connection: {why}"),
+        Ok(End::Garbage(why)) => {
+            shared.stats.add(Counter::MalformedFrames, 1);
+            tracing::info!(peer = %conn.peer, "closing a connection: {why}");
+        }
         Err(error) => tracing::debug!(peer = %conn.peer, %error, "connection lost"),
     }
     // Whatever was in the outbox has been sent; a client that still sends is told so by the close.
@@ -629,6 +633,7 @@ impl Reads {
                 });
             }
             desk.answered(PendingWrite { xid, op, received_ns }, store.last_zxid(), now_ns, count);
+            desk.batch.stage(Stage::Read, now_ns - received_ns, count);
         }
     }
 }

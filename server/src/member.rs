@@ -20,7 +20,8 @@ use crate::disk_thread::{self, DiskOptions, DiskQueue, DiskThread};
 use crate::metrics::{self, ProcessInfo};
 use crate::node::{Node, NodeEvent, NodeHandle};
 use crate::shared::{Conns, Shared};
-use crate::snapshot_thread::{self, SnapshotOptions, Snapshotter};
+use crate::snapshot_thread::{self, SnapshotOptions, SnapshotTaken, Snapshotter};
+use crate::stats::{Counter, Measure, ServerStats};
 use crate::telemetry::Tracer;
 use crate::view::Inspect;
 use crate::{clients, clock};
@@ -34,13 +35,15 @@ pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>)
     let listener = listen(&config).await?;
     let address = listener.local_addr()?;
     let disk = FileDisk::open(&config.data_dir, &config.data_log_dir)?;
-    let recovered = tracing::info_span!("recovery").in_scope(|| rebuild(&config, &disk))?;
+    let stats: Arc<ServerStats> = Arc::default();
+    let recovered = tracing::info_span!("recovery").in_scope(|| rebuild(&config, &disk, &stats))?;
     let store = Arc::new(RwLock::new(recovered));
     // Logs without a snapshot do not start, here or at Apache's, so the first one precedes the first log. It
     // also makes what was dropped from the recovered tree final.
-    tracing::info_span!("snapshot")
+    let first = tracing::info_span!("snapshot")
         .in_scope(|| snapshot_thread::take_snapshot(&disk, &store))
         .context("cannot write the snapshot of the start")?;
+    stats.observe(Measure::SnapshotTime, first.took.as_nanos() as u64);
     let last_zxid = store.read().last_zxid();
     let (handle, events) = NodeHandle::new();
     let (queue, log) = start_log(&config, &disk, handle.clone())?;
@@ -49,7 +52,7 @@ pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>)
         config.storage.purge_retain,
         queue.clone(),
     ));
-    let snapshots = start_snapshots(&config, disk, Arc::clone(&store), queue.clone())?;
+    let snapshots = start_snapshots(&config, disk, Arc::clone(&store), queue.clone(), Arc::clone(&stats))?;
     let sessions = tracked_sessions(&config, &store.read());
     let shared = Arc::new(Shared {
         sessions: Mutex::new(sessions),
@@ -57,7 +60,7 @@ pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>)
         store,
         conns: Conns::default(),
         node: handle,
-        stats: Arc::default(),
+        stats,
         disk: queue,
         digests: Mutex::default(),
         tracer,
@@ -130,13 +133,19 @@ fn start_snapshots(
     disk: FileDisk,
     store: Arc<RwLock<Store>>,
     queue: DiskQueue,
+    stats: Arc<ServerStats>,
 ) -> anyhow::Result<Snapshotter> {
     let options = SnapshotOptions {
         snap_count: u64::from(config.storage.snap_count),
         snap_size_limit_bytes: config.storage.snap_size_limit_bytes.unwrap_or(0),
         seed: clock::wall_ms() as u64,
     };
-    Ok(Snapshotter::spawn(disk, store, queue, options, |_| {})?)
+    let book = move |taken: &Result<SnapshotTaken, _>| {
+        if let Ok(taken) = taken {
+            stats.observe(Measure::SnapshotTime, taken.took.as_nanos() as u64);
+        }
+    };
+    Ok(Snapshotter::spawn(disk, store, queue, options, book)?)
 }
 
 /// `autopurge`: at the start and then every so many hours, old snapshots and logs go.
@@ -169,7 +178,8 @@ async fn say_goodbye(shared: &Shared) {
     }
 }
 
-fn rebuild(config: &Config, disk: &FileDisk) -> anyhow::Result<Store> {
+fn rebuild(config: &Config, disk: &FileDisk, stats: &ServerStats) -> anyhow::Result<Store> {
+    let started_ns = clock::now_ns();
     let options =
         RecoveryOptions { trust_empty: config.storage.trust_empty_snapshot, ..RecoveryOptions::default() };
     let store_config = StoreConfig {
@@ -190,6 +200,9 @@ fn rebuild(config: &Config, disk: &FileDisk) -> anyhow::Result<Store> {
     if let Some(zxid) = first_mismatch {
         tracing::warn!(digest_mismatches, first = %zxid, "the tree's digest is not the one in the log");
     }
+    stats.observe(Measure::DbInitTime, clock::now_ns() - started_ns);
+    stats.observe(Measure::StartupTxnsLoaded, recovered.replayed as u64);
+    stats.add(Counter::DigestMismatches, digest_mismatches as u64);
     let mut store = recovered.state;
     let dropped = store.drop_dead_ephemerals();
     tracing::info!(

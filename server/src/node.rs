@@ -17,7 +17,7 @@ use zoometry_replica::store::acl;
 use zoometry_replica::store::session;
 use zoometry_replica::store::watch::{WatchEvent, WatchSink, WatcherId};
 use zoometry_replica::store::{Asked, Prep, Store};
-use zoometry_wire::records::{SYNC_CONNECTED, WatcherEvent, perms};
+use zoometry_wire::records::{EventType, SYNC_CONNECTED, WatcherEvent, perms};
 use zoometry_wire::{ErrorCode, Id, OpCode, Record, Request, Response, SessionId, Txn, TxnRecord, Zxid};
 
 use crate::clock;
@@ -26,7 +26,7 @@ use crate::disk_thread::{DiskThread, Durable};
 use crate::handshake;
 use crate::shared::{Conns, Shared};
 use crate::snapshot_thread::Snapshotter;
-use crate::stats::{Counter, Measure};
+use crate::stats::{Batch, Counter, Measure, ServerStats, Stage};
 use crate::telemetry::{self, Fanout, Stamps, Traced, Work};
 
 /// Writes prepared and not yet applied; further ones are held back in their order, where each connection's
@@ -128,6 +128,8 @@ pub struct Node {
     next_container_check_ms: u64,
     stopping: bool,
     buffer: BytesMut,
+    /// What the writes of the batch being applied have to tell the statistics.
+    booked: Batch,
 }
 
 impl Node {
@@ -161,6 +163,7 @@ impl Node {
             next_container_check_ms,
             stopping: false,
             buffer: BytesMut::new(),
+            booked: Batch::default(),
         }
     }
 
@@ -214,9 +217,9 @@ impl Node {
                 self.propose(session, 0, &[], &request, Some(conn), Stamps::default());
             }
             FromClient::Submit(submission) => {
-                let traced = self.shared.tracer.is_on();
-                let mut prep_ns = if traced { clock::now_ns() } else { 0 };
+                let mut prep_ns = clock::now_ns();
                 let Submission { conn, session, ids, writes } = submission;
+                self.shared.stats.add(Counter::PrepQueued, writes.len() as u64);
                 for write in writes {
                     let origin = Some(Arc::clone(&conn));
                     let stamps = Stamps { received_ns: write.received_ns, prep_ns, appended_ns: 0 };
@@ -227,8 +230,8 @@ impl Node {
         }
     }
 
-    /// Makes a transaction of a request and hands it to the disk. Returns when that was done, if requests
-    /// are traced.
+    /// Makes a transaction of a request and hands it to the disk. Returns when that was done, if it is a
+    /// client's request.
     fn propose(
         &mut self,
         session: SessionId,
@@ -254,6 +257,7 @@ impl Node {
         let bytes = payload.len() as u64;
         self.shared.disk.append(self.last_zxid, payload);
         self.snapshots.appended(1, bytes);
+        self.shared.stats.add(Counter::SyncQueued, 1);
         if stamps.prep_ns > 0 {
             stamps.appended_ns = clock::now_ns();
         }
@@ -278,8 +282,14 @@ impl Node {
             while self.proposed.front().is_some_and(|head| head.record.header.zxid <= durable.upto) {
                 let proposed = self.proposed.pop_front().expect("checked");
                 let timed = self.is_traced(&proposed, now_ns, None);
-                let mut delivery =
-                    Delivery { conns: &self.shared.conns, woken: &mut woken, timed, fanout: None };
+                book_stages(&mut self.booked, &proposed.stamps, durable);
+                let mut delivery = Delivery {
+                    conns: &self.shared.conns,
+                    stats: &self.shared.stats,
+                    woken: &mut woken,
+                    timed,
+                    fanout: None,
+                };
                 let apply_ns = if timed { clock::now_ns() } else { now_ns };
                 let result = store.apply(&proposed.record, &mut delivery);
                 let fanout = delivery.fanout;
@@ -293,7 +303,7 @@ impl Node {
             self.shared.keep_digest(&store);
         }
         self.prep.applied(durable.upto);
-        self.book(durable);
+        self.book(durable, clock::now_ns());
         // A connection is woken once, however many of its writes were in the batch.
         woken.sort_unstable_by_key(|conn| conn.id);
         woken.dedup_by_key(|conn| conn.id);
@@ -302,8 +312,12 @@ impl Node {
         }
     }
 
-    fn book(&self, durable: &Durable) {
+    fn book(&mut self, durable: &Durable, applied_ns: u64) {
+        self.booked.stage(Stage::Apply, applied_ns.saturating_sub(durable.synced_ns), durable.records);
         let stats = &self.shared.stats;
+        stats.record(&mut self.booked);
+        let slow_ns = self.shared.config.storage.fsync_warning_ms.saturating_mul(1_000_000);
+        stats.add(Counter::SlowFsyncs, u64::from(durable.synced_ns - durable.written_ns > slow_ns));
         stats.observe(Measure::FsyncTime, durable.synced_ns - durable.written_ns);
         stats.observe(Measure::SyncProcessTime, durable.synced_ns - durable.taken_ns);
         stats.observe(Measure::SyncBatchSize, durable.records.into());
@@ -433,9 +447,38 @@ impl Node {
     }
 }
 
+/// Where a write spent its time up to the disk; nothing for those that no client asked for.
+fn book_stages(booked: &mut Batch, stamps: &Stamps, durable: &Durable) {
+    let &Stamps { received_ns, prep_ns, appended_ns } = stamps;
+    if prep_ns == 0 {
+        return;
+    }
+    let queued_ns = prep_ns.saturating_sub(received_ns);
+    let prepared_ns = appended_ns.saturating_sub(prep_ns);
+    booked.stage(Stage::Queue, queued_ns, 1);
+    booked.stage(Stage::Prep, prepared_ns, 1);
+    booked.stage(Stage::Append, durable.written_ns.saturating_sub(appended_ns), 1);
+    booked.stage(Stage::Sync, durable.synced_ns - durable.written_ns, 1);
+    booked.observe(Measure::PrepQueueTime, queued_ns);
+    booked.observe(Measure::PrepProcessTime, prepared_ns);
+    booked.observe(Measure::SyncQueueTime, durable.taken_ns.saturating_sub(appended_ns));
+    booked.observe(Measure::SyncQueueAndFlushTime, durable.synced_ns.saturating_sub(appended_ns));
+}
+
+/// What an event is counted as.
+fn watch_measure(kind: EventType) -> Measure {
+    match kind {
+        EventType::NodeCreated => Measure::CreatedWatches,
+        EventType::NodeDeleted => Measure::DeletedWatches,
+        EventType::NodeDataChanged => Measure::ChangedWatches,
+        EventType::NodeChildrenChanged => Measure::ChildrenWatches,
+    }
+}
+
 /// Puts watch events into outboxes while the store is being changed.
 struct Delivery<'a> {
     conns: &'a Conns,
+    stats: &'a ServerStats,
     woken: &'a mut Vec<Arc<Conn>>,
     /// The write is traced.
     timed: bool,
@@ -459,6 +502,8 @@ impl WatchSink for Delivery<'_> {
                 told += 1;
             }
         });
+        self.stats.observe(watch_measure(event.kind), told as u64);
+        self.stats.add(Counter::WatchBytes, told as u64 * frame.len() as u64);
         if self.timed {
             Fanout::add(&mut self.fanout, told, first_ns, clock::now_ns());
         }

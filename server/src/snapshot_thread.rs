@@ -105,10 +105,13 @@ pub struct SnapshotTaken {
     pub nodes: u64,
     /// Length of the file.
     pub bytes: u64,
+    /// How long it took.
+    pub took: std::time::Duration,
 }
 
 /// Writes a snapshot of `store` now, on this thread. The store may change meanwhile.
 pub fn take_snapshot<D: Disk>(disk: &D, store: &RwLock<Store>) -> Result<SnapshotTaken, StorageError> {
+    let started = std::time::Instant::now();
     let (zxid, head, walk) = {
         let store = store.read();
         (store.last_zxid(), store.snapshot_head(), store.start_walk())
@@ -118,7 +121,7 @@ pub fn take_snapshot<D: Disk>(disk: &D, store: &RwLock<Store>) -> Result<Snapsho
     match write_nodes(&mut writer, store, walk) {
         Ok((nodes, end)) => {
             let (name, bytes) = writer.finish(end)?;
-            Ok(SnapshotTaken { name, zxid, nodes, bytes })
+            Ok(SnapshotTaken { name, zxid, nodes, bytes, took: started.elapsed() })
         }
         Err(error) => {
             // On a full disk the space is wanted back.

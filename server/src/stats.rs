@@ -65,24 +65,12 @@ named! {
         PrepQueued = "prep_processor_request_queued",
         /// Transactions that entered the disk queue.
         SyncQueued = "sync_processor_request_queued",
-        /// Changes put over the committed tree.
-        OutstandingChangesQueued = "outstanding_changes_queued",
-        /// Changes that the committed tree has caught up with.
-        OutstandingChangesRemoved = "outstanding_changes_removed",
         /// Writes proposed.
         Proposals = "proposal_count",
         /// Writes committed.
         Commits = "commit_count",
-        /// Requests refused as too large while too many large ones were in process.
-        LargeRejected = "large_requests_rejected",
-        /// Requests that waited longer than `throttled_op_wait_time`.
-        ThrottledOps = "throttled_ops",
-        /// Times that reading paused because of `globalOutstandingLimit` or a full pipeline.
-        ThrottleWaits = "request_throttle_wait_count",
         /// Transactions after which the tree's digest was not the recorded one.
         DigestMismatches = "digest_mismatches_count",
-        /// Times that the disk failed for good (seen only by whoever scrapes before the exit).
-        UnrecoverableErrors = "unrecoverable_error_count",
         /// Elections entered.
         Lookings = "looking_count",
         /// Learners synchronised by DIFF.
@@ -113,16 +101,10 @@ named! {
         SnapshotTime = "snapshottime",
         /// Loading the database at start; ns.
         DbInitTime = "dbinittime",
-        /// Loading the snapshot at start; ns.
-        StartupSnapLoadTime = "startup_snap_load_time",
-        /// Replaying the logs at start; ns.
-        StartupTxnsLoadTime = "startup_txns_load_time",
         /// Transactions replayed at start.
         StartupTxnsLoaded = "startup_txns_loaded",
         /// Transactions in one log sync.
         SyncBatchSize = "sync_processor_batch_size",
-        /// Transactions waiting for the disk when a batch was taken.
-        SyncQueueSize = "sync_processor_queue_size",
         /// Write and sync of one batch; ns.
         SyncProcessTime = "sync_process_time",
         /// From entering the disk queue to being taken from it; ns.
@@ -133,8 +115,6 @@ named! {
         PrepProcessTime = "prep_process_time",
         /// From entering the preparation queue to leaving it; ns.
         PrepQueueTime = "prep_processor_queue_time_ms",
-        /// Writes waiting for preparation.
-        PrepQueueSize = "prep_processor_queue_size",
         /// From proposal to quorum; ns.
         QuorumAckLatency = "quorum_ack_latency",
         /// Time without a leader, as this member saw it; ns.
@@ -153,25 +133,25 @@ named! {
 }
 
 named! {
-    /// Where a request's time goes. A read passes Queue, Read, Reply; a write Queue, Prep, Append, Sync,
-    /// Quorum, Apply, Reply. They do not overlap, so their sums add up to the request time.
+    /// Where a request's time goes. A read passes Queue or Read, a write Queue, Prep, Append, Sync, Quorum and
+    /// Apply. They do not overlap. A write's latency is read when its batch begins to be applied, so its
+    /// stages together are longer than that by the batch's apply time. Sending the reply is not in them.
     Stage {
-        /// From the frame's arrival until the session's order lets it go.
+        /// From the frame's arrival until it is begun: a write's until it is prepared, a read's behind a write of
+        /// its session until that is applied.
         Queue = "queue",
-        /// Reading under the tree's lock.
+        /// From the frame's arrival to the answer, for reads that need not wait for a write.
         Read = "read",
         /// Checking a write and making its transaction.
         Prep = "prep",
-        /// Waiting for the disk thread, and writing to the log.
+        /// Waiting for the disk thread, and the write of the batch.
         Append = "append",
         /// fdatasync.
         Sync = "sync",
         /// From durable here to durable at a quorum.
         Quorum = "quorum",
-        /// Changing the tree and firing watches.
+        /// From durable until the batch has changed the tree and fired its watches.
         Apply = "apply",
-        /// From the answer's existence to its being handed to the socket.
-        Reply = "reply",
     }
 }
 

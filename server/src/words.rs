@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::config::{Config, Endpoint, Ensemble, MemberRole};
-use crate::metrics;
+use crate::metrics::{self, process};
 use crate::stats::{Collected, ConnView, ServerStats, op_word};
 use crate::view::{Facts, Inspect, Mode};
 use zoometry_wire::SessionId;
@@ -417,7 +417,7 @@ pub(crate) fn environment_entries() -> Vec<(&'static str, String)> {
     let read =
         |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_string()).unwrap_or_default();
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
-    let memory = metrics::process::memory();
+    let memory = process::memory();
     let megabytes = |bytes: Option<u64>| bytes.map_or_else(String::new, |bytes| format!("{}MB", bytes >> 20));
     vec![
         ("zookeeper.version", version()),
@@ -425,7 +425,7 @@ pub(crate) fn environment_entries() -> Vec<(&'static str, String)> {
         ("os.name", std::env::consts::OS.to_string()),
         ("os.arch", std::env::consts::ARCH.to_string()),
         ("os.version", read("/proc/sys/kernel/osrelease")),
-        ("user.name", variable("USER")),
+        ("user.name", process::user_name().unwrap_or_default()),
         ("user.home", variable("HOME")),
         ("user.dir", std::env::current_dir().map(|dir| dir.display().to_string()).unwrap_or_default()),
         ("os.memory.free", megabytes(memory.available)),

@@ -78,3 +78,12 @@ fn stat_field(index: usize) -> Option<u64> {
     let rest = &text[text.rfind(')')? + 1..];
     rest.split_whitespace().nth(index - 2)?.parse().ok()
 }
+
+/// The user that the process runs as, from `/etc/passwd`.
+pub(crate) fn user_name() -> Option<String> {
+    // SAFETY: no memory is involved, and the call cannot fail.
+    let id = unsafe { libc::geteuid() }.to_string();
+    let users = read_to_string("/etc/passwd").ok()?;
+    let of_id = |line: &&str| line.split(':').nth(2) == Some(id.as_str());
+    users.lines().find(of_id).and_then(|line| line.split(':').next()).map(str::to_string)
+}
