@@ -5,7 +5,7 @@ mod synthetic;
 
 use anyhow::Result;
 use synthetic::{Made, Phase};
-use zoometry::{charts, results, summary};
+use zoometry::{report, results, summary};
 
 fn main() -> Result<()> {
     let root = std::env::args().nth(1).unwrap_or_else(|| "target/sample-report".to_string());
@@ -24,9 +24,9 @@ fn main() -> Result<()> {
         let run = made.run();
         let summary = summary::Summary::of(&run);
         results::write(&dir, &run, &summary)?;
-        charts::write(&dir, &charts::of_run(&run, &summary))?;
+        let report = report::write(&dir)?;
         print!("{}", summary::table(&run.manifest, &summary, summary::Style::of_stdout()));
-        println!("\n{}", dir.display());
+        println!("\n{}", report.display());
     }
     Ok(())
 }

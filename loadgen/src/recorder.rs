@@ -85,6 +85,11 @@ impl Class {
         }
     }
 
+    /// The class' name, by an operation's name.
+    pub fn of_name(op: &str) -> Option<&'static str> {
+        Op::ALL.into_iter().find(|known| known.name() == op).and_then(Class::of).map(Class::name)
+    }
+
     /// The name in results.
     pub fn name(self) -> &'static str {
         match self {

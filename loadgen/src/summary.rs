@@ -278,6 +278,11 @@ impl PhaseSummary {
         self.ops.iter().chain(&self.groups).find(|o| o.op == name)
     }
 
+    /// `reads` or `writes`, also where these are of one kind only and need no group.
+    pub fn class(&self, name: &str) -> Option<&OpSummary> {
+        self.op(name).or_else(|| self.ops.iter().find(|op| Class::of_name(&op.op) == Some(name)))
+    }
+
     /// Everything but opening sessions and notifications.
     pub fn all(&self) -> Option<&OpSummary> {
         self.op("all")

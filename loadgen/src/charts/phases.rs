@@ -4,7 +4,7 @@ use plotters::style::RGBColor;
 
 use crate::figures;
 use crate::results::RunData;
-use crate::summary::{OpSummary, PhaseSummary, Summary};
+use crate::summary::{PhaseSummary, Summary};
 
 use super::plot::{Axis, Layer, Legend, Panel, Plot, Scale, Stroke};
 use super::{Chart, palette, ticks};
@@ -106,20 +106,14 @@ pub(super) fn bars(
 
 /// Reads and writes beside each other in each column, from median to p99.
 fn latencies(phases: &[&PhaseSummary], legend: &mut Vec<Legend>) -> Option<Panel> {
-    let kinds: [(&str, fn(&str) -> bool, RGBColor); 2] = [
-        ("reads", |op| ["get", "exists", "children", "sync"].contains(&op), palette::BLUE),
-        (
-            "writes",
-            |op| !["get", "exists", "children", "sync", "connect", "notify"].contains(&op),
-            palette::VERMILLION,
-        ),
-    ];
     let mut layers = Vec::new();
     let (mut low, mut high) = (f64::MAX, 0.0f64);
-    for (kind, (name, holds, colour)) in kinds.into_iter().enumerate() {
+    for (kind, (name, colour)) in
+        [("reads", palette::BLUE), ("writes", palette::VERMILLION)].into_iter().enumerate()
+    {
         let mut seen = false;
         for (at, phase) in phases.iter().enumerate() {
-            let Some(op) = group(phase, name, holds) else { continue };
+            let Some(op) = phase.class(name) else { continue };
             let Some(median) = op.response.p50_us else { continue };
             let x = at as f64 + 0.42 + 0.16 * kind as f64;
             let top = op.response.p99_us.unwrap_or(median);
@@ -142,8 +136,4 @@ fn latencies(phases: &[&PhaseSummary], legend: &mut Vec<Legend>) -> Option<Panel
         y: ticks::latency(low * 0.9, high * 1.1),
         layers,
     })
-}
-
-fn group<'a>(phase: &'a PhaseSummary, name: &str, holds: fn(&str) -> bool) -> Option<&'a OpSummary> {
-    phase.op(name).or_else(|| phase.ops.iter().find(|op| holds(&op.op)))
 }

@@ -176,14 +176,13 @@ pub(super) fn spread(items: &[usize], n: usize) -> Vec<usize> {
 }
 
 fn title(summary: &Summary) -> String {
-    let group = |name: &str, kind: fn(&str) -> bool| {
-        let op = summary.whole.op(name).or_else(|| summary.whole.ops.iter().find(|op| kind(&op.op)))?;
-        highest(&op.response).map(|(p, us)| format!("{name} {p} {}", figures::time_us(us)))
-    };
-    let reads = group("reads", |op| ["get", "exists", "children", "sync"].contains(&op));
-    let writes =
-        group("writes", |op| !["get", "exists", "children", "sync", "connect", "notify"].contains(&op));
-    let parts: Vec<String> = [reads, writes].into_iter().flatten().collect();
+    let parts: Vec<String> = ["reads", "writes"]
+        .into_iter()
+        .filter_map(|name| {
+            let (p, us) = highest(&summary.whole.class(name)?.response)?;
+            Some(format!("{name} {p} {}", figures::time_us(us)))
+        })
+        .collect();
     if parts.is_empty() {
         "Response time".to_string()
     } else {
