@@ -299,8 +299,8 @@ impl Stat {
     }
 }
 
-const METRIC_FORM: &str = "response.get.p99, service.writes.mean, lag.max, notify.p99, rate.get, errors.total, errors.share, \
-                           missed.total, missed.share, lost_acknowledged_writes or failover.write_gap";
+const METRIC_FORM: &str = "response.get.p99, service.writes.mean, lag.max, notify.p99, rate.get, \
+                           errors.total, errors.share, missed.total, missed.share, lost_acknowledged_writes or failover.write_gap";
 const STAT_FORM: &str = "min, mean, max or a percentile such as p99.9";
 
 /// The metric behind an optional `phase.NAME.`

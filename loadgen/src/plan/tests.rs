@@ -124,8 +124,8 @@ fn poisson_gaps_are_exponential_and_sessions_alike() {
     // 100 000 expected with a standard deviation of 316.
     assert!((due.len() as f64 - 100_000.0).abs() < 5.0 * 316.0, "{}", due.len());
 
-    // The largest distance between the gaps' distribution and 1 − e^(−λt) (Kolmogorov and Smirnov: 1.95/√n
-    // is exceeded once in a thousand), for the whole process and for one session's part of it.
+    // The largest distance between the gaps' distribution and 1 − e^(−λt) (Kolmogorov and Smirnov:
+    // 1.95/√n is exceeded once in a thousand), for the whole process and for one session's part of it.
     let distance = |times: Vec<u64>, mean_ns: f64| {
         let mut gaps: Vec<f64> = times.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
         gaps.sort_unstable_by(f64::total_cmp);

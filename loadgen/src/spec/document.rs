@@ -112,9 +112,13 @@ impl Source<'_> {
 
     /// What stands there, as written, on one line.
     pub(super) fn written(&self, node: &Node) -> String {
-        match node.origin {
-            Origin::File(start, end) => shortened(self.text.get(start..end).unwrap_or("")),
-            Origin::Set(n) => {
+        match (&node.origin, &node.value) {
+            (&Origin::File(start, end), _) => shortened(self.text.get(start..end).unwrap_or("")),
+            (Origin::Set(_), Value::Text(text)) => format!("\"{}\"", shortened(text)),
+            (Origin::Set(_), Value::Integer(number)) => number.to_string(),
+            (Origin::Set(_), Value::Float(number)) => number.to_string(),
+            (Origin::Set(_), Value::Boolean(flag)) => flag.to_string(),
+            (&Origin::Set(n), _) => {
                 shortened(self.overrides[n].split_once('=').map_or("", |(_, value)| value.trim()))
             }
         }
