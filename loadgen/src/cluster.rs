@@ -38,6 +38,19 @@ pub struct Tracing {
     pub sample: f64,
     /// A request that takes longer is kept as well; 0 for none.
     pub slow_ms: u32,
+    /// So many of the slowest requests of every second are kept as well.
+    pub slowest: u32,
+    /// Where spans go besides OTLP, and whose requests they are.
+    pub clients: Clients,
+}
+
+/// Who loads our own members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clients {
+    /// We do: members name our spans as their parents, and leave their spans in a file for `traces.json`.
+    Ours,
+    /// Anybody: members' spans are roots, and go to OTLP only.
+    Others,
 }
 
 /// What `--cluster` asks for.
@@ -311,12 +324,14 @@ fn zoo_cfg(data: &Path, port: u16) -> String {
 
 /// What only our own members understand.
 fn tracing_cfg(file: &Path, tracing: Tracing) -> String {
-    format!(
-        "zoometry.traceFile={}\nzoometry.traceSample={}\nzoometry.traceSlowMs={}\n",
-        file.display(),
-        tracing.sample,
-        tracing.slow_ms
-    )
+    let Tracing { sample, slow_ms, slowest, clients } = tracing;
+    let mut text = format!(
+        "zoometry.traceSample={sample}\nzoometry.traceSlowMs={slow_ms}\nzoometry.traceSlowest={slowest}\n"
+    );
+    if clients == Clients::Ours {
+        text.push_str(&format!("zoometry.traceParent=true\nzoometry.traceFile={}\n", file.display()));
+    }
+    text
 }
 
 /// A port that nobody listens on now. Another process can take it before the member does; the member then says so.

@@ -3,9 +3,14 @@
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use zoometry::cluster::{Cluster, Keep, Tracing, Wanted};
+use std::time::Duration;
+use zoometry::cluster::{Clients, Cluster, Keep, Tracing, Wanted};
 use zoometry::progress::{Show, Waiting};
 use zoometry::run::{self, Exit, Options};
+use zoometry_spans::{Resource, Setup, init_tracing};
+
+/// How long the last spans may take to reach the OTLP endpoint at the end.
+const LAST_SPANS: Duration = Duration::from_secs(3);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -133,6 +138,13 @@ fn exit_of(result: anyhow::Result<()>, exit: Exit) -> ExitCode {
 }
 
 fn run_workload(args: RunArgs) -> ExitCode {
+    // One process, one instance in traces; its runs differ by their sessions.
+    let instance = std::process::id().to_string();
+    let resource = Resource::load_generator(env!("CARGO_PKG_VERSION"), &instance);
+    let telemetry = match init_tracing(Setup { resource, log: None, default_level: "warn" }) {
+        Ok(telemetry) => telemetry,
+        Err(error) => return exit_of(Err(error.into()), Exit::Usage),
+    };
     let options = Options {
         file: args.file,
         cluster: args.cluster,
@@ -143,9 +155,13 @@ fn run_workload(args: RunArgs) -> ExitCode {
         quiet: args.quiet,
         workers: args.workers,
         trace_sample: args.trace_sample,
+        exporter: telemetry.exporter().cloned(),
         command: std::env::args().collect::<Vec<_>>().join(" "),
     };
-    match run::run(&options) {
+    let result = run::run(&options);
+    // The options hold a handle on the queue; what it still holds goes out now.
+    telemetry.shutdown(LAST_SPANS);
+    match result {
         Ok(finished) => ExitCode::from(finished.exit as u8),
         Err(failure) => {
             complain(&failure.error);
@@ -175,7 +191,8 @@ async fn stay_up(wanted: &Wanted, data_dir: Option<PathBuf>) -> anyhow::Result<(
     let directory =
         data_dir.unwrap_or_else(|| std::env::temp_dir().join(format!("zoometry-up-{}", std::process::id())));
     let mut waiting = Waiting::new(Show::on_stderr(false));
-    let tracing = Tracing { sample: 0.0, slow_ms: 0 };
+    let sample = zoometry_spans::SampleRate::DEFAULT_PROBABILITY;
+    let tracing = Tracing { sample, slow_ms: 100, slowest: 0, clients: Clients::Others };
     let mut cluster = Cluster::start(wanted, &directory, tracing, &mut waiting).await?;
     waiting.done();
     let connect = cluster.connect_string();

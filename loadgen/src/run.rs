@@ -7,7 +7,7 @@
 
 mod manifest;
 
-use crate::cluster::{Cluster, Keep, Tracing, Wanted};
+use crate::cluster::{Clients, Cluster, Keep, Tracing, Wanted};
 use crate::driver::{self, Client, Control, Driver, Places, Report, Settings, Verified, What, workers_for};
 use crate::keys::KeySpace;
 use crate::plan::Plan;
@@ -22,7 +22,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use zoometry_spans::{Clock, Identity, Resource, SampleRate};
+use zoometry_spans::{Clock, Exporter, Identity, Resource, SampleRate};
 
 /// A cluster must let us open a first session within this time.
 const REACH_LIMIT: Duration = Duration::from_secs(15);
@@ -38,6 +38,9 @@ const SCRAPE: Duration = Duration::from_secs(1);
 const OWN_TIMEOUT_MS: i32 = 30_000;
 /// A request of our own servers that takes longer is traced, whatever the sample says.
 const SLOW_TRACE_MS: u32 = 100;
+/// So many of the slowest of every second are traced by our own servers, so that most of those that the load generator
+/// finds slow have both sides.
+const SLOWEST_ON_SERVER: u32 = 32;
 
 /// What the command line asks for.
 #[derive(Debug, Clone)]
@@ -60,6 +63,8 @@ pub struct Options {
     pub workers: Option<u32>,
     /// Share of requests traced.
     pub trace_sample: f64,
+    /// OTLP, if it is on.
+    pub exporter: Option<Exporter>,
     /// The command that repeats this run.
     pub command: String,
 }
@@ -232,8 +237,10 @@ impl<'a> Run<'a> {
         let span_files: Vec<PathBuf> =
             std::iter::once(measured.span_file.clone()).chain(cluster.span_files()).collect();
         let stopped = cluster.stop(Keep::Nothing).await;
-        if let Err(error) = write_traces_json(&self.directory, &span_files) {
-            self.tell(&format!("traces.json could not be written: {error}"));
+        match write_traces_json(&self.directory, &span_files) {
+            // What they hold is in traces.json now, as far as it fits.
+            Ok(_) => span_files.iter().for_each(|file| drop(std::fs::remove_file(file))),
+            Err(error) => self.tell(&format!("traces.json could not be written: {error}")),
         }
         if let Err(error) = stopped {
             self.tell(&format!("stopping the cluster: {error:#}"));
@@ -259,7 +266,12 @@ impl<'a> Run<'a> {
             None => self.directory.join("cluster"),
         };
         let mut waiting = Waiting::new(self.show);
-        let tracing = Tracing { sample: self.options.trace_sample, slow_ms: SLOW_TRACE_MS };
+        let tracing = Tracing {
+            sample: self.options.trace_sample,
+            slow_ms: SLOW_TRACE_MS,
+            slowest: SLOWEST_ON_SERVER,
+            clients: Clients::Ours,
+        };
         let cluster =
             Cluster::start(&self.options.cluster, &home, tracing, &mut waiting).await.blame(Exit::Cluster)?;
         waiting.done();
@@ -327,7 +339,7 @@ impl<'a> Run<'a> {
             run_start: self.run_start,
             phases: self.spec.phases.iter().map(|phase| phase.name.clone()).collect(),
             servers: cluster.addresses().iter().map(|a| (a.ip().to_string(), a.port())).collect(),
-            exporter: None,
+            exporter: self.options.exporter.clone(),
             resource: Resource::load_generator(env!("CARGO_PKG_VERSION"), run).with_env(),
             span_file: span_file.to_owned(),
         };

@@ -4,7 +4,8 @@
 //! traces (to a fifth of it), the slowest (to half), then head-sampled ones, taken from all phases in turn
 //! and spread evenly over each phase's time; what is left of the budget goes to the rest in the same order.
 //! Among equals, traces that hold both sides come first. How many there were and how many were dropped is
-//! returned, and written into the file as attributes of its first resource.
+//! returned, and written into the file as attributes of its first resource. A span whose parent is in none
+//! of the files becomes a root.
 //!
 //! Input is not trusted: a line that does not parse is counted and skipped, and of each file at most
 //! [`MAX_INPUT`] bytes are read.
@@ -14,7 +15,7 @@ use crate::{attrs, json};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -82,6 +83,8 @@ struct Head<'a> {
     trace_id: Cow<'a, str>,
     #[serde(borrow)]
     span_id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    parent_span_id: Cow<'a, str>,
     #[serde(borrow)]
     start_time_unix_nano: Cow<'a, str>,
     #[serde(borrow)]
@@ -115,9 +118,16 @@ enum Class {
 }
 
 #[derive(Debug)]
+struct Kept {
+    group: usize,
+    id: String,
+    parent: String,
+    text: Box<str>,
+}
+
+#[derive(Debug)]
 struct Trace {
-    /// (group, span id, text)
-    spans: Vec<(usize, String, Box<str>)>,
+    spans: Vec<Kept>,
     bytes: usize,
     start_ns: u64,
     end_ns: u64,
@@ -130,6 +140,18 @@ struct Trace {
 impl Trace {
     fn both_sides(&self) -> bool {
         self.client && self.server
+    }
+
+    /// A span whose parent nobody kept (the server found a request slow and the client did not) becomes a
+    /// root: a parent that never comes looks like a broken trace.
+    fn make_roots(&mut self) {
+        let ids: HashSet<String> = self.spans.iter().map(|kept| kept.id.clone()).collect();
+        for kept in &mut self.spans {
+            if !kept.parent.is_empty() && !ids.contains(&kept.parent) {
+                let named = format!(r#","parentSpanId":"{}""#, kept.parent);
+                kept.text = kept.text.replacen(&named, "", 1).into();
+            }
+        }
     }
 
     fn duration_ns(&self) -> u64 {
@@ -224,7 +246,7 @@ impl Pool {
             server: false,
             phase: String::new(),
         });
-        if trace.spans.iter().any(|(_, id, _)| *id == head.span_id) {
+        if trace.spans.iter().any(|kept| kept.id == head.span_id) {
             return Some(());
         }
         if trace.spans.len() >= MAX_SPANS_PER_TRACE {
@@ -245,14 +267,20 @@ impl Pool {
         if let Some(phase) = attribute(attrs::PHASE) {
             trace.phase = phase.to_owned();
         }
-        trace.spans.push((group, head.span_id.into_owned(), text.into()));
+        trace.spans.push(Kept {
+            group,
+            id: head.span_id.into_owned(),
+            parent: head.parent_span_id.into_owned(),
+            text: text.into(),
+        });
         Some(())
     }
 
     fn document(mut self, budget: usize) -> (String, Merged) {
         let frame: usize =
             self.groups.iter().map(|group| group.resource.len() + group.scope.len() + 512).sum();
-        let traces: Vec<Trace> = std::mem::take(&mut self.traces).into_values().collect();
+        let mut traces: Vec<Trace> = std::mem::take(&mut self.traces).into_values().collect();
+        traces.iter_mut().for_each(Trace::make_roots);
         let kept = select(&traces, budget.saturating_sub(frame + 256));
         let merged = &mut self.merged;
         merged.traces = traces.len();
@@ -272,8 +300,8 @@ impl Pool {
             let mut spans = kept
                 .iter()
                 .flat_map(|&n| &traces[n].spans)
-                .filter(|(of, _, _)| *of == index)
-                .map(|(_, _, text)| text)
+                .filter(|kept| kept.group == index)
+                .map(|kept| &kept.text)
                 .peekable();
             if spans.peek().is_none() {
                 continue;

@@ -32,6 +32,8 @@ impl Child {
         command
             .args(arguments)
             .stdin(Stdio::null())
+            // Members have names of their own in traces; the others of OpenTelemetry's variables are theirs too.
+            .env_remove("OTEL_SERVICE_NAME")
             .stdout(output.try_clone().context("duplicate the log's descriptor")?)
             .stderr(output)
             // Ctrl-C in a terminal goes to the whole foreground group; members are stopped by us, in order.

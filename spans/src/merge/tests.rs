@@ -63,6 +63,9 @@ fn both_sides_come_together_and_the_file_counts() {
     assert_eq!(groups[1]["resource"]["attributes"][0]["value"]["stringValue"], "zoo-1");
     assert_eq!(groups[0]["scopeSpans"][0]["spans"].as_array().unwrap().len(), 20);
     assert!(text.contains(r#"{"key":"zoometry.traces.dropped","value":{"intValue":"0"}}"#));
+    let servers = groups[1]["scopeSpans"][0]["spans"].as_array().unwrap();
+    let parented = servers.iter().filter(|span| span.get("parentSpanId").is_some()).count();
+    assert_eq!((servers.len(), parented), (20, 10), "no span names a parent that is not there");
 }
 
 #[test]
