@@ -79,7 +79,8 @@ pub struct SnapshotNode {
 /// What stands behind the last znode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SnapshotEnd {
-    /// The tree's digest, and the zxid at which it was that.
+    /// The tree's digest, and the zxid at which it was that. Apache's server writes zeros while it has not
+    /// applied a transaction since its start.
     pub digest: Option<(Zxid, TxnDigest)>,
     /// Last zxid processed when writing ended (3.9 and later).
     pub last_zxid: Option<Zxid>,

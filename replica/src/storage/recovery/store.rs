@@ -45,8 +45,8 @@ struct Rebuild {
 enum Fuzzy {
     /// It is.
     No,
-    /// It will be at this zxid, and then the digest is this: the snapshot says so.
-    Until(Zxid, i64),
+    /// It will be at this zxid, and then the digest is this, if the snapshot says so.
+    Until(Zxid, Option<i64>),
     /// The snapshot does not say, so nothing is compared.
     Unknown,
 }
@@ -54,13 +54,14 @@ enum Fuzzy {
 impl Rebuild {
     /// Compares at `zxid`, with `logged` as the transaction's digest if it has one.
     fn compare(&mut self, state: &Store, zxid: Zxid, logged: Option<TxnDigest>) {
+        let logged = logged.filter(|digest| digest.version == DIGEST_VERSION).map(|digest| digest.tree);
         let expected = match self.fuzzy {
             _ if !state.config().digest => return,
-            Fuzzy::Until(end, tree) if zxid == end => {
+            Fuzzy::Until(end, tree) if zxid >= end => {
                 self.fuzzy = Fuzzy::No;
-                Some(tree)
+                if zxid == end { tree } else { logged }
             }
-            Fuzzy::No => logged.filter(|digest| digest.version == DIGEST_VERSION).map(|digest| digest.tree),
+            Fuzzy::No => logged,
             Fuzzy::Until(..) | Fuzzy::Unknown => None,
         };
         if expected.is_some_and(|expected| expected as u64 != state.digest()) {
@@ -90,10 +91,16 @@ impl Restore for Rebuild {
     }
 
     fn loaded(&mut self, state: &mut Store, end: &SnapshotEnd) {
-        // A digest from before the snapshot began says nothing about it.
-        let recorded = end.digest.filter(|(zxid, _)| *zxid >= state.last_zxid());
-        self.fuzzy = recorded.map_or(Fuzzy::Unknown, |(zxid, digest)| Fuzzy::Until(zxid, digest.tree));
-        self.compare(state, state.last_zxid(), None);
+        let began = state.last_zxid();
+        self.fuzzy = match (end.digest, end.last_zxid) {
+            // Nothing had been applied yet, so nothing was applied meanwhile.
+            (Some((Zxid(0), digest)), _) if began == Zxid(0) && digest.tree == 0 => Fuzzy::No,
+            // A digest from before the snapshot began says nothing about it.
+            (Some((zxid, digest)), _) if zxid >= began => Fuzzy::Until(zxid, Some(digest.tree)),
+            (_, Some(zxid)) => Fuzzy::Until(zxid, None),
+            _ => Fuzzy::Unknown,
+        };
+        self.compare(state, began, None);
     }
 
     fn replay(&mut self, state: &mut Store, entry: LogEntry) {

@@ -121,8 +121,7 @@ impl SnapshotReader {
         let taken = input.offset();
         let digest = read.map_err(|_: zoometry_wire::Malformed| self.corrupt("malformed digest block"))?;
         self.decoder.consume(taken);
-        // Zxid 0 stands for "none recorded yet".
-        Ok(digest.filter(|(zxid, _)| zxid.0 != 0))
+        Ok(digest)
     }
 
     fn check_seal(&mut self) -> Result<(), StorageError> {
