@@ -1,0 +1,80 @@
+# Every recipe is one cargo or script call: whoever has no `just` can type what stands here.
+
+python := "target/interop-venv/bin/python"
+
+[private]
+default:
+    @just --list --unsorted
+
+# Run a workload file, leave a results directory
+run *ARGS:
+    cargo run --release -- run {{ARGS}}
+
+# Just a server to play with
+up *ARGS:
+    cargo run --release -- up {{ARGS}}
+
+# Draw charts and report.html again
+report DIRECTORY:
+    cargo run --release -- report {{DIRECTORY}}
+
+# Format, lints and all tests
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    cargo test --workspace
+
+# All tests that need no network
+test *ARGS:
+    cargo test --workspace {{ARGS}}
+
+# What CI runs; installs Debian packages
+ci *STEP:
+    bash .ci/run {{STEP}}
+
+# Python packages of the interop tests
+venv:
+    python3 -m venv target/interop-venv
+    target/interop-venv/bin/pip install -q -r tests/interop/requirements.txt
+
+# Real clients and hostile ones
+interop SERVER="zoometry" *ARGS:
+    {{python}} -m pytest tests/interop --server {{SERVER}} {{ARGS}}
+
+# The same requests to Apache and to us
+differential *ARGS:
+    {{python}} tests/interop/differential.py {{ARGS}}
+
+# One data directory for Apache and us
+datadir *ARGS:
+    {{python}} tests/interop/datadir.py {{ARGS}}
+
+# kill -9 loses nothing acknowledged
+kill9 ROUNDS="50":
+    {{python}} tests/interop/kill9.py --rounds {{ROUNDS}}
+
+# Capture the golden frames again
+golden:
+    {{python}} tests/interop/capture.py wire/tests/golden
+
+# Criterion's micro-benchmarks
+bench *ARGS:
+    cargo bench --workspace {{ARGS}}
+
+# Fuzz a decoder, see wire/fuzz/README.md
+fuzz TARGET="client_frames" SECONDS="60":
+    cd wire && cargo +nightly fuzz run {{TARGET}} -- -max_total_time={{SECONDS}}
+
+# Reads: our server, then Apache
+speed-read *ARGS:
+    cargo run --release -- run workloads/speed-read.toml --cluster zoometry:1 {{ARGS}}
+    cargo run --release -- run workloads/speed-read.toml --cluster apache:1 {{ARGS}}
+
+# Durable writes: our server, then Apache
+speed-write *ARGS:
+    cargo run --release -- run workloads/speed-write.toml --cluster zoometry:1 {{ARGS}}
+    cargo run --release -- run workloads/speed-write.toml --cluster apache:1 {{ARGS}}
+
+# A run with one request in ten traced
+traces FILE="workloads/smoke.toml":
+    cargo run --release -- run {{FILE}} --trace-sample 0.1
