@@ -214,6 +214,18 @@ impl Bins {
         self.bins = merged;
     }
 
+    /// Several distributions as one.
+    pub fn merged(parts: &[&Bins]) -> Bins {
+        let mut open = OpenBins::new();
+        for &(bin, n) in parts.iter().flat_map(|part| &part.bins) {
+            let bin = usize::from(bin);
+            open.counts[bin] = open.counts[bin].saturating_add(n);
+            open.low = open.low.min(bin);
+            open.high = open.high.max(bin);
+        }
+        open.take()
+    }
+
     fn bytes(&self) -> usize {
         size_of::<Bins>() + self.bins.capacity() * size_of::<(u16, u32)>()
     }

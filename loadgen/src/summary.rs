@@ -136,6 +136,7 @@ pub struct Summary {
     pub phases: Vec<PhaseSummary>,
 }
 
+pub(crate) use table::wrap;
 pub use table::{Style, table};
 
 /// A percentile is given only when so many samples lie above it.

@@ -7,6 +7,7 @@ mod over_time;
 mod palette;
 mod phases;
 mod plot;
+mod sides;
 mod spectrum;
 mod ticks;
 
@@ -22,7 +23,7 @@ use crate::summary::Summary;
 
 use plot::{DENSITY, Plot, WIDTH};
 
-pub(crate) use spectrum::overlay;
+pub(crate) use sides::{SideRuns, charts as of_sides};
 
 /// The bitmap backend places centred text this share of its size too high.
 const PNG_TEXT_SINK: f64 = 0.16;

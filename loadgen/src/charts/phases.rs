@@ -10,7 +10,7 @@ use super::plot::{Axis, Layer, Legend, Panel, Plot, Scale, Stroke};
 use super::{Chart, palette, ticks};
 
 /// More phases than these would not fit side by side.
-const PHASES_MAX: usize = 24;
+pub(super) const PHASES_MAX: usize = 24;
 
 /// Rate, median and p99 of reads and writes, and CPU per operation: one column per phase. Only where there
 /// are at least two phases to compare.
@@ -60,7 +60,7 @@ fn title(rates: &[f64]) -> String {
 }
 
 /// One column per phase, its name below; only numbers when names would not fit.
-fn columns(phases: &[&PhaseSummary]) -> Axis {
+pub(super) fn columns(phases: &[&PhaseSummary]) -> Axis {
     let room = 60 / phases.len();
     let named = phases.iter().all(|phase| phase.name.chars().count() <= room * 2);
     let ticks = phases.iter().enumerate().map(|(at, phase)| {
@@ -76,7 +76,7 @@ fn columns(phases: &[&PhaseSummary]) -> Axis {
 }
 
 /// A bar per column with its value above it.
-pub(super) fn bars(
+fn bars(
     name: &str,
     unit: &str,
     values: &[f64],

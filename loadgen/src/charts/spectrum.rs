@@ -9,6 +9,7 @@ use crate::results::RunData;
 use crate::summary::{Latency, Summary};
 
 use super::plot::{Layer, Legend, Panel, Plot, Stroke};
+use super::sides::SideRuns;
 use super::{Chart, palette, ticks};
 
 /// More lines than colours cannot be told apart: of more phases, so many evenly chosen ones are shown.
@@ -18,16 +19,14 @@ const POINTS: usize = 160;
 
 /// Response (solid) and service (dashed) of each measured phase, reads and writes in a panel each.
 pub(super) fn chart(run: &RunData, summary: &Summary) -> Option<Chart> {
-    let measured: Vec<usize> =
-        (0..run.manifest.phases.len()).filter(|at| !run.manifest.phases[*at].warmup).collect();
+    let measured = measured(run);
     let shown = spread(&measured, LINES_MAX);
     let lines: Vec<Source<'_>> = shown
         .iter()
         .zip(palette::SERIES)
         .map(|(at, colour)| Source {
             name: run.manifest.phases[*at].name.clone(),
-            run,
-            phases: vec![*at],
+            runs: vec![(run, vec![*at])],
             colour,
         })
         .collect();
@@ -46,21 +45,21 @@ pub(super) fn chart(run: &RunData, summary: &Summary) -> Option<Chart> {
     Some(Chart { name: "spectrum".to_string(), caption, plot })
 }
 
-/// Response times of several runs, all measured phases together, one line each.
-pub(crate) fn overlay(runs: &[(String, &RunData)], title: String) -> Option<Chart> {
-    let lines: Vec<Source<'_>> = runs
+/// Response times of several sides, all measured phases and runs together, one line each.
+pub(super) fn overlay(sides: &[SideRuns<'_>]) -> Option<Chart> {
+    let lines: Vec<Source<'_>> = sides
         .iter()
         .zip(palette::SERIES)
-        .map(|((name, run), colour)| Source {
-            name: name.clone(),
-            run,
-            phases: (0..run.manifest.phases.len()).filter(|at| !run.manifest.phases[*at].warmup).collect(),
+        .map(|(side, colour)| Source {
+            name: side.label.clone(),
+            runs: side.runs.iter().map(|(run, _)| (*run, measured(run))).collect(),
             colour,
         })
         .collect();
     let mut plot = plot(&lines, false)?;
-    plot.title = title;
-    plot.subtitle = "Response time by percentile, all measured phases, successes only".to_string();
+    let labels: Vec<&str> = sides.iter().map(|side| side.label.as_str()).collect();
+    plot.title = format!("Response time by percentile: {}", labels.join(", "));
+    plot.subtitle = "All measured phases and runs together, successes only".to_string();
     let caption =
         "Response time: from the moment an operation was due to its answer. Lines are dotted where \
                    fewer than ten samples lie above."
@@ -68,10 +67,14 @@ pub(crate) fn overlay(runs: &[(String, &RunData)], title: String) -> Option<Char
     Some(Chart { name: "compare-spectrum".to_string(), caption, plot })
 }
 
+fn measured(run: &RunData) -> Vec<usize> {
+    (0..run.manifest.phases.len()).filter(|at| !run.manifest.phases[*at].warmup).collect()
+}
+
 struct Source<'a> {
     name: String,
-    run: &'a RunData,
-    phases: Vec<usize>,
+    /// Runs, with the phases that count.
+    runs: Vec<(&'a RunData, Vec<usize>)>,
     colour: plotters::style::RGBColor,
 }
 
@@ -81,7 +84,7 @@ fn plot(lines: &[Source<'_>], with_service: bool) -> Option<Plot> {
     for (class, name) in [(Some(Class::Reads), "reads"), (Some(Class::Writes), "writes"), (None, "other")] {
         let totals: Vec<(&Source<'_>, Total)> = lines
             .iter()
-            .map(|line| (line, merged(line.run, &line.phases, class)))
+            .map(|line| (line, merged(&line.runs, class)))
             .filter(|(_, total)| !total.response.is_empty())
             .collect();
         // Opening sessions and notifications get a panel only where there is nothing else to see.
@@ -156,19 +159,21 @@ fn curve(
 }
 
 /// Successes of some phases and a class (`None`: opening sessions and notifications).
-pub(super) fn merged(run: &RunData, phases: &[usize], class: Option<Class>) -> Total {
+fn merged(runs: &[(&RunData, Vec<usize>)], class: Option<Class>) -> Total {
     let mut merged = Total::new();
-    for (key, total) in &run.recording.totals {
-        let mine = phases.contains(&usize::from(key.phase)) && Class::of(key.op) == class;
-        if mine && key.outcome == Outcome::Ok {
-            merged.merge(total);
+    for (run, phases) in runs {
+        for (key, total) in &run.recording.totals {
+            let mine = phases.contains(&usize::from(key.phase)) && Class::of(key.op) == class;
+            if mine && key.outcome == Outcome::Ok {
+                merged.merge(total);
+            }
         }
     }
     merged
 }
 
 /// At most `n` of the items, first and last among them.
-pub(super) fn spread(items: &[usize], n: usize) -> Vec<usize> {
+fn spread(items: &[usize], n: usize) -> Vec<usize> {
     if items.len() <= n {
         return items.to_vec();
     }

@@ -36,6 +36,7 @@ use crate::recorder::Recording;
 use crate::verdict::Verdict;
 
 pub use read::read;
+pub(crate) use read::read_manifest;
 pub use write::{directory_name, write};
 
 /// The version of the directory's layout, in `manifest.json`.
