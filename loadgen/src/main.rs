@@ -18,7 +18,7 @@ Examples:
       starts a server on this machine, runs the workload, stops the server
   zoometry run workloads/read-heavy.toml --cluster zk1:2181,zk2:2181,zk3:2181
       the same against a cluster that is already there
-  zoometry run workloads/read-heavy.toml --cluster apache:1 --set phase.steady.duration=5s
+  zoometry run workloads/read-heavy.toml --cluster apache:1 --set phase.high.duration=5s
       against a local Apache ZooKeeper, one phase shortened
   zoometry up 1
       just a server, to play with; prints how to connect
@@ -63,7 +63,7 @@ struct RunArgs {
     /// Whom to load: zoometry:N or apache:N (started on this machine), or host:port,host:port
     #[arg(long, value_name = "CLUSTER", default_value = "zoometry:1")]
     cluster: Wanted,
-    /// Override a value of the workload, such as phase.steady.duration=5s; repeatable
+    /// Override a value of the workload, such as phase.high.duration=5s; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
     /// Where the results directory is made
