@@ -19,7 +19,8 @@ use crate::words::{self, Word};
 /// which the connection is closed.
 pub fn first_bytes(shared: &Shared, conn: &Arc<Conn>, input: &mut BytesMut) -> Result<(), String> {
     if let Some(word) = input.first_chunk::<4>().and_then(|first| Word::recognise(*first)) {
-        return Ok(answer_word(shared, conn, word, &input[4..]));
+        answer_word(shared, conn, word, &input[4..]);
+        return Ok(());
     }
     let body = match frame::first(input, shared.config.requests.max_frame_bytes) {
         Ok(Some(body)) => body,

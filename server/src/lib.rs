@@ -9,9 +9,10 @@
 //! | [`disk`], [`disk_thread`], [`snapshot_thread`] | files, the log's one queue, snapshots |
 //! | [`dump`] | a stopped member's data directory as text |
 //! | [`stats`], [`view`], [`status`] | what is counted, and what may be asked of the member |
-//! | [`words`], [`metrics`], [`http`] | what operators see |
+//! | [`words`], [`metrics`], [`admin`], [`http`] | what operators see |
 //! | [`telemetry`] | which requests are traced, and their spans |
 
+pub mod admin;
 pub mod cli;
 pub mod clients;
 pub mod clock;

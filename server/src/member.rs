@@ -14,7 +14,7 @@ use zoometry_replica::storage::{LogOptions, RecoveryOptions, TxnLog};
 use zoometry_replica::store::session::SessionTracker;
 use zoometry_replica::store::{Store, StoreConfig};
 
-use crate::config::Config;
+use crate::config::{Config, Endpoint};
 use crate::disk::FileDisk;
 use crate::disk_thread::{self, DiskOptions, DiskQueue, DiskThread};
 use crate::metrics::{self, ProcessInfo};
@@ -24,7 +24,8 @@ use crate::snapshot_thread::{self, SnapshotOptions, SnapshotTaken, Snapshotter};
 use crate::stats::{Counter, Measure, ServerStats};
 use crate::telemetry::Tracer;
 use crate::view::Inspect;
-use crate::{clients, clock};
+use crate::words::Context;
+use crate::{admin, clients, clock, http};
 
 /// How long clients' last replies may take to be sent when the member stops.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -68,6 +69,7 @@ pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>)
     let node = Node::new(Arc::clone(&shared), events, log, snapshots);
     let node = std::thread::Builder::new().name("node".into()).spawn(move || node.run())?;
     let metrics = serve_metrics(&shared).await?;
+    let admin = serve_admin(&shared).await?;
     let (stopped, stopping) = tokio::sync::watch::channel(false);
     let accepting = tokio::spawn(clients::accept(Arc::clone(&shared), listener, stopping));
     tracing::info!(%address, zxid = %last_zxid, "serving clients");
@@ -75,7 +77,9 @@ pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>)
     tracing::info!("stopping");
     let _ = stopped.send(true);
     purging.abort();
-    metrics.inspect(|task| task.abort());
+    for task in metrics.into_iter().chain(admin) {
+        task.abort();
+    }
     let _ = accepting.await;
     shared.node.send(NodeEvent::Stop);
     let node = tokio::task::spawn_blocking(move || node.join());
@@ -102,17 +106,30 @@ async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
 /// The Prometheus endpoint, if one is configured.
 async fn serve_metrics(shared: &Arc<Shared>) -> anyhow::Result<Option<JoinHandle<()>>> {
     let Some(wanted) = &shared.config.metrics else { return Ok(None) };
-    let address = (wanted.listen.host.as_str(), wanted.listen.port);
-    let listener = TcpListener::bind(address).await.with_context(|| {
-        format!(
-            "cannot listen on {}:{} (metrics); take another metricsProvider.httpPort",
-            address.0, address.1
-        )
-    })?;
+    let own = shared.config.own.metrics_port.is_some();
+    let key = if own { "zoometry.metricsPort" } else { "metricsProvider.httpPort" };
+    let listener = listen_for_operators(&wanted.listen, "metrics", key).await?;
     let process_info = if wanted.export_process_info { ProcessInfo::Export } else { ProcessInfo::Omit };
     let member: Arc<dyn Inspect> = shared.clone();
     let serving = metrics::serve(listener, Arc::clone(&shared.stats), member, process_info);
     Ok(Some(tokio::spawn(serving)))
+}
+
+/// The admin endpoint, if one is configured.
+async fn serve_admin(shared: &Arc<Shared>) -> anyhow::Result<Option<JoinHandle<()>>> {
+    let Some(wanted) = &shared.config.admin else { return Ok(None) };
+    let listener = listen_for_operators(&wanted.listen, "admin", "admin.serverPort").await?;
+    let (member, url) = (Arc::clone(shared), wanted.command_url.clone());
+    let serving = http::serve(listener, move |target| {
+        let context = Context { config: &member.config, stats: &member.stats, member: &*member };
+        admin::answer(target, &url, context)
+    });
+    Ok(Some(tokio::spawn(serving)))
+}
+
+async fn listen_for_operators(wanted: &Endpoint, what: &str, key: &str) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind((wanted.host.as_str(), wanted.port)).await;
+    listener.with_context(|| format!("cannot listen on {wanted} ({what}); take another {key}"))
 }
 
 fn start_log(config: &Config, disk: &FileDisk, node: NodeHandle) -> anyhow::Result<(DiskQueue, DiskThread)> {
@@ -201,8 +218,8 @@ fn rebuild(config: &Config, disk: &FileDisk, stats: &ServerStats) -> anyhow::Res
         tracing::warn!(digest_mismatches, first = %zxid, "the tree's digest is not the one in the log");
     }
     stats.observe(Measure::DbInitTime, clock::now_ns() - started_ns);
-    stats.observe(Measure::StartupTxnsLoaded, recovered.replayed as u64);
-    stats.add(Counter::DigestMismatches, digest_mismatches as u64);
+    stats.observe(Measure::StartupTxnsLoaded, recovered.replayed);
+    stats.add(Counter::DigestMismatches, digest_mismatches);
     let mut store = recovered.state;
     let dropped = store.drop_dead_ephemerals();
     tracing::info!(

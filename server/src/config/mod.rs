@@ -243,8 +243,6 @@ pub struct Admin {
     pub listen: Endpoint,
     /// `admin.commandURL`.
     pub command_url: String,
-    /// `admin.idleTimeout`, ms.
-    pub idle_timeout_ms: u64,
 }
 
 /// The Prometheus text endpoint: on when `metricsProvider.className` is Apache's Prometheus provider, or when

@@ -449,11 +449,11 @@ fn admin(entries: &mut Entries) -> Result<Option<Admin>> {
         .text("admin.serverAddress")
         .map_or_else(|| Endpoint::ANY.to_string(), |host| bare_host(&host));
     let command_url = entries.text("admin.commandURL").unwrap_or_else(|| "/commands".into());
-    let idle_timeout_ms = entries.number_or("admin.idleTimeout", 1, i32::MAX as u64, 30_000)?;
+    // A connection here lasts for one request, under limits of its own.
+    entries.number::<u64>("admin.idleTimeout", 1, i32::MAX as u64)?;
     Ok(port.filter(|_| enabled).map(|port| Admin {
         listen: Endpoint { host, port },
         command_url: format!("/{}", command_url.trim_matches('/')),
-        idle_timeout_ms,
     }))
 }
 

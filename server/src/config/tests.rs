@@ -176,9 +176,10 @@ fn values_are_read_where_they_belong() {
         ("zoometry.workerThreads=3\nzoometry.maxPipelined=9\nzoometry.maxOutboxBytes=65536", |c| {
             (c.own.worker_threads, c.own.max_pipelined, c.own.max_outbox_bytes) == (Some(3), 9, 65_536)
         }),
-        ("zoometry.traceSlowest=9\nzoometry.traceParent=true\nzoometry.traceSalt=18446744073709551615", |c| {
-            (c.own.trace_slowest, c.own.trace_parent, c.own.trace_salt) == (9, true, u64::MAX)
-        }),
+        (
+            "zoometry.traceSlowest=9\nzoometry.traceParent=true\nzoometry.traceSalt=18446744073709551615",
+            |c| (c.own.trace_slowest, c.own.trace_parent, c.own.trace_salt) == (9, true, u64::MAX),
+        ),
         ("zoometry.serviceName=zk-a\nzoometry.log=debug", |c| {
             c.own.service_name.as_deref() == Some("zk-a") && c.own.log == "debug"
         }),
