@@ -185,6 +185,30 @@ pub fn directories(a: &Path, b: &Path, options: &Options) -> Result<Comparison> 
     many(&[side(first, a), side(second, b)], options)
 }
 
+/// Compares results directories: two with each other; of more, those of one cluster are its repeated runs.
+///
+/// # Errors
+/// As [`many`].
+pub fn runs(directories: &[PathBuf], options: &Options) -> Result<Comparison> {
+    if let [a, b] = directories {
+        return self::directories(a, b, options);
+    }
+    let mut sides: Vec<Side> = Vec::new();
+    for dir in directories {
+        let label = results::read_manifest(dir)?.cluster_label;
+        match sides.iter_mut().find(|side| side.label == label) {
+            Some(side) => side.directories.push(dir.clone()),
+            None => sides.push(Side { label, directories: vec![dir.clone()] }),
+        }
+    }
+    ensure!(
+        sides.len() >= 2,
+        "all {} directories are of one cluster; name two to compare two runs",
+        directories.len()
+    );
+    many(&sides, options)
+}
+
 /// Compares any number of sides with any number of runs each; ratios are to the first side.
 ///
 /// # Errors

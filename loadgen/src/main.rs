@@ -46,6 +46,20 @@ enum Command {
         /// The results directory
         directory: PathBuf,
     },
+    /// Compare results directories: two, or repeated runs of several clusters
+    #[command(long_about = "Compares results directories. Two are compared with each other; of more, those of the \
+                      same cluster are its repeated runs. Sides that were not asked the same are refused.")]
+    Compare {
+        /// The results directories; the first one's side is what ratios refer to
+        #[arg(required = true, num_args = 2..)]
+        directories: Vec<PathBuf>,
+        /// Compare even what should not be compared
+        #[arg(long)]
+        force: bool,
+        /// Also write compare.html and its charts into this directory
+        #[arg(long, value_name = "DIRECTORY")]
+        output: Option<PathBuf>,
+    },
     /// Run one server in the foreground, as zoometry-server does
     #[command(long_about = "Runs one server in the foreground from a zoo.cfg, exactly as the program \
                       zoometry-server does. `run` and `up` start their local members this way.")]
@@ -114,6 +128,10 @@ fn main() -> ExitCode {
         Command::Run(args) => run_workload(args),
         Command::Up(args) => up(args),
         Command::Report { directory } => exit_of(run::show(&directory), Exit::Usage),
+        Command::Compare { directories, force, output } => {
+            let options = zoometry::compare::Options { force, output };
+            exit_of(run::show_comparison(&directories, &options), Exit::Usage)
+        }
         Command::Server { arguments } => {
             // Only the embedded member writes to sockets; it wants write errors, not a signal.
             // SAFETY: no thread has been started yet, and SIG_IGN is a valid disposition.

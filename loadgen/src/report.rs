@@ -58,6 +58,7 @@ fn html(
     page.push(&tables::verdict(&manifest.verdict));
     page.push(&cards(summary));
     page.push(&tables::expectations(manifest));
+    page.push(&tables::promises(manifest));
     page.section("summary", "Summary");
     page.push(&tables::summary(summary));
     page.section("charts", "Charts");

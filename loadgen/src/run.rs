@@ -534,7 +534,8 @@ impl<'a> Run<'a> {
                 println!("\nPROMISE BROKEN: {complaint}");
             }
         }
-        println!("\nresults: {}", self.directory.display());
+        println!("\nresults  {}", self.directory.display());
+        println!("report   {}", crate::report::write(&self.directory)?.display());
         let exit = match (broken, run.manifest.verdict.grade, met) {
             (true, _, _) => Exit::Cluster,
             (_, Grade::Invalid, _) => Exit::Invalid,
@@ -545,11 +546,22 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Prints the summary of a results directory.
+/// Prints the summary of a results directory, and writes its charts and report again.
 pub fn show(directory: &Path) -> Result<()> {
     let run = results::read(directory)?;
     let summary = Summary::of(&run);
     print!("{}", summary::table(&run.manifest, &summary, summary::Style::of_stdout()));
+    println!("\nreport   {}", crate::report::write(directory)?.display());
+    Ok(())
+}
+
+/// Prints how results directories compare.
+pub fn show_comparison(directories: &[PathBuf], options: &crate::compare::Options) -> Result<()> {
+    let comparison = crate::compare::runs(directories, options)?;
+    print!("{}", comparison.text);
+    if let Some(report) = &comparison.report {
+        println!("\nreport   {}", report.display());
+    }
     Ok(())
 }
 

@@ -58,6 +58,71 @@ pub(super) fn expectations(manifest: &Manifest) -> String {
     html
 }
 
+/// What the cluster had promised, and whether it was so: writes, order, watches.
+pub(super) fn promises(manifest: &Manifest) -> String {
+    let mut rows: Vec<(&str, bool, String)> = Vec::new();
+    if let Some(writes) = manifest.checked_writes {
+        let text = format!(
+            "{} looked up at the end, {} lost",
+            figures::count(writes.checked),
+            figures::count(writes.lost)
+        );
+        rows.push(("acknowledged writes", writes.lost == 0, text));
+    }
+    if let Some(checks) = &manifest.checks {
+        let text = match &checks.first_broken {
+            Some(first) => format!("{} times broken; first: {first}", figures::count(checks.broken_promises)),
+            None => "replies in order, zxids never went back".to_string(),
+        };
+        rows.push(("order within sessions", checks.broken_promises == 0, text));
+        if let Some(first) = &checks.first_lost {
+            rows.push(("first lost write", false, first.clone()));
+        }
+        let watches = &checks.watches;
+        if watches.armed > 0 {
+            let mut parts = vec![
+                format!("{} armed", figures::count(watches.armed)),
+                format!("{} events delivered", figures::count(watches.delivered)),
+                format!("{} missing", figures::count(watches.missing)),
+                format!("{} duplicate", figures::count(watches.duplicate)),
+            ];
+            for (n, what) in [
+                (watches.coalesced, "changes not told (watch not armed at that moment)"),
+                (watches.while_away, "changes while a watcher was away"),
+            ] {
+                if n > 0 {
+                    parts.push(format!("{} {what}", figures::count(n)));
+                }
+            }
+            rows.push(("watches", watches.missing == 0 && watches.duplicate == 0, parts.join(", ")));
+        }
+        let left: Vec<String> = [
+            (checks.unknown, "writes of unknown outcome"),
+            (checks.given_up, "operations without an answer when the run ended"),
+            (checks.unsent, "operations due but not sent, as the run was cut short"),
+        ]
+        .into_iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, what)| format!("{} {what}", figures::count(n)))
+        .collect();
+        if !left.is_empty() {
+            rows.push(("left open", true, left.join(", ")));
+        }
+    }
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut html = "<h3>Promises</h3><div class=scroll><table class=plain><tbody>".to_string();
+    for (what, kept, text) in rows {
+        let (class, word) = if kept { ("met", "kept") } else { ("failed", "BROKEN") };
+        let word = if what == "left open" { "" } else { word };
+        let _ =
+            write!(html, "<tr><td class={class}>{word}</td><td>{what}</td><td>{}</td></tr>", escape(&text));
+    }
+    html.push_str("</tbody></table></div>");
+    html
+}
+
 const CLOCKS: [(&str, &str, fn(&OpSummary) -> &Latency); 3] = [
     ("response", "due to answer: what a user waits", |op| &op.response),
     ("service", "sent to answer: what the cluster took", |op| &op.service),
