@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use zoometry_wire::{SessionId, Zxid};
+
 use super::*;
 
 #[test]
