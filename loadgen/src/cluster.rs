@@ -12,6 +12,7 @@ mod child;
 pub use apache::Installation;
 pub use child::Child;
 
+use crate::driver::Client;
 use crate::progress::Waiting;
 use crate::results::MemberFingerprint;
 use crate::scrape;
@@ -25,6 +26,8 @@ use std::time::{Duration, Instant};
 pub const START_LIMIT: Duration = Duration::from_secs(30);
 /// A local member gets this long to end after SIGTERM.
 pub const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// Timeout of the session that asks whether a member serves.
+const PROBE_TIMEOUT_MS: i32 = 4000;
 /// zoo.cfg's tickTime for local members.
 const TICK_MS: u32 = 2000;
 
@@ -343,7 +346,12 @@ fn free_port() -> Result<u16> {
 async fn wait_until_serving(member: &mut Member, waiting: &mut Waiting) -> Result<()> {
     let started = Instant::now();
     loop {
+        // A member that answers srvr serves; one that keeps its words to itself must open a session for us.
         if scrape::role(member.address).await.is_some() {
+            return Ok(());
+        }
+        if let Ok(client) = Client::connect(&[member.address], PROBE_TIMEOUT_MS, Instant::now()).await {
+            client.close().await;
             return Ok(());
         }
         let child = member.child.as_mut().expect("only local members are waited for");

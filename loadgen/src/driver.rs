@@ -87,8 +87,6 @@ pub struct Control {
     trouble: Mutex<Option<String>>,
     /// What was completed since somebody last asked.
     recent: Mutex<Recent>,
-    /// Kernel ids of the worker threads.
-    threads: Mutex<Vec<i32>>,
 }
 
 impl Control {
@@ -140,11 +138,6 @@ impl Control {
     pub fn take_recent(&self) -> Recent {
         std::mem::take(&mut self.recent.lock().expect("no thread panics holding it"))
     }
-
-    /// Kernel ids of the worker threads, for /proc/self/task.
-    pub fn threads(&self) -> Vec<i32> {
-        self.threads.lock().expect("no thread panics holding it").clone()
-    }
 }
 
 /// Something that happened to a session's connection.
@@ -194,12 +187,6 @@ pub struct Report {
     pub given_up: u64,
     /// Operations that were due and not sent because the run was cut short.
     pub unsent: u64,
-    /// CPU time per worker and phase: `[worker][phase]`, ns; one more entry for what came after.
-    pub worker_cpu_ns: Vec<Vec<u64>>,
-    /// How much later than asked the scheduler woke, ns, all workers.
-    pub wake_late: hdrhistogram::Histogram<u64>,
-    /// Moments at which an operation was due and every slot of its session was taken.
-    pub full_slots: u64,
     /// When the last phase ended, or the run was cut short.
     pub ended_ns: u64,
     /// The worker threads, second by second.

@@ -121,23 +121,15 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 fn main() -> ExitCode {
-    // A reader that goes away (`zoometry ... | head`) ends us quietly, not with a panic.
-    // SAFETY: nothing else has been started yet, and SIG_DFL is a valid disposition.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     match Cli::parse().command {
         Command::Run(args) => run_workload(args),
         Command::Up(args) => up(args),
-        Command::Report { directory } => exit_of(run::show(&directory), Exit::Usage),
+        Command::Report { directory } => exit_of(run::report(&directory), Exit::Usage),
         Command::Compare { directories, force, output } => {
             let options = zoometry::compare::Options { force, output };
-            exit_of(run::show_comparison(&directories, &options), Exit::Usage)
+            exit_of(run::compare(&directories, &options), Exit::Usage)
         }
-        Command::Server { arguments } => {
-            // Only the embedded member writes to sockets; it wants write errors, not a signal.
-            // SAFETY: no thread has been started yet, and SIG_IGN is a valid disposition.
-            unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
-            zoometry_server::cli::main(arguments.into_iter())
-        }
+        Command::Server { arguments } => zoometry_server::cli::main(arguments.into_iter()),
     }
 }
 

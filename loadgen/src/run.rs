@@ -8,7 +8,9 @@
 mod manifest;
 
 use crate::cluster::{Clients, Cluster, Keep, Tracing, Wanted};
-use crate::driver::{self, Client, Control, Driver, Places, Report, Settings, Verified, What, workers_for};
+use crate::driver::{
+    self, Client, Control, Driver, FanOut, Places, Report, Settings, Verified, What, workers_for,
+};
 use crate::keys::KeySpace;
 use crate::plan::Plan;
 use crate::progress::{Counting, Load, Position, Show, Waiting};
@@ -34,6 +36,8 @@ const LEAD_NS: u64 = 100_000_000;
 const REFRESH: Duration = Duration::from_millis(100);
 /// How often members are asked for their figures.
 const SCRAPE: Duration = Duration::from_secs(1);
+/// Rows of watches.csv; the first writes are kept.
+const FAN_OUTS_MAX: usize = 100_000;
 /// Session timeout of the session that prepares and cleans up.
 const OWN_TIMEOUT_MS: i32 = 30_000;
 /// A request of our own servers that takes longer is traced, whatever the sample says.
@@ -497,6 +501,15 @@ impl<'a> Run<'a> {
             measured;
         let mut events = notes;
         events.extend(report.happenings.iter().map(|h| session_event(h, &members)));
+        if report.happenings_unkept > 0 {
+            events.push(EventRow {
+                at_ns: report.ended_ns,
+                duration_ns: 0,
+                kind: "note".into(),
+                target: String::new(),
+                detail: format!("{} more events of sessions were not kept", report.happenings_unkept),
+            });
+        }
         let checked_writes =
             verified.as_ref().map(|v| CheckedWrites { checked: v.acknowledged, lost: v.lost });
         let checks = verified.map(|verified| Checks {
@@ -528,14 +541,21 @@ impl<'a> Run<'a> {
         run.manifest.expectations = self.spec.expect.iter().map(|e| e.judge(&self.spec, &run)).collect();
         let met = run.manifest.expectations.iter().all(|judged| judged.met);
         results::write(&self.directory, &run, &summary)?;
-        print!("{}", summary::table(&run.manifest, &summary, summary::Style::of_stdout()));
+        write_fan_outs(&self.directory, &report.watching.fan_outs)?;
+        say(&summary::table(&run.manifest, &summary, summary::Style::of_stdout()));
         if let Some(checks) = &run.manifest.checks {
             for complaint in [&checks.first_lost, &checks.first_broken].into_iter().flatten() {
-                println!("\nPROMISE BROKEN: {complaint}");
+                say(&format!("\nPROMISE BROKEN: {complaint}\n"));
             }
         }
-        println!("\nresults  {}", self.directory.display());
-        println!("report   {}", crate::report::write(&self.directory)?.display());
+        say(&format!("\nresults  {}\n", self.directory.display()));
+        if self.options.charts {
+            // The figures are safe in the directory; `zoometry report` can try again.
+            match crate::report::write(&self.directory) {
+                Ok(path) => say(&format!("report   {}\n", path.display())),
+                Err(error) => eprintln!("zoometry: the report could not be written: {error:#}"),
+            }
+        }
         let exit = match (broken, run.manifest.verdict.grade, met) {
             (true, _, _) => Exit::Cluster,
             (_, Grade::Invalid, _) => Exit::Invalid,
@@ -546,23 +566,42 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Prints the summary of a results directory, and writes its charts and report again.
-pub fn show(directory: &Path) -> Result<()> {
+/// Draws the charts and the report of a results directory again, and prints its summary.
+pub fn report(directory: &Path) -> Result<()> {
     let run = results::read(directory)?;
-    let summary = Summary::of(&run);
-    print!("{}", summary::table(&run.manifest, &summary, summary::Style::of_stdout()));
-    println!("\nreport   {}", crate::report::write(directory)?.display());
+    let path = crate::report::write(directory)?;
+    say(&summary::table(&run.manifest, &Summary::of(&run), summary::Style::of_stdout()));
+    say(&format!("\nreport   {}\n", path.display()));
     Ok(())
 }
 
 /// Prints how results directories compare.
-pub fn show_comparison(directories: &[PathBuf], options: &crate::compare::Options) -> Result<()> {
+pub fn compare(directories: &[PathBuf], options: &crate::compare::Options) -> Result<()> {
     let comparison = crate::compare::runs(directories, options)?;
-    print!("{}", comparison.text);
+    say(&comparison.text);
     if let Some(report) = &comparison.report {
-        println!("\nreport   {}", report.display());
+        say(&format!("\nreport   {}\n", report.display()));
     }
     Ok(())
+}
+
+/// `watches.csv`: per write that watchers heard of, how many and when, in nanoseconds from when it was due.
+fn write_fan_outs(directory: &Path, fan_outs: &[FanOut]) -> Result<()> {
+    if fan_outs.is_empty() {
+        return Ok(());
+    }
+    let path = directory.join("watches.csv");
+    let mut writer = csv::Writer::from_path(&path).with_context(|| format!("write {}", path.display()))?;
+    for fan_out in fan_outs.iter().take(FAN_OUTS_MAX) {
+        writer.serialize(fan_out)?;
+    }
+    writer.flush().with_context(|| format!("write {}", path.display()))
+}
+
+/// Writes to standard output. A reader that has gone away (`| head`) has seen what it wanted.
+fn say(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 
 fn session_event(happening: &driver::Happening, members: &[results::MemberFingerprint]) -> EventRow {

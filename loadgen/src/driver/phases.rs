@@ -1,4 +1,4 @@
-//! Where a worker stands in the run: which phase, what of it falls due when, what its thread has cost.
+//! Where a worker stands in the run: which phase, and what of it falls due when.
 
 use crate::plan::{Due, Plan, Schedule, Share};
 use crate::spec::{Arrival, Spec};
@@ -27,9 +27,6 @@ pub(super) struct Phases {
     /// Index of the current phase; the last one when draining.
     pub(super) current: usize,
     schedule: Option<Peekable<Schedule>>,
-    /// This thread's CPU time within each phase, and after.
-    pub(super) cpu_ns: Vec<u64>,
-    cpu_mark_ns: u64,
 }
 
 impl Phases {
@@ -41,8 +38,6 @@ impl Phases {
             stage: Stage::Waiting,
             current: 0,
             schedule: None,
-            cpu_ns: Vec::new(),
-            cpu_mark_ns: 0,
         }
     }
 
@@ -59,7 +54,6 @@ impl Phases {
             })
             .collect();
         self.stage = Stage::Running;
-        self.cpu_mark_ns = thread_cpu_ns();
         self.enter(plan, 0);
     }
 
@@ -73,7 +67,6 @@ impl Phases {
         if self.stage != Stage::Running || now_ns < self.bounds[self.current].1 {
             return false;
         }
-        self.mark_cpu();
         if self.current + 1 < self.bounds.len() {
             self.enter(plan, self.current + 1);
         } else {
@@ -86,13 +79,6 @@ impl Phases {
     pub(super) fn end(&mut self) {
         self.stage = Stage::Draining;
         self.schedule = None;
-    }
-
-    /// Books this thread's CPU time since the last call.
-    pub(super) fn mark_cpu(&mut self) {
-        let now = thread_cpu_ns();
-        self.cpu_ns.push(now - self.cpu_mark_ns);
-        self.cpu_mark_ns = now;
     }
 
     /// When the current phase began.
@@ -123,12 +109,4 @@ impl Phases {
         let due = self.schedule.as_mut()?.next_if(|due| start + due.due_ns <= now_ns)?;
         Some(Due { due_ns: start + due.due_ns, ..due })
     }
-}
-
-/// CPU time of the calling thread.
-pub(super) fn thread_cpu_ns() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is writable; this clock exists on every Linux.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

@@ -41,7 +41,7 @@ impl SelfMeasure {
     /// The first phase begins.
     pub(super) fn begin(&mut self, now_ns: u64, at_cap: u64) {
         self.since_ns = Some(now_ns);
-        self.cpu_ns = super::phases::thread_cpu_ns();
+        self.cpu_ns = thread_cpu_ns();
         self.run_queue_ns = self.run_queue();
         self.at_cap = at_cap;
         self.jitter_max_ns = 0;
@@ -64,7 +64,7 @@ impl SelfMeasure {
         if wall_ns < SHORTEST_NS {
             return;
         }
-        let (cpu_ns, run_queue_ns) = (super::phases::thread_cpu_ns(), self.run_queue());
+        let (cpu_ns, run_queue_ns) = (thread_cpu_ns(), self.run_queue());
         self.samples.push(GeneratorSample {
             at_ns: now_ns,
             wall_ns,
@@ -93,4 +93,12 @@ impl SelfMeasure {
         let text = std::str::from_utf8(&buffer[..length]).unwrap_or_default();
         text.split_whitespace().nth(1).and_then(|field| field.parse().ok()).unwrap_or(0)
     }
+}
+
+/// CPU time of the calling thread.
+fn thread_cpu_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is writable; this clock exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

@@ -18,7 +18,6 @@ use crate::session::{BrokenPromises, Event, ProtocolError, Reply, Session, State
 use crate::spec::WatchKind;
 use crate::traces::{RequestTrace, Sampler};
 use bytes::Buf;
-use hdrhistogram::Histogram;
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -66,9 +65,6 @@ pub(super) struct Notes {
     log: Log,
     given_up: u64,
     unsent: u64,
-    cpu_ns: Vec<u64>,
-    wake_late: Histogram<u64>,
-    full_slots: u64,
     ended_ns: u64,
     samples: Vec<GeneratorSample>,
 }
@@ -130,17 +126,14 @@ pub(super) fn run(
     number: u32,
     sampler: Option<Sampler>,
 ) -> anyhow::Result<Notes> {
-    // SAFETY: gettid has no preconditions.
-    let thread = unsafe { libc::gettid() };
-    control.threads.lock().expect("no thread panics holding it").push(thread);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
     let worker = Rc::new(Worker::new(settings, control, number, sampler));
-    let (wake_late, ended_ns) = local.block_on(&runtime, worker.clone().schedule())?;
+    let ended_ns = local.block_on(&runtime, worker.clone().schedule())?;
     drop(local);
     drop(runtime);
     let worker = Rc::into_inner(worker).expect("all tasks have been dropped");
-    Ok(worker.notes(wake_late, ended_ns))
+    Ok(worker.notes(ended_ns))
 }
 
 impl Worker {
@@ -216,15 +209,14 @@ impl Worker {
 
     // ------------------------------------------------------------------------------------- scheduler
 
-    /// Runs the worker to its end; returns how late it woke, and when the last phase ended.
-    async fn schedule(self: Rc<Self>) -> anyhow::Result<(Histogram<u64>, u64)> {
+    /// Runs the worker to its end; returns when the last phase ended.
+    async fn schedule(self: Rc<Self>) -> anyhow::Result<u64> {
         for at in 0..self.slots.len() {
             tokio::task::spawn_local(self.clone().keep_connected(at));
         }
-        let mut wake_late = crate::recorder::histogram();
         let timer = Timer::new()?;
         if !self.wait_for_start().await {
-            return Ok((wake_late, self.now_ns()));
+            return Ok(self.now_ns());
         }
         let mut ended_ns = None;
         let mut next_tick_ns = 0;
@@ -260,14 +252,12 @@ impl Worker {
             let sleep_ns = wake_ns.saturating_sub(now_ns).max(QUANTUM_NS);
             timer.sleep(sleep_ns).await?;
             let late_ns = self.now_ns().saturating_sub(now_ns + sleep_ns);
-            wake_late.saturating_record(late_ns.max(1));
             self.shared.borrow_mut().measure.woke_late(late_ns);
         }
         self.measure(self.now_ns());
-        self.shared.borrow_mut().phases.mark_cpu();
         self.give_up();
         self.close_sessions().await;
-        Ok((wake_late, ended_ns.unwrap_or_else(|| self.now_ns())))
+        Ok(ended_ns.unwrap_or_else(|| self.now_ns()))
     }
 
     /// Waits until main gives the word; false if it was told to end instead.
@@ -344,7 +334,6 @@ impl Worker {
         if shared.phases.stage != Stage::Running {
             return;
         }
-        shared.phases.mark_cpu();
         shared.phases.end();
         shared.unsent += shared.backlog;
         shared.backlog = 0;
@@ -1089,7 +1078,7 @@ impl Worker {
         }
     }
 
-    fn notes(self, wake_late: Histogram<u64>, ended_ns: u64) -> Notes {
+    fn notes(self, ended_ns: u64) -> Notes {
         let mut broken = BrokenPromises::default();
         let mut created = Vec::new();
         let scratch = needs_scratch(&self.settings.spec);
@@ -1126,9 +1115,6 @@ impl Worker {
             log,
             given_up: shared.given_up,
             unsent: shared.unsent,
-            cpu_ns: shared.phases.cpu_ns,
-            wake_late,
-            full_slots: shared.full_slots,
             ended_ns,
             samples: shared.measure.finish(),
         }
@@ -1157,9 +1143,6 @@ pub(super) fn merge(notes: Vec<Notes>) -> Report {
         watching: Default::default(),
         given_up: 0,
         unsent: 0,
-        worker_cpu_ns: Vec::new(),
-        wake_late: crate::recorder::histogram(),
-        full_slots: 0,
         ended_ns: 0,
         samples: Vec::new(),
     };
@@ -1175,9 +1158,6 @@ pub(super) fn merge(notes: Vec<Notes>) -> Report {
         log.merge(notes.log);
         report.given_up += notes.given_up;
         report.unsent += notes.unsent;
-        report.worker_cpu_ns.push(notes.cpu_ns);
-        report.wake_late.add(&notes.wake_late).expect("all histograms have the same bounds");
-        report.full_slots += notes.full_slots;
         report.ended_ns = report.ended_ns.max(notes.ended_ns);
         report.samples.extend(notes.samples);
     }

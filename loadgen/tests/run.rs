@@ -1,0 +1,231 @@
+//! `zoometry run` as a person meets it, against a fake server: does it tell the truth, and does it end as promised?
+
+mod fake;
+
+use fake::{Behaviour, Fake};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn command(directory: &Path, workload: &str, cluster: &str) -> Command {
+    let file = directory.join("test.toml");
+    std::fs::write(&file, workload).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zoometry"));
+    command
+        .arg("run")
+        .arg(file)
+        .args(["--cluster", cluster, "--no-charts", "--out"])
+        .arg(directory.join("results"));
+    command
+}
+
+fn run(directory: &Path, workload: &str, cluster: &str) -> Output {
+    command(directory, workload, cluster).output().unwrap()
+}
+
+fn shown(output: &Output) -> String {
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The only results directory.
+fn results(directory: &Path) -> PathBuf {
+    let mut found = std::fs::read_dir(directory.join("results")).unwrap();
+    found.next().expect("a results directory").unwrap().path()
+}
+
+fn json(path: PathBuf) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap()
+}
+
+/// (count, p99, max) in seconds of getData in the measured phase.
+fn get_response(directory: &Path) -> (u64, f64, f64) {
+    let summary = json(results(directory).join("summary.json"));
+    let ops = summary["whole"]["ops"].as_array().unwrap().clone();
+    let get = ops.iter().find(|op| op["op"] == "get").unwrap();
+    let seconds = |name: &str| get["response"][name].as_f64().unwrap() / 1e6;
+    (get["count"].as_u64().unwrap(), seconds("p99_us"), seconds("max_us"))
+}
+
+const STEADY: &str = r#"
+[data]
+znodes = 100
+[sessions]
+count = 10
+in_flight = 100
+[[phase]]
+name = "steady"
+duration = "5s"
+arrival = { constant = "1000/s" }
+mix = { get = 1 }
+"#;
+
+/// A server that stands still for half a second makes everybody wait who was due in that time: at a constant rate the waiting times
+/// are spread evenly between nothing and the whole stall. Of a run of T seconds the slowest 1 % waited more than stall − T/100.
+#[test]
+fn a_stall_shows_in_response_times_as_arithmetic_demands() {
+    let stall = Duration::from_millis(500);
+    let mut seen = Vec::new();
+    // Other work on the machine can only add to what is measured; an error of the method would be there every time.
+    for _ in 0..5 {
+        let directory = tempfile::tempdir().unwrap();
+        let fake = Fake::start(Behaviour { stall: Some((2_000, stall)), ..Default::default() });
+        let output = run(directory.path(), STEADY, &fake.address.to_string());
+        let (count, p99, max) = get_response(directory.path());
+        assert_eq!(count, 5_000, "nothing is skipped\n{}", shown(&output));
+        let stalled = fake.stalled().expect("it stood still").as_secs_f64();
+        let expected = stalled - 5.0 * 0.01;
+        if (p99 / expected - 1.0).abs() < 0.02 && (max / stalled - 1.0).abs() < 0.02 {
+            return;
+        }
+        seen.push(format!("p99 {p99:.4} (expected {expected:.4}), max {max:.4} (expected {stalled:.4})"));
+    }
+    panic!("not within 2 % in any of five runs:\n{}", seen.join("\n"));
+}
+
+#[test]
+fn an_overloaded_generator_ends_invalid() {
+    let directory = tempfile::tempdir().unwrap();
+    let fake = Fake::start(Behaviour::default());
+    let workload = STEADY.replace("1000/s", "3000000/s").replace("\"5s\"", "\"6s\"");
+    let output = run(directory.path(), &workload, &fake.address.to_string());
+    assert_eq!(output.status.code(), Some(3), "{}", shown(&output));
+    let manifest = json(results(directory.path()).join("manifest.json"));
+    assert_eq!(manifest["verdict"]["grade"], "INVALID");
+}
+
+#[test]
+fn a_cluster_that_is_not_there_ends_with_4() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = run(directory.path(), STEADY, "127.0.0.1:1");
+    assert_eq!(output.status.code(), Some(4), "{}", shown(&output));
+    assert!(shown(&output).contains("127.0.0.1:1"), "{}", shown(&output));
+    let left = std::fs::read_dir(directory.path().join("results")).unwrap().count();
+    assert_eq!(left, 0, "no results directory without results");
+}
+
+#[test]
+fn bad_input_ends_with_2_and_says_where() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = run(directory.path(), &STEADY.replace("znodes", "znodez"), "127.0.0.1:1");
+    assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
+    assert!(shown(&output).contains("test.toml:3"), "{}", shown(&output));
+    let output = run(directory.path(), STEADY, "nonsense");
+    assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
+}
+
+#[test]
+fn an_expectation_that_is_not_met_ends_with_1() {
+    let directory = tempfile::tempdir().unwrap();
+    let fake = Fake::start(Behaviour::default());
+    let workload = format!("expect = [\"rate.get > 2000/s\"]\n{}", STEADY.replace("\"5s\"", "\"6s\""));
+    let output = run(directory.path(), &workload, &fake.address.to_string());
+    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+    assert!(shown(&output).contains("FAILED"), "{}", shown(&output));
+    assert_eq!(fake.paths(), ["/"], "everything was taken away again");
+}
+
+const WRITES: &str = r#"
+[data]
+znodes = 10
+[sessions]
+count = 4
+in_flight = 4
+[[phase]]
+name = "writes"
+duration = "2s"
+arrival = { constant = "500/s" }
+mix = { set = 1 }
+"#;
+
+#[test]
+fn a_lost_acknowledged_write_ends_with_4() {
+    let directory = tempfile::tempdir().unwrap();
+    let fake = Fake::start(Behaviour { forget_every: Some(400), ..Default::default() });
+    let output = run(directory.path(), WRITES, &fake.address.to_string());
+    assert_eq!(output.status.code(), Some(4), "{}", shown(&output));
+    assert!(shown(&output).contains("PROMISE BROKEN"), "{}", shown(&output));
+    let manifest = json(results(directory.path()).join("manifest.json"));
+    assert_eq!(manifest["checked_writes"]["checked"], 1000);
+    assert!(manifest["checked_writes"]["lost"].as_u64().unwrap() >= 1);
+}
+
+/// Lost connections are outcomes, not the end: sessions come back, and everything due is accounted for.
+#[test]
+fn sessions_survive_lost_connections() {
+    let directory = tempfile::tempdir().unwrap();
+    let fake = Fake::start(Behaviour { hang_up_every: Some(500), ..Default::default() });
+    let output = run(directory.path(), &STEADY.replace("\"5s\"", "\"3s\""), &fake.address.to_string());
+    let summary = json(results(directory.path()).join("summary.json"));
+    let ops = summary["whole"]["ops"].as_array().unwrap().clone();
+    let get = ops.iter().find(|op| op["op"] == "get").unwrap();
+    let of = |name: &str| get[name].as_u64().unwrap();
+    assert!(get["errors_by_code"]["CONNECTIONLOSS"].as_u64().unwrap() >= 5, "{get}\n{}", shown(&output));
+    assert_eq!(of("offered"), 3_000);
+    assert_eq!(of("count") + of("errors") + of("missed"), 3_000);
+    let connect = ops.iter().find(|op| op["op"] == "connect").expect("reconnects are recorded");
+    assert!(connect["count"].as_u64().unwrap() >= 5);
+}
+
+const WATCHED: &str = r#"
+[data]
+znodes = 5
+[sessions]
+count = 2
+[[phase]]
+name = "changes"
+duration = "3s"
+arrival = { constant = "50/s" }
+mix = { set = 1 }
+[[watchers]]
+count = 10
+on = { znode = 0 }
+kind = "one-shot"
+"#;
+
+#[test]
+fn watch_events_are_attributed_to_their_writes() {
+    let directory = tempfile::tempdir().unwrap();
+    let fake = Fake::start(Behaviour::default());
+    let output = run(directory.path(), WATCHED, &fake.address.to_string());
+    let manifest = json(results(directory.path()).join("manifest.json"));
+    let watches = &manifest["checks"]["watches"];
+    let delivered = watches["delivered"].as_u64().unwrap();
+    assert!(delivered >= 50, "{watches}\n{}", shown(&output));
+    for none in ["missing", "duplicate", "unattributed", "unlogged"] {
+        assert_eq!(watches[none], 0, "{none}: {watches}");
+    }
+    let fan_out = std::fs::read_to_string(results(directory.path()).join("watches.csv")).unwrap();
+    assert!(fan_out.starts_with("due_ns,watchers,first_ns,median_ns,last_ns"), "{fan_out}");
+    let heard: u64 =
+        fan_out.lines().skip(1).map(|l| l.split(',').nth(1).unwrap().parse::<u64>().unwrap()).sum();
+    assert_eq!(heard, delivered);
+}
+
+fn interrupt(child: &Child) {
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn ctrl_c_writes_what_was_measured() {
+    use std::io::{BufRead, BufReader};
+    let directory = tempfile::tempdir().unwrap();
+    let fake = Fake::start(Behaviour::default());
+    let workload = STEADY.replace("\"5s\"", "\"300s\"");
+    let mut command = command(directory.path(), &workload, &fake.address.to_string());
+    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().starts_with("phase 1/1")), "the phase begins");
+    std::thread::sleep(Duration::from_secs(1));
+    interrupt(&child);
+    let asked = Instant::now();
+    let rest = std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>());
+    let output = child.wait_with_output().unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(30), "it ends soon, not after five minutes");
+    assert_ne!(output.status.code(), None, "it was not killed: {}\n{:?}", shown(&output), rest.join());
+    let manifest = json(results(directory.path()).join("manifest.json"));
+    assert_eq!(manifest["cut_short"], true);
+    let (count, ..) = get_response(directory.path());
+    assert!(count >= 500, "{count} operations were measured before");
+    assert_eq!(fake.paths(), ["/"], "it cleaned up");
+}
