@@ -175,3 +175,96 @@ fn allocate(file: &File, len: u64) -> io::Result<()> {
 fn allocate(_file: &File, _len: u64) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zoometry_replica::storage::log::{LogOptions, LogReader, TxnLog};
+    use zoometry_wire::Zxid;
+
+    fn opened() -> (tempfile::TempDir, FileDisk) {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let disk = FileDisk::open(home.path(), home.path()).expect("open");
+        (home, disk)
+    }
+
+    #[test]
+    fn files_are_where_apache_looks_for_them() {
+        let (home, disk) = opened();
+        let mut file = disk.create(Dir::Snap, "snapshot.0").expect("create");
+        file.write_at(3, b"abc").expect("write");
+        file.sync().expect("sync");
+        disk.sync_dir(Dir::Snap).expect("sync");
+        assert_eq!(std::fs::read(home.path().join("version-2/snapshot.0")).expect("read"), b"\0\0\0abc");
+        let described = disk.describe(Dir::Snap, "snapshot.0");
+        assert_eq!(std::fs::read(described).expect("the described file").len(), 6);
+        std::fs::create_dir(home.path().join("version-2/a directory")).expect("mkdir");
+        assert_eq!(disk.list(Dir::Log).expect("list"), ["snapshot.0"]);
+        disk.rename(Dir::Snap, "snapshot.0", "snapshot.1").expect("rename");
+        assert_eq!(disk.open(Dir::Snap, "snapshot.0").expect_err("gone").kind(), io::ErrorKind::NotFound);
+        disk.remove(Dir::Snap, "snapshot.1").expect("remove");
+        assert!(disk.list(Dir::Log).expect("list").is_empty());
+    }
+
+    #[test]
+    fn reserved_space_reads_as_zeros_and_is_never_cut() {
+        let (_home, disk) = opened();
+        let mut file = disk.create(Dir::Log, "log.1").expect("create");
+        file.write_at(0, b"abc").expect("write");
+        file.reserve(100_000).expect("reserve");
+        assert_eq!(file.len().expect("len"), 100_000);
+        file.reserve(50_000).expect("reserve");
+        assert_eq!(file.len().expect("len"), 100_000);
+        let mut buffer = [9; 10];
+        assert_eq!(file.read_at(99_995, &mut buffer).expect("read"), 5);
+        assert_eq!(buffer, [0, 0, 0, 0, 0, 9, 9, 9, 9, 9]);
+        assert_eq!(file.read_at(100_000, &mut buffer).expect("read"), 0);
+    }
+
+    #[test]
+    fn two_spellings_of_one_directory_are_one() {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        std::os::unix::fs::symlink(home.path(), home.path().join("link")).expect("link");
+        let disk = FileDisk::open(home.path(), &home.path().join("link/.")).expect("open");
+        assert!(!disk.is_split());
+        let other = tempfile::tempdir().expect("a temporary directory");
+        assert!(FileDisk::open(home.path(), other.path()).expect("open").is_split());
+    }
+
+    #[test]
+    fn what_is_no_directory_is_named() {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let file = home.path().join("file");
+        std::fs::write(&file, b"").expect("write");
+        let error = FileDisk::open(&file, &file).expect_err("a file").to_string();
+        assert!(
+            error.contains("cannot create data directory") && error.contains("file/version-2"),
+            "{error}"
+        );
+        let error = FileDisk::open_existing(home.path(), home.path()).expect_err("nothing there").to_string();
+        assert!(error.contains("cannot open data directory") && error.contains("version-2"), "{error}");
+    }
+
+    /// Preallocation is real: the blocks are there before the records are.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_log_file_has_its_blocks() {
+        use std::os::unix::fs::MetadataExt;
+        let (home, disk) = opened();
+        let options = LogOptions { prealloc_bytes: 4 << 20, ..LogOptions::default() };
+        let mut log = TxnLog::new(disk.clone(), options);
+        let path = home.path().join("version-2/log.1");
+        for zxid in 1..=300 {
+            log.append(Zxid(zxid), &[7; 5000]).expect("append");
+            log.commit().expect("commit");
+        }
+        let metadata = std::fs::metadata(&path).expect("the file");
+        assert_eq!(metadata.len(), (4 << 20) + 16);
+        // Not every file system counts reserved blocks; those that reserve do.
+        let counted = metadata.blocks() * 512;
+        assert!(counted >= 300 * 5000, "{counted} bytes of blocks");
+        log.roll().expect("roll");
+        assert_eq!(std::fs::metadata(&path).expect("the file").len(), 16 + 300 * 5013);
+        LogReader::open(&disk, "log.1").expect("a header");
+    }
+}

@@ -340,3 +340,6 @@ fn take(shared: &Shared, jobs: &mut Vec<Job>) {
     waiting.bytes = 0;
     shared.room.notify_all();
 }
+
+#[cfg(test)]
+mod tests;

@@ -227,3 +227,6 @@ impl Snapshotter {
         let _ = self.thread.join();
     }
 }
+
+#[cfg(test)]
+mod tests;

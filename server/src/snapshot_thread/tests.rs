@@ -1,0 +1,157 @@
+use super::*;
+use crate::disk_thread::{self, DiskOptions, DiskThread};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+use zoometry_replica::storage::disk::mem::MemDisk;
+use zoometry_replica::storage::log::LogOptions;
+use zoometry_replica::storage::recovery::recover_store;
+use zoometry_replica::storage::{Dir, RecoveryOptions, TxnLog};
+use zoometry_replica::store::StoreConfig;
+use zoometry_replica::store::prep::{Asked, Prep};
+use zoometry_wire::request::CreateRequest;
+use zoometry_wire::{Acl, Record, Request, SessionId, TxnRecord};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn config() -> StoreConfig {
+    StoreConfig { digest: true, ..StoreConfig::default() }
+}
+
+fn options(snap_count: u64, snap_size_limit_bytes: u64, seed: u64) -> SnapshotOptions {
+    SnapshotOptions { snap_count, snap_size_limit_bytes, seed }
+}
+
+fn create(store: &Store, prep: &mut Prep, data_bytes: usize) -> TxnRecord {
+    let zxid = store.last_zxid().next();
+    let request = Request::Create(CreateRequest {
+        path: format!("/n{}", zxid.0),
+        data: Some(vec![1; data_bytes].into()),
+        acl: Acl::open(),
+        flags: 0,
+    });
+    let (session, session_check) = (SessionId(1), Ok(()));
+    let asked = Asked { session, cxid: 1, ids: &[], request: &request, session_check };
+    prep.prepare(store, &asked, zxid, 1)
+}
+
+fn write(store: &RwLock<Store>, prep: &mut Prep, data_bytes: usize) -> TxnRecord {
+    let record = create(&store.read(), prep, data_bytes);
+    store.write().apply(&record, &mut ()).expect("a create");
+    prep.applied(record.header.zxid);
+    record
+}
+
+fn disk_thread_for(disk: &MemDisk) -> (DiskQueue, DiskThread) {
+    let log = TxnLog::new(disk.clone(), LogOptions { prealloc_bytes: 4096, ..LogOptions::default() });
+    let disk_options = DiskOptions { now_ns: || 0, sync_warn_ms: 1000 };
+    disk_thread::spawn(disk.clone(), log, disk_options, |_| (), |error| panic!("{error}")).expect("spawn")
+}
+
+#[test]
+fn due_between_half_and_all_of_snap_count_at_a_place_of_each_member() {
+    let mut places = std::collections::BTreeSet::new();
+    for seed in 0..50 {
+        let mut trigger = Trigger::new(options(1000, 0, seed));
+        for _ in 0..4 {
+            let due = (1..=1001).find(|_| trigger.note(1, 1 << 40)).expect("due by snapCount");
+            assert!((501..=1000).contains(&due), "seed {seed}: due after {due}");
+            places.insert(due);
+            trigger.reset();
+        }
+    }
+    assert!(places.len() > 100, "{places:?}");
+}
+
+#[test]
+fn due_by_size_too() {
+    let mut trigger = Trigger::new(options(u64::MAX / 4, 1 << 20, 3));
+    let due = (1..=1100).find(|_| trigger.note(1, 1024)).expect("due by size");
+    assert!((512..=1024).contains(&due), "due after {due} KiB");
+}
+
+#[test]
+fn a_tiny_snap_count_is_not_a_crash() {
+    for snap_count in [0, 1, 2, 3] {
+        let mut trigger = Trigger::new(options(snap_count, 1, 1));
+        assert!((0..3).any(|_| trigger.note(1, 1)));
+    }
+}
+
+#[test]
+fn a_snapshot_taken_during_writes_recovers_with_the_log() {
+    let disk = MemDisk::new();
+    let store = Arc::new(RwLock::new(Store::new(config())));
+    take_snapshot(&disk, &store).expect("the first snapshot");
+    let (mut prep, mut log) = (Prep::new(config()), TxnLog::new(disk.clone(), LogOptions::default()));
+    let mut write = |data_bytes| {
+        let record = write(&store, &mut prep, data_bytes);
+        log.append(record.header.zxid, &record.to_bytes()).expect("append");
+        log.commit().expect("commit");
+    };
+    (0..3000).for_each(|n| write(n % 300));
+    let writing = std::thread::spawn({
+        let (disk, store) = (disk.clone(), store.clone());
+        move || take_snapshot(&disk, &store).expect("snapshot")
+    });
+    while !writing.is_finished() {
+        write(100);
+    }
+    let taken = writing.join().expect("no panic");
+    assert_eq!(taken.name, format!("snapshot.{:x}", taken.zxid.0));
+    assert!(taken.nodes >= 3000 && taken.bytes > 3000 * 150, "{taken:?}");
+    write(1);
+    let again = recover_store(&disk, RecoveryOptions::default(), config()).expect("recover");
+    assert_eq!(again.found.snapshot, Some(taken.zxid));
+    assert_eq!((again.digest_mismatches, again.found.warnings), (0, vec![]));
+    assert_eq!(again.found.state.digest(), store.read().digest());
+    assert_eq!(again.found.state.node_count(), store.read().node_count());
+}
+
+#[test]
+fn a_failed_snapshot_leaves_no_file_and_the_next_one_works() {
+    let disk = MemDisk::new();
+    let store = RwLock::new(Store::new(config()));
+    let mut prep = Prep::new(config());
+    (0..40).for_each(|_| drop(write(&store, &mut prep, 20_000)));
+    disk.limit_space(Some(300_000));
+    let error = take_snapshot(&disk, &store).expect_err("full").to_string();
+    assert!(error.contains("mem/snapshot.28") && error.contains("the disk is full"), "{error}");
+    assert_eq!(disk.list(Dir::Snap).expect("list"), Vec::<String>::new());
+    disk.limit_space(None);
+    take_snapshot(&disk, &store).expect("room again");
+}
+
+#[test]
+fn a_due_snapshot_rolls_the_log_and_a_running_one_suppresses_the_next() {
+    let disk = MemDisk::new();
+    let store = Arc::new(RwLock::new(Store::new(config())));
+    let (queue, thread) = disk_thread_for(&disk);
+    let (say, said) = channel();
+    let mut snapshots =
+        Snapshotter::spawn(disk.clone(), store.clone(), queue.clone(), options(20, 0, 1), move |taken| {
+            say.send(taken.is_ok()).expect("the test listens");
+        })
+        .expect("spawn");
+    let mut prep = Prep::new(config());
+    let mut append = |snapshots: &mut Snapshotter| {
+        let record = write(&store, &mut prep, 10);
+        queue.append(record.header.zxid, record.to_bytes());
+        snapshots.appended(1, 100)
+    };
+    // The snapshot cannot go on while somebody holds the store.
+    let held = store.write();
+    assert!(snapshots.start());
+    assert!(!snapshots.start());
+    drop(held);
+    assert!(said.recv_timeout(PATIENCE).expect("taken"));
+    let before = (0..30).find(|_| append(&mut snapshots)).expect("due within snapCount");
+    assert!((10..=20).contains(&before), "{before}");
+    assert!(said.recv_timeout(PATIENCE).expect("taken"));
+    append(&mut snapshots);
+    snapshots.stop();
+    thread.stop();
+    let logs = disk.list(Dir::Log).expect("list");
+    assert_eq!(logs.iter().filter(|name| name.starts_with("log.")).count(), 2, "{logs:?}");
+    let again = recover_store(&disk, RecoveryOptions::default(), config()).expect("recover");
+    assert_eq!(again.found.state.digest(), store.read().digest());
+}
