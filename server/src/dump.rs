@@ -118,3 +118,76 @@ fn acl_text(acl: &Acl) -> String {
         letters.iter().filter(|(bit, _)| acl.perms & bit != 0).map(|(_, letter)| *letter).collect();
     format!("{}:{}:{given}", acl.id.scheme.escape_debug(), acl.id.id.escape_debug())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zoometry_replica::storage::log::{LogOptions, TxnLog};
+    use zoometry_wire::txn::{CreateTxn, TxnHeader};
+    use zoometry_wire::{Id, OpCode, Record, SessionId, Txn, TxnRecord, Zxid};
+
+    fn text(home: &Path) -> String {
+        let mut out = Vec::new();
+        dump(home, home, &mut out).expect("dump");
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn a_directory_as_lines() {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let disk = FileDisk::open(home.path(), home.path()).expect("open");
+        let mut log = TxnLog::new(disk, LogOptions { prealloc_bytes: 0, ..LogOptions::default() });
+        let acl =
+            vec![Acl { perms: perms::READ | perms::ADMIN, id: Id { scheme: "ip".into(), id: "::1".into() } }];
+        let create = |path: &str, data: Option<&'static [u8]>, ephemeral, parent_cversion| {
+            let (path, data) = (path.to_owned(), data.map(bytes::Bytes::from_static));
+            Txn::Create(CreateTxn { path, data, acl: acl.clone(), ephemeral, parent_cversion })
+        };
+        let txns = [
+            (OpCode::CreateSession, Txn::CreateSession(30_000)),
+            (OpCode::Create, create("/a", Some(b"hi"), false, 1)),
+            (OpCode::Create, create("/a/line\nbreak", None, true, 1)),
+            (OpCode::Create, create("/a/gone", Some(b""), false, 2)),
+            (OpCode::Delete, Txn::Delete("/a/gone".into())),
+        ];
+        for (at, (kind, txn)) in txns.into_iter().enumerate() {
+            let zxid = Zxid(at as i64 + 1);
+            let header = TxnHeader {
+                session: SessionId(0x77),
+                cxid: 1,
+                zxid,
+                time_ms: 9000 + zxid.0,
+                kind: kind.code(),
+            };
+            log.append(zxid, &TxnRecord { header, txn, digest: None }.to_bytes()).expect("append");
+        }
+        log.commit().expect("commit");
+        let text = text(home.path());
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "# last zxid 0x5, no snapshot, 5 transactions replayed");
+        assert!(lines[1].starts_with("# digest 0x") && lines[1].ends_with(", 0 mismatches"), "{}", lines[1]);
+        assert_eq!(lines[2], "session 0x77 timeout_ms=30000");
+        assert_eq!(
+            lines[4],
+            "znode /a czxid=0x2 mzxid=0x2 pzxid=0x5 ctime=9002 mtime=9002 version=0 cversion=3 aversion=0 \
+             owner=0x0 children=1 data=2 crc32=d8932aac acl=ip:::1:ra"
+        );
+        assert_eq!(
+            lines[5],
+            "znode /a/line\\nbreak czxid=0x3 mzxid=0x3 pzxid=0x3 ctime=9003 mtime=9003 version=0 cversion=0 \
+             aversion=0 owner=0x77 children=0 data=null acl=ip:::1:ra"
+        );
+        let paths: Vec<_> = lines[3..].iter().map(|line| line.split(' ').nth(1).expect("a path")).collect();
+        assert_eq!(
+            paths,
+            ["/", "/a", "/a/line\\nbreak", "/zookeeper", "/zookeeper/config", "/zookeeper/quota"]
+        );
+    }
+
+    #[test]
+    fn what_is_no_data_directory_is_named() {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let error = dump(home.path(), home.path(), &mut Vec::new()).expect_err("nothing there").to_string();
+        assert!(error.contains("version-2"), "{error}");
+    }
+}

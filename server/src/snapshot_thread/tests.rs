@@ -82,7 +82,8 @@ fn a_snapshot_taken_during_writes_recovers_with_the_log() {
     let disk = MemDisk::new();
     let store = Arc::new(RwLock::new(Store::new(config())));
     take_snapshot(&disk, &store).expect("the first snapshot");
-    let (mut prep, mut log) = (Prep::new(config()), TxnLog::new(disk.clone(), LogOptions::default()));
+    let log_options = LogOptions { prealloc_bytes: 65_536, ..LogOptions::default() };
+    let (mut prep, mut log) = (Prep::new(config()), TxnLog::new(disk.clone(), log_options));
     let mut write = |data_bytes| {
         let record = write(&store, &mut prep, data_bytes);
         log.append(record.header.zxid, &record.to_bytes()).expect("append");

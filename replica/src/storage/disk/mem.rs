@@ -407,8 +407,10 @@ impl DiskFile for MemFile {
         let (effective, result) = state.count();
         if effective && result.is_ok() {
             let file = state.files.get_mut(&self.id).expect("looked up above");
-            file.synced = file.live.clone();
-            file.changes.clear();
+            for change in std::mem::take(&mut file.changes) {
+                apply(&mut file.synced, &change, usize::MAX);
+            }
+            debug_assert_eq!(file.synced.len(), file.live.len());
         }
         result
     }
