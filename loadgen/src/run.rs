@@ -24,6 +24,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tracing::{Instrument as _, info_span};
 use zoometry_spans::{Clock, Exporter, Identity, Resource, SampleRate};
 
 /// A cluster must let us open a first session within this time.
@@ -123,11 +124,13 @@ pub fn run(options: &Options) -> Result<Finished, Failure> {
     let spec = Spec::load(&options.file, &options.overrides).blame(Exit::Usage)?;
     spec.check_runnable().blame(Exit::Usage)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().blame(Exit::Usage)?;
-    runtime.block_on(async {
+    let span = info_span!("run", workload = spec.name, cluster = %options.cluster);
+    let whole = async {
         let interrupts = Interrupts::listen();
         let run = Run::new(options, spec, interrupts.clone())?;
         run.whole().await
-    })
+    };
+    runtime.block_on(whole.instrument(span))
 }
 
 /// How often Ctrl-C was pressed.
@@ -220,7 +223,7 @@ impl<'a> Run<'a> {
     async fn whole(mut self) -> Result<Finished, Failure> {
         let mut interrupts = self.interrupts.clone();
         let before = tokio::select! {
-            before = self.before() => before,
+            before = self.before().instrument(info_span!("prepare")) => before,
             () = interrupts.pressed(1) => Err(Failure {
                 exit: Exit::Interrupted,
                 error: anyhow!("stopped by hand before the load began; there are no results. On a cluster of your own, {} may have been left behind", self.places.run),
@@ -235,8 +238,10 @@ impl<'a> Run<'a> {
             }
         };
         let members = cluster.fingerprints().await;
-        let measured = self.load(&mut cluster).await.blame(Exit::Cluster)?;
-        let (verified, complaint) = self.after(&mut cluster, &measured.report, &parents).await;
+        let load = self.load(&mut cluster).instrument(info_span!("load"));
+        let measured = load.await.blame(Exit::Cluster)?;
+        let after = self.after(&mut cluster, &measured.report, &parents).instrument(info_span!("verify"));
+        let (verified, complaint) = after.await;
         let environment = scrape::environment(cluster.directory.as_deref(), cluster.is_local());
         let span_files: Vec<PathBuf> =
             std::iter::once(measured.span_file.clone()).chain(cluster.span_files()).collect();

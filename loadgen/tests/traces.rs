@@ -119,7 +119,9 @@ fn over_otlp(spans: &[Received]) {
     assert!((30..=90).contains(&head), "{head}");
     assert_eq!(phases.keys().copied().collect::<Vec<_>>(), ["first", "second"]);
     let named = |name: &str| spans.iter().filter(|r| r.span.name == name).count();
-    for station in ["session queue", "prep", "log sync", "fsync", "apply", "fanout", "reply", "recovery"] {
+    for station in
+        ["session queue", "prep", "log sync", "fsync", "apply", "fanout", "reply", "recovery", "run"]
+    {
         assert!(named(station) > 0, "no span {station:?}");
     }
 }

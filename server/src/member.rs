@@ -32,16 +32,18 @@ const GOODBYE: Duration = Duration::from_millis(500);
 
 /// Runs a standalone member until `stop` completes.
 pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let start_up = tracing::info_span!("start-up");
     // The port first: a member that cannot serve should not touch its data.
     let listener = listen(&config).await?;
     let address = listener.local_addr()?;
     let disk = FileDisk::open(&config.data_dir, &config.data_log_dir)?;
     let stats: Arc<ServerStats> = Arc::default();
-    let recovered = tracing::info_span!("recovery").in_scope(|| rebuild(&config, &disk, &stats))?;
+    let recovered =
+        tracing::info_span!(parent: &start_up, "recovery").in_scope(|| rebuild(&config, &disk, &stats))?;
     let store = Arc::new(RwLock::new(recovered));
     // Logs without a snapshot do not start, here or at Apache's, so the first one precedes the first log. It
     // also makes what was dropped from the recovered tree final.
-    let first = tracing::info_span!("snapshot")
+    let first = start_up
         .in_scope(|| snapshot_thread::take_snapshot(&disk, &store))
         .context("cannot write the snapshot of the start")?;
     stats.observe(Measure::SnapshotTime, first.took.as_nanos() as u64);
@@ -73,6 +75,7 @@ pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>)
     let (stopped, stopping) = tokio::sync::watch::channel(false);
     let accepting = tokio::spawn(clients::accept(Arc::clone(&shared), listener, stopping));
     tracing::info!(%address, zxid = %last_zxid, "serving clients");
+    drop(start_up);
     stop.await;
     tracing::info!("stopping");
     let _ = stopped.send(true);

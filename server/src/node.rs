@@ -426,9 +426,11 @@ impl Node {
         let expired = self.shared.sessions.lock().expire(now_ms);
         for session in expired {
             let timeout_ms = self.shared.sessions.lock().timeout_ms(session).unwrap_or_default();
-            tracing::info!(%session, timeout_ms, "expiring a session that has fallen silent");
+            let expiry = tracing::info_span!("session expiry", %session, timeout_ms).entered();
+            tracing::info!("expiring a session that has fallen silent");
             self.shared.stats.add(Counter::SessionsExpired, 1);
             self.propose(session, 0, &[], &Request::CloseSession, None, Stamps::default());
+            drop(expiry);
         }
         if now_ms >= self.next_container_check_ms {
             self.next_container_check_ms = now_ms + self.shared.config.requests.container_check_interval_ms;

@@ -111,6 +111,8 @@ pub struct SnapshotTaken {
 
 /// Writes a snapshot of `store` now, on this thread. The store may change meanwhile.
 pub fn take_snapshot<D: Disk>(disk: &D, store: &RwLock<Store>) -> Result<SnapshotTaken, StorageError> {
+    let span = tracing::info_span!("snapshot", zxid = tracing::field::Empty, bytes = tracing::field::Empty);
+    let _in_span = span.enter();
     let started = std::time::Instant::now();
     let (zxid, head, walk) = {
         let store = store.read();
@@ -121,6 +123,7 @@ pub fn take_snapshot<D: Disk>(disk: &D, store: &RwLock<Store>) -> Result<Snapsho
     match write_nodes(&mut writer, store, walk) {
         Ok((nodes, end)) => {
             let (name, bytes) = writer.finish(end)?;
+            span.record("zxid", tracing::field::display(zxid)).record("bytes", bytes);
             Ok(SnapshotTaken { name, zxid, nodes, bytes, took: started.elapsed() })
         }
         Err(error) => {
