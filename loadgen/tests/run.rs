@@ -5,6 +5,7 @@ mod fake;
 use fake::{Behaviour, Fake};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 fn command(directory: &Path, workload: &str, cluster: &str) -> Command {
@@ -19,7 +20,14 @@ fn command(directory: &Path, workload: &str, cluster: &str) -> Command {
     command
 }
 
+/// Runs measure: two at a time would measure each other.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn run(directory: &Path, workload: &str, cluster: &str) -> Output {
+    let _alone = alone();
     command(directory, workload, cluster).output().unwrap()
 }
 
@@ -117,7 +125,10 @@ fn bad_input_ends_with_2_and_says_where() {
 fn an_expectation_that_is_not_met_ends_with_1() {
     let directory = tempfile::tempdir().unwrap();
     let fake = Fake::start(Behaviour::default());
-    let workload = format!("expect = [\"rate.get > 2000/s\"]\n{}", STEADY.replace("\"5s\"", "\"6s\""));
+    let steady = STEADY.replace("\"5s\"", "\"6s\"").replace("in_flight = 100", "in_flight = 1");
+    // A closed loop: how late operations are sent does not enter, so that only the expectation decides.
+    let closed = steady.replace("{ constant = \"1000/s\" }", "\"closed\"");
+    let workload = format!("expect = [\"rate.get > 100000000/s\"]\n{closed}");
     let output = run(directory.path(), &workload, &fake.address.to_string());
     assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
     assert!(shown(&output).contains("FAILED"), "{}", shown(&output));
@@ -212,6 +223,7 @@ fn ctrl_c_writes_what_was_measured() {
     let directory = tempfile::tempdir().unwrap();
     let fake = Fake::start(Behaviour::default());
     let workload = STEADY.replace("\"5s\"", "\"300s\"");
+    let _alone = alone();
     let mut command = command(directory.path(), &workload, &fake.address.to_string());
     let mut child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();

@@ -16,13 +16,13 @@ use zoometry_wire::{ErrorCode, OpCode, Request, Response, SessionId, Stat, Zxid,
 
 /// How the fake misbehaves.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Behaviour {
+pub(crate) struct Behaviour {
     /// Before it answers the n-th getData (counted over all connections), everything stands still for so long, once.
-    pub stall: Option<(u64, Duration)>,
+    pub(crate) stall: Option<(u64, Duration)>,
     /// Every n-th acknowledged setData is not done.
-    pub forget_every: Option<u64>,
+    pub(crate) forget_every: Option<u64>,
     /// Every n-th getData closes its connection instead of answering.
-    pub hang_up_every: Option<u64>,
+    pub(crate) hang_up_every: Option<u64>,
 }
 
 #[derive(Default)]
@@ -42,15 +42,15 @@ struct Shared {
 }
 
 /// The running fake.
-pub struct Fake {
+pub(crate) struct Fake {
     /// Its client port.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     shared: Arc<Mutex<Shared>>,
 }
 
 impl Fake {
     /// Starts on a free port of 127.0.0.1, on a thread of its own that lives as long as the process.
-    pub fn start(behaviour: Behaviour) -> Fake {
+    pub(crate) fn start(behaviour: Behaviour) -> Fake {
         let mut nodes = BTreeMap::new();
         nodes.insert("/".to_string(), (Bytes::new(), Stat::default()));
         let shared = Arc::new(Mutex::new(Shared { behaviour, nodes, ..Default::default() }));
@@ -64,7 +64,8 @@ impl Fake {
                 let listener = TcpListener::from_std(listener).unwrap();
                 loop {
                     let (stream, _) = listener.accept().await.unwrap();
-                    stream.set_nodelay(true).unwrap();
+                    // A peer that has gone already is noticed when it is read from.
+                    let _ = stream.set_nodelay(true);
                     tokio::spawn(serve(stream, kept.clone()));
                 }
             });
@@ -73,12 +74,12 @@ impl Fake {
     }
 
     /// How long it really stood still.
-    pub fn stalled(&self) -> Option<Duration> {
+    pub(crate) fn stalled(&self) -> Option<Duration> {
         self.shared.lock().unwrap().stalled
     }
 
     /// The znodes that are left.
-    pub fn paths(&self) -> Vec<String> {
+    pub(crate) fn paths(&self) -> Vec<String> {
         self.shared.lock().unwrap().nodes.keys().cloned().collect()
     }
 }
