@@ -239,8 +239,12 @@ impl Drop for CloseOnExit {
 /// The server's answer to a failed disk: say what happened and what to do, and end the process.
 pub fn exit(error: &StorageError) {
     let errno = error.errno().map(|errno| format!(" (errno {errno})")).unwrap_or_default();
-    tracing::error!(errno = error.errno(), "storage failed, this member stops: {error}");
-    eprintln!("zoometry-server: storage failed{errno}, stopping: {error}");
+    if tracing::enabled!(tracing::Level::ERROR) {
+        tracing::error!("storage failed{errno}, this member stops: {error}");
+    } else {
+        // The reason for an exit is not a matter of log levels.
+        eprintln!("zoometry-server: storage failed{errno}, this member stops: {error}");
+    }
     std::process::exit(EXIT_DISK_FAILED);
 }
 
@@ -284,7 +288,7 @@ impl<D: Disk, F: FnMut(Durable)> Worker<D, F> {
         let written_ns = (self.options.now_ns)();
         self.log.sync()?;
         let synced_ns = (self.options.now_ns)();
-        let sync_ms = (synced_ns - written_ns) / 1_000_000;
+        let sync_ms = synced_ns.saturating_sub(written_ns) / 1_000_000;
         if sync_ms > self.options.sync_warn_ms {
             tracing::warn!(sync_ms, bytes = committed.bytes, "fsync of the transaction log was slow");
         }
