@@ -9,6 +9,10 @@ use zoometry::progress::{Show, Waiting};
 use zoometry::run::{self, Exit, Options};
 use zoometry_spans::{Resource, Setup, init_tracing};
 
+/// A seventh of a write's CPU time went into the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How long the last spans may take to reach the OTLP endpoint at the end.
 const LAST_SPANS: Duration = Duration::from_secs(3);
 
