@@ -49,14 +49,11 @@ fn table(out: &mut String, comparison: &Comparison, other: usize) {
     let (first, second) = (cut(&comparison.labels[0]), cut(&comparison.labels[other]));
     let mut heading = String::new();
     for row in &comparison.rows {
-        let now = if row.figure == Figure::ServerCpu {
-            row.phase.clone()
-        } else {
-            format!("{}, {}", row.phase, row.op)
-        };
-        if now != heading && row.figure != Figure::ServerCpu {
+        let op = if row.op == "all" { "all operations" } else { &row.op };
+        let now = format!("{}, {op}", row.phase);
+        if now != heading {
             let _ = writeln!(out, "{now}");
-            let _ = writeln!(out, "  {:<19}{first:>13}{second:>13}{:>8}{:>14}", "", "ratio", "interval");
+            let _ = writeln!(out, "  {:<19}{first:>12}{second:>12}{:>8}{:>14}", "", "ratio", "interval");
             heading = now;
         }
         let _ = writeln!(out, "{}", line(row, other));
@@ -66,7 +63,7 @@ fn table(out: &mut String, comparison: &Comparison, other: usize) {
 
 fn line(row: &Row, other: usize) -> String {
     let value = |at: usize| row.values[at].map_or("-".to_string(), |value| shown(row.figure, value));
-    let mut line = format!("  {:<19}{:>13}{:>13}", row.figure.name(), value(0), value(other));
+    let mut line = format!("  {:<19}{:>12}{:>12}", row.figure.name(), value(0), value(other));
     match &row.against[other - 1] {
         None => line.push_str("       -"),
         Some(against) => {
@@ -97,7 +94,7 @@ pub(super) fn interval(against: &Against) -> String {
 
 fn cut(label: &str) -> String {
     let letters: Vec<char> = label.chars().collect();
-    if letters.len() <= 12 { label.to_string() } else { letters[..11].iter().collect::<String>() + "…" }
+    if letters.len() <= 11 { label.to_string() } else { letters[..10].iter().collect::<String>() + "…" }
 }
 
 /// What the intervals rest on.

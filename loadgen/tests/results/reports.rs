@@ -1,0 +1,150 @@
+//! Charts and the report: complete, self-contained, and only what the directory says.
+
+use std::fs;
+use std::path::Path;
+
+use zoometry::results::{self, RunData};
+use zoometry::summary::Summary;
+use zoometry::{charts, figures, report};
+
+use crate::synthetic::{Made, Phase};
+
+fn report_of(run: &RunData) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    results::write(dir.path(), run, &Summary::of(run)).unwrap();
+    let path = report::write(dir.path()).unwrap();
+    let html = fs::read_to_string(path).unwrap();
+    (dir, html)
+}
+
+fn short() -> Made {
+    Made {
+        phases: vec![
+            Phase::open("slow", 800.0, 2.0),
+            Phase { failover_at: Some(1.0), ..Phase::open("fast & <risky>", 2_000.0, 3.0) },
+        ],
+        ..Made::default()
+    }
+}
+
+#[test]
+fn the_report_needs_no_network_and_escapes_what_others_wrote() {
+    let mut run = short().run();
+    run.manifest.question = "<script>alert(1)</script>".into();
+    let (_dir, html) = report_of(&run);
+    assert!(!html.contains("<script>alert"));
+    assert!(html.contains("&lt;script&gt;alert(1)"));
+    assert!(html.contains("fast &amp; &lt;risky&gt;"));
+    for loads in ["src=", "href=\"http://cdn", "@import", "url(", "<link"] {
+        assert!(!html.contains(loads), "{loads}");
+    }
+    assert_eq!(html.matches("<script>").count(), 1);
+    assert!(html.matches("<svg").count() >= 5);
+    assert!(html.len() < 3 << 20, "{} bytes", html.len());
+}
+
+#[test]
+fn the_report_has_the_numbers_of_the_summary() {
+    let run = short().run();
+    let summary = Summary::of(&run);
+    let (_dir, html) = report_of(&run);
+    for phase in &summary.phases {
+        for op in &phase.ops {
+            for us in [op.response.p50_us, op.service.p90_us, Some(op.lag.max_us)].into_iter().flatten() {
+                let shown = figures::time_us(us).replace(' ', "&nbsp;");
+                assert!(html.contains(&shown), "{} {} {shown}", phase.name, op.op);
+            }
+            assert!(html.contains(&figures::count(op.count)));
+        }
+    }
+    for word in [
+        "SUSPECT",
+        "too-short",
+        "failover.write_gap",
+        "FAILED",
+        "zoometry run workloads/read-heavy.toml",
+        "AMD EPYC",
+    ] {
+        assert!(html.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn charts_are_files_of_both_kinds() {
+    let run = short().run();
+    let (dir, _) = report_of(&run);
+    let names = ["phases", "spectrum", "throughput", "latency", "heatmap-reads", "heatmap-writes", "servers"];
+    for name in names {
+        let svg = fs::read_to_string(dir.path().join(format!("charts/{name}.svg"))).unwrap();
+        assert!(svg.contains("width=\"960\"") && svg.contains("viewBox=\"0 0 1920 "), "{name}");
+        assert!(svg.contains("role=\"img\" aria-label="), "{name}");
+        let png = fs::read(dir.path().join(format!("charts/{name}.png"))).unwrap();
+        assert_eq!(&png[1..4], b"PNG", "{name}");
+    }
+    assert_eq!(fs::read_dir(dir.path().join("charts")).unwrap().count(), 2 * names.len());
+}
+
+#[test]
+fn a_chart_is_left_out_where_there_is_nothing_to_show() {
+    let mut run = short().run();
+    run.servers.clear();
+    run.generator.samples.clear();
+    run.recording.totals.retain(|key, _| !key.op.is_write());
+    run.recording.intervals.retain(|key, _| !key.op.is_write());
+    let charts = charts::of_run(&run, &Summary::of(&run));
+    let names: Vec<&str> = charts.iter().map(|chart| chart.name.as_str()).collect();
+    assert_eq!(names, ["phases", "spectrum", "throughput", "latency", "heatmap-reads"]);
+    let nothing = Made { phases: Vec::new(), ..Made::default() }.run();
+    assert!(charts::of_run(&nothing, &Summary::of(&nothing)).is_empty());
+    let (_dir, html) = report_of(&nothing);
+    assert!(html.contains("INVALID"));
+}
+
+#[test]
+fn odd_runs_can_be_drawn() {
+    let odd = [
+        vec![Phase::open("one", 3.0, 0.3)],
+        vec![Phase { no_node: 1.0, write_share: 0.0, ..Phase::open("only errors", 100.0, 1.0) }],
+        (0..30).map(|_| Phase::open("x", 50.0, 0.2)).collect(),
+    ];
+    for mut phases in odd {
+        for (at, phase) in phases.iter_mut().enumerate() {
+            phase.name = Box::leak(format!("a phase with a long name {at}").into_boxed_str());
+        }
+        let run = Made { phases, ..Made::default() }.run();
+        let (_dir, html) = report_of(&run);
+        assert!(html.contains("</html>"));
+    }
+}
+
+const TRACES: &str = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[
+  {"traceId":"0af7","spanId":"01","name":"setData","startTimeUnixNano":"1795355112000000000",
+   "endTimeUnixNano":"1795355112007500000","attributes":[
+     {"key":"zoometry.op","value":{"stringValue":"set"}},
+     {"key":"zoometry.phase","value":{"stringValue":"slow"}}]},
+  {"traceId":"0af7","spanId":"02","parentSpanId":"01","name":"fsync","startTimeUnixNano":"1795355112001000000",
+   "endTimeUnixNano":"1795355112006000000","attributes":[]}]}]}]}
+"#;
+
+fn with_traces(text: &str) -> anyhow::Result<String> {
+    let dir = tempfile::tempdir()?;
+    let run = short().run();
+    results::write(dir.path(), &run, &Summary::of(&run))?;
+    fs::write(dir.path().join("traces.json"), text)?;
+    read_report(dir.path())
+}
+
+fn read_report(dir: &Path) -> anyhow::Result<String> {
+    Ok(fs::read_to_string(report::write(dir)?)?)
+}
+
+#[test]
+fn the_slowest_traces_are_listed() {
+    let html = with_traces(TRACES).unwrap();
+    for word in ["Slowest traced requests", "7.50&nbsp;ms", "fsync 5.00 ms", "/trace/0af7", "2.000&nbsp;s"] {
+        assert!(html.contains(word), "{word}");
+    }
+    assert!(!with_traces("").unwrap().contains("Slowest traced requests"));
+    let error = format!("{:#}", with_traces("{\"resourceSpans\": [").unwrap_err());
+    assert!(error.contains("traces.json is damaged"), "{error}");
+}
