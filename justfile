@@ -41,6 +41,10 @@ venv:
 interop SERVER="zoometry" *ARGS:
     {{python}} -m pytest tests/interop --server {{SERVER}} {{ARGS}}
 
+# kazoo's own test suite, with our server
+kazoo-own *ARGS:
+    PYTHONPATH=tests/interop {{python}} -m pytest -p kazoo_own --pyargs kazoo.tests {{ARGS}}
+
 # The same requests to Apache and to us
 differential *ARGS:
     {{python}} tests/interop/differential.py {{ARGS}}

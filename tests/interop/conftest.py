@@ -19,6 +19,8 @@ KINDS = {"apache": Apache, "zoometry": Zoometry}
 # Extended types give TTL nodes; the super user's password is "secret".
 SETTINGS = {
     "extendedTypesEnabled": "true",
+    # Raw connections send no pings; on a busy machine twenty ticks of 500 ms would be too few.
+    "maxSessionTimeout": 60_000,
     "DigestAuthenticationProvider.superDigest": "super:lK75jTNcA+U9vtVEw5vB51mj/w4=",
 }
 # Apache reads this one as a Java property only.

@@ -3,7 +3,7 @@
     PYTHONPATH=tests/interop INTEROP_SERVER=zoometry pytest -p kazoo_own --pyargs kazoo.tests
 
 kazoo's harness starts Java processes; here it is handed one standalone server from `zoometry.py` or
-`apache.py` instead. Left out, by name: what needs an ensemble (reconfig, read-only mode, observers), SASL and
+`apache.py` instead. Left out, by name: what needs an ensemble (reconfig, read-only mode, observers, two addresses), SASL and
 TLS, and packages that kazoo only needs for its tests (gevent, eventlet).
 """
 
@@ -32,7 +32,7 @@ SETTINGS = {
     "DigestAuthenticationProvider.superDigest": "super:D/InIHSb7yEEbrWz8b9l71RjZJU=",
 }
 LEFT_OUT = ("sasl", "ssl", "tls", "reconfig", "read_only", "gevent", "eventlet", "kerberos", "gssapi", "interrupt",
-            "readonly", "max_connections")
+            "readonly", "max_connections", "update_host_list")
 
 
 class Managed:

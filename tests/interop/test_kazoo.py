@@ -184,8 +184,8 @@ def test_ephemerals_vanish_when_the_session_expires(server, zk, root):
 
 
 def test_timeouts_are_negotiated(server):
-    # tickTime is 500 ms here: 2 to 20 ticks.
-    for asked, granted in ((1, 1000), (-5, 1000), (4000, 4000), (3_600_000, 10_000)):
+    # tickTime is 500 ms here: at least two ticks, at most maxSessionTimeout.
+    for asked, granted in ((1, 1000), (-5, 1000), (4000, 4000), (3_600_000, 60_000)):
         conn = raw.Connection(server.port, timeout_ms=asked)
         assert conn.timeout_ms == granted
         conn.close_session()
@@ -213,6 +213,14 @@ def test_kazoo_reconnects_with_its_session(server, connect, zk, root):
     assert client.client_id == session and zk.exists(f"{root}/e") is not None
 
 
+def test_longest_timeout_is_twenty_ticks(new_server):
+    server = new_server(settings={"maxSessionTimeout": -1}).start()
+    conn = raw.Connection(server.port, timeout_ms=3_600_000)
+    assert conn.timeout_ms == 10_000
+    conn.close_session()
+    server.stop()
+
+
 def test_wrong_password_and_unknown_session(server):
     owner = raw.Connection(server.port)
     for session, password in ((owner.session, b"\1" * 16), (owner.session + 77, owner.password), (7, b"\0" * 16)):
@@ -220,7 +228,6 @@ def test_wrong_password_and_unknown_session(server):
         answer = refused.answer
         assert (answer["session"], answer["timeout"], answer["password"]) == (0, 0, b"\0" * 16)
         assert refused.is_closed()
-    owner.call("ping") if not owner.is_closed(0.3) else None
 
 
 def test_a_client_from_the_future_is_refused(server):
@@ -491,7 +498,7 @@ def test_set_watches_tells_what_was_missed(server, zk, root):
     conn.close_session()
 
 
-def test_a_thousand_watchers_of_one_node(server, root):
+def test_three_hundred_watchers_of_one_node(server, root):
     watchers = [raw.Connection(server.port) for _ in range(300)]
     for watcher in watchers:
         watcher.call("getData", root, True)
