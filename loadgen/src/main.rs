@@ -51,8 +51,10 @@ enum Command {
         directory: PathBuf,
     },
     /// Compare results directories: two, or repeated runs of several clusters
-    #[command(long_about = "Compares results directories. Two are compared with each other; of more, those of the \
-                      same cluster are its repeated runs. Sides that were not asked the same are refused.")]
+    #[command(
+        long_about = "Compares results directories. Two are compared with each other; of more, those of the \
+                      same cluster are its repeated runs. Sides that were not asked the same are refused."
+    )]
     Compare {
         /// The results directories; the first one's side is what ratios refer to
         #[arg(required = true, num_args = 2..)]

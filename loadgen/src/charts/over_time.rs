@@ -105,7 +105,7 @@ pub(super) fn throughput(run: &RunData) -> Option<Chart> {
             }
         }
     }
-    for (_, arrivals) in &run.recording.arrivals {
+    for arrivals in run.recording.arrivals.values() {
         for (index, of_interval, of_missed) in arrivals.iter() {
             let Some(at) = windows.of_index(index) else { continue };
             offered[at] += f64::from(of_interval) / windows.seconds();
@@ -373,10 +373,13 @@ fn heat_legend(most: u64, levels: f64) -> Vec<Legend> {
 
 // -------------------------------------------------------------------------------------------- servers
 
+/// A member at one time: seconds since the start, CPU time used so far (ns), resident bytes.
+type MemberAt = (f64, Option<u64>, Option<u64>);
+
 /// CPU of each member and of the generator, and the members' memory.
 pub(super) fn servers(run: &RunData) -> Option<Chart> {
     let mut plot = skeleton(run, String::new(), "CPU and memory, once a second".to_string())?;
-    let mut members: BTreeMap<&str, Vec<(f64, Option<u64>, Option<u64>)>> = BTreeMap::new();
+    let mut members: BTreeMap<&str, Vec<MemberAt>> = BTreeMap::new();
     for sample in &run.servers {
         let of_member = members.entry(&sample.member).or_default();
         of_member.push((sample.at_ns as f64 / 1e9, sample.cpu_ns, sample.rss_bytes));

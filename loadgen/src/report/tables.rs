@@ -123,7 +123,10 @@ pub(super) fn promises(manifest: &Manifest) -> String {
     html
 }
 
-const CLOCKS: [(&str, &str, fn(&OpSummary) -> &Latency); 3] = [
+/// A clock's name, what it measures, and where a summary has it.
+type Clock = (&'static str, &'static str, fn(&OpSummary) -> &Latency);
+
+const CLOCKS: [Clock; 3] = [
     ("response", "due to answer: what a user waits", |op| &op.response),
     ("service", "sent to answer: what the cluster took", |op| &op.service),
     ("lag", "due to sent: what the generator and its queue took", |op| &op.lag),
