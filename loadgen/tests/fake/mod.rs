@@ -94,9 +94,9 @@ async fn serve(mut stream: TcpStream, shared: Arc<Mutex<Shared>>) {
     };
     loop {
         // Events of other connections' writes are noticed within a millisecond.
-        match tokio::time::timeout(Duration::from_millis(1), stream.read_buf(&mut input)).await {
-            Ok(Ok(0) | Err(_)) => return,
-            Ok(Ok(_)) | Err(_) => {}
+        let read = tokio::time::timeout(Duration::from_millis(1), stream.read_buf(&mut input)).await;
+        if let Ok(Ok(0) | Err(_)) = read {
+            return;
         }
         stand_still(&shared).await;
         while let Some(body) = frame::first(&input, 1 << 20).unwrap() {
