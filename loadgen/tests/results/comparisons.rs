@@ -90,7 +90,8 @@ fn repeated_runs() {
 fn different_questions_are_refused() {
     let root = tempfile::tempdir().unwrap();
     let a = put(root.path(), "a", &made("zoometry:3", 1, 75.0));
-    let changes: [(&str, fn(&mut RunData)); 6] = [
+    type Change = fn(&mut RunData);
+    let changes: [(&str, Change); 6] = [
         ("workload", |run| run.manifest.workload_hash = "other".into()),
         ("overrides", |run| run.manifest.overrides.clear()),
         ("sessions per phase", |run| run.manifest.phases[0].sessions = 300),

@@ -66,7 +66,7 @@ fn percentiles_need_ten_samples_above() {
 #[test]
 fn failures_count_as_never_answered_beside_the_percentiles_of_successes() {
     let fail = |c: &mut Completion| {
-        if c.due_ns / 1_000_000 % 20 == 0 {
+        if (c.due_ns / 1_000_000).is_multiple_of(20) {
             c.outcome = Outcome::Error(ErrorCode::ConnectionLoss);
         }
     };
