@@ -64,6 +64,7 @@ pub fn seconds(s: f64) -> String {
 pub fn digits(value: f64) -> String {
     match value.abs() {
         v if !v.is_finite() => "-".to_string(),
+        v if v >= 9_999.5 => count(value.round() as u64),
         v if v >= 99.95 => format!("{value:.0}"),
         v if v >= 9.995 => format!("{value:.1}"),
         v if v >= 0.9995 || v == 0.0 => format!("{value:.2}"),

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::charts;
+use crate::driver::FanOut;
 use crate::figures;
 use crate::results::{self, RunData};
 use crate::summary::{Summary, Tail};
@@ -25,13 +26,29 @@ pub(crate) use page::{Page, figure};
 pub fn write(dir: &Path) -> Result<PathBuf> {
     let run = results::read(dir)?;
     let summary = Summary::of(&run);
-    let charts = charts::of_run(&run, &summary);
+    let charts = charts::of_run(&run, &summary, &fan_outs(dir)?);
     charts::write(dir, &charts)?;
     let slowest = slowest::read(dir, &run)?;
     let path = dir.join("report.html");
     let html = html(&run, &summary, &charts, &slowest)?;
     std::fs::write(&path, html).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
+}
+
+/// What `watches.csv` holds; nothing when nobody watched.
+fn fan_outs(dir: &Path) -> Result<Vec<FanOut>> {
+    let path = dir.join(results::file::WATCHES);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let rows: Result<Vec<FanOut>, csv::Error> =
+        csv::Reader::from_path(&path).and_then(|mut reader| reader.deserialize().collect());
+    rows.with_context(|| {
+        format!(
+            "{} is damaged; copy the directory again, or delete the file to do without it",
+            path.display()
+        )
+    })
 }
 
 fn html(
@@ -107,6 +124,15 @@ fn cards(summary: &Summary) -> String {
                 op.response.p50_us.map_or(String::new(), |us| format!("median {}", figures::time_us(us)));
             cards.push((format!("{name}, {what}"), value, median));
         }
+    }
+    if let Some(told) = whole.op("notify").filter(|told| told.count > 0) {
+        let median =
+            told.response.p50_us.map_or(String::new(), |us| format!("median {}", figures::time_us(us)));
+        cards.push((
+            "write due to watcher told, p99".into(),
+            figures::time_us_or_dash(told.response.p99_us),
+            median,
+        ));
     }
     if let Some(us) = whole.servers.cpu_us_per_op {
         let cores: f64 = whole.servers.cores.values().sum();

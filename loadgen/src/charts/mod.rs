@@ -3,6 +3,7 @@
 //! Titles state what was found, without praise. Axes have units, colours are told apart by everybody
 //! ([`palette`]), and all text is drawn without a font of the system ([`plot`]).
 
+mod kind;
 mod over_time;
 mod palette;
 mod phases;
@@ -17,7 +18,7 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, anyhow};
 use plotters::prelude::*;
 
-use crate::recorder::Class;
+use crate::driver::FanOut;
 use crate::results::RunData;
 use crate::summary::Summary;
 
@@ -38,18 +39,20 @@ pub struct Chart {
     plot: Plot,
 }
 
-/// Every chart that the run has data for, in the order of a report.
-pub fn of_run(run: &RunData, summary: &Summary) -> Vec<Chart> {
-    let charts = [
+/// Every chart that the run has data for, in the order of a report. `fan_outs` is what `watches.csv` holds.
+pub fn of_run(run: &RunData, summary: &Summary, fan_outs: &[FanOut]) -> Vec<Chart> {
+    let heat_maps = kind::Kind::MEASURED.map(|kind| over_time::heat_map(run, kind));
+    [
         phases::chart(run, summary),
         spectrum::chart(run, summary),
-        over_time::throughput(run),
+        over_time::throughput(run, summary),
         over_time::percentiles(run),
-        over_time::heat_map(run, Class::Reads),
-        over_time::heat_map(run, Class::Writes),
-        over_time::servers(run),
-    ];
-    charts.into_iter().flatten().collect()
+    ]
+    .into_iter()
+    .chain(heat_maps)
+    .chain([over_time::fan_outs(run, fan_outs), over_time::servers(run, summary)])
+    .flatten()
+    .collect()
 }
 
 /// Writes `charts/<name>.svg` and `.png` under a results directory.

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use plotters::style::RGBColor;
 
+use crate::driver::FanOut;
 use crate::figures;
 use crate::op::{Op, Outcome};
-use crate::recorder::{Bins, Class};
+use crate::recorder::Bins;
 use crate::results::{ArrivalKind, RunData};
-use crate::summary::enough;
+use crate::summary::{Summary, enough};
 
+use super::kind::Kind;
 use super::plot::{Axis, Band, Layer, Legend, Mark, Panel, Plot, Stroke};
 use super::{Chart, palette, ticks};
 
@@ -19,6 +21,9 @@ const WINDOWS_MAX: u64 = 220;
 const COLUMNS_MAX: u64 = 200;
 /// Rows of a heat map per factor of ten.
 const ROWS_PER_DECADE: f64 = 12.0;
+
+/// Writes in the chart of fan-outs, at most.
+const FAN_OUTS_MAX: usize = 600;
 
 /// The run's time, cut into windows that are multiples of its intervals.
 struct Windows {
@@ -89,13 +94,15 @@ fn skeleton(run: &RunData, title: String, subtitle: String) -> Option<Plot> {
 // ----------------------------------------------------------------------------------------- throughput
 
 /// Successes per second, stacked by operation, with what was offered; failures below.
-pub(super) fn throughput(run: &RunData) -> Option<Chart> {
+pub(super) fn throughput(run: &RunData, summary: &Summary) -> Option<Chart> {
     let windows = Windows::of(run, WINDOWS_MAX)?;
     let mut by_op: BTreeMap<Op, Vec<f64>> = BTreeMap::new();
     let mut errors = vec![0.0; windows.count];
     let mut missed = vec![0.0; windows.count];
     let mut offered = vec![0.0; windows.count];
-    for (key, intervals) in &run.recording.intervals {
+    // Watch events are answers to nobody's question: they have a chart of their own.
+    let asked = |op: Op| Kind::of(op) != Kind::Notifications;
+    for (key, intervals) in run.recording.intervals.iter().filter(|(key, _)| asked(key.op)) {
         for interval in intervals {
             let Some(at) = windows.of_index(interval.index) else { continue };
             let n = interval.response.count() as f64 / windows.seconds();
@@ -105,7 +112,7 @@ pub(super) fn throughput(run: &RunData) -> Option<Chart> {
             }
         }
     }
-    for arrivals in run.recording.arrivals.values() {
+    for (_, arrivals) in run.recording.arrivals.iter().filter(|((_, op), _)| asked(*op)) {
         for (index, of_interval, of_missed) in arrivals.iter() {
             let Some(at) = windows.of_index(index) else { continue };
             offered[at] += f64::from(of_interval) / windows.seconds();
@@ -116,7 +123,7 @@ pub(super) fn throughput(run: &RunData) -> Option<Chart> {
         return None;
     }
     let open = run.manifest.phases.iter().any(|phase| phase.arrival == ArrivalKind::Open);
-    let mut plot = skeleton(run, throughput_title(run), String::new())?;
+    let mut plot = skeleton(run, throughput_title(summary), String::new())?;
     plot.subtitle = format!("Successes per second, windows of {}", figures::seconds(windows.seconds()));
     let stacked = stack(&windows, &by_op, &mut plot.legend);
     let mut layers = stacked.0;
@@ -139,8 +146,7 @@ pub(super) fn throughput(run: &RunData) -> Option<Chart> {
     Some(Chart { name: "throughput".to_string(), caption, plot })
 }
 
-fn throughput_title(run: &RunData) -> String {
-    let summary = crate::summary::Summary::of(run);
+fn throughput_title(summary: &Summary) -> String {
     match summary.whole.all() {
         Some(all) => {
             format!("{} operations per second on average over the measured phases", figures::rate(all.rate))
@@ -192,9 +198,9 @@ fn failures(windows: &Windows, errors: &[f64], missed: &[f64], legend: &mut Vec<
 pub(super) fn percentiles(run: &RunData) -> Option<Chart> {
     let mut plot = skeleton(run, String::new(), String::new())?;
     let mut worst: Vec<String> = Vec::new();
-    for class in [Class::Reads, Class::Writes] {
-        let (windows, high_q) = windows_for_percentiles(run, class)?;
-        let merged = merged(run, &windows, class);
+    for kind in Kind::MEASURED {
+        let (windows, high_q) = windows_for_percentiles(run, kind)?;
+        let merged = merged(run, &windows, kind);
         let (Some(max), Some(min)) = (
             merged.iter().filter_map(Bins::max).max(),
             merged.iter().filter_map(|bins| bins.quantile(0.5)).min(),
@@ -202,10 +208,10 @@ pub(super) fn percentiles(run: &RunData) -> Option<Chart> {
             continue;
         };
         let (max, min) = (max as f64 / 1e3, min as f64 / 1e3);
-        worst.push(format!("{} {}", class.name(), figures::time_us(max)));
+        worst.push(format!("{} {}", kind.name(), figures::time_us(max)));
         let name = format!(
             "{}, response time: median, p{:.0} and maximum per {}",
-            class.name(),
+            kind.name(),
             high_q * 100.0,
             figures::seconds(windows.seconds())
         );
@@ -250,12 +256,12 @@ fn percentile_layers(windows: &Windows, merged: &[Bins], high_q: f64) -> Vec<Lay
 
 /// The highest of p99 and p90 for which a typical window has samples, and windows long enough for it: as many
 /// as fit, but not so few that nothing could be seen to happen.
-fn windows_for_percentiles(run: &RunData, class: Class) -> Option<(Windows, f64)> {
+fn windows_for_percentiles(run: &RunData, kind: Kind) -> Option<(Windows, f64)> {
     for q in [0.99, 0.9] {
         for at_most in [WINDOWS_MAX, WINDOWS_MAX / 2, WINDOWS_MAX / 4] {
             let windows = Windows::of(run, at_most)?;
             let mut counts: Vec<u64> =
-                merged(run, &windows, class).iter().map(Bins::count).filter(|n| *n > 0).collect();
+                merged(run, &windows, kind).iter().map(Bins::count).filter(|n| *n > 0).collect();
             counts.sort_unstable();
             if counts.get(counts.len() / 2).is_some_and(|typical| enough(*typical, q)) {
                 return Some((windows, q));
@@ -265,10 +271,10 @@ fn windows_for_percentiles(run: &RunData, class: Class) -> Option<(Windows, f64)
     Some((Windows::of(run, WINDOWS_MAX / 4)?, 0.9))
 }
 
-fn merged(run: &RunData, windows: &Windows, class: Class) -> Vec<Bins> {
+fn merged(run: &RunData, windows: &Windows, kind: Kind) -> Vec<Bins> {
     let mut merged = vec![Bins::default(); windows.count];
     for (key, intervals) in &run.recording.intervals {
-        if key.outcome == Outcome::Ok && Class::of(key.op) == Some(class) {
+        if key.outcome == Outcome::Ok && Kind::of(key.op) == kind {
             for interval in intervals {
                 if let Some(at) = windows.of_index(interval.index) {
                     merged[at].merge(&interval.response);
@@ -295,9 +301,9 @@ fn runs_of_points(windows: &Windows, merged: &[Bins], q: f64) -> Vec<Vec<(f64, f
 // ------------------------------------------------------------------------------------------- heat map
 
 /// How many answers took how long, over time.
-pub(super) fn heat_map(run: &RunData, class: Class) -> Option<Chart> {
+pub(super) fn heat_map(run: &RunData, kind: Kind) -> Option<Chart> {
     let windows = Windows::of(run, COLUMNS_MAX)?;
-    let merged = merged(run, &windows, class);
+    let merged = merged(run, &windows, kind);
     let low = merged.iter().flat_map(Bins::iter).map(|(ns, _)| ns).min()? as f64 / 1e3;
     let high = merged.iter().filter_map(Bins::max).max()? as f64 / 1e3;
     let y = ticks::latency(low, high);
@@ -310,7 +316,7 @@ pub(super) fn heat_map(run: &RunData, class: Class) -> Option<Chart> {
         }
     }
     let most = cells.values().copied().max()?;
-    let mut plot = skeleton(run, heat_title(&merged, class), String::new())?;
+    let mut plot = skeleton(run, heat_title(&merged, kind), String::new())?;
     plot.subtitle = format!(
         "Answers by response time, per {} and step of {:.0} %",
         figures::seconds(windows.seconds()),
@@ -334,23 +340,23 @@ pub(super) fn heat_map(run: &RunData, class: Class) -> Option<Chart> {
         }
     }
     plot.legend = heat_legend(most, levels);
-    let name = format!("{}, response time", class.name());
+    let name = format!("{}, response time", kind.name());
     plot.panels.push(Panel { name, height: 240.0, y, layers: vec![Layer::Boxes { boxes }] });
     let caption =
         "Each cell counts the answers of one stretch of time and one step of latency; a darker one \
                    has more. Bands are modes (cache, sync, queue), columns are moments at which \
                    everything was slow."
             .to_string();
-    Some(Chart { name: format!("heatmap-{}", class.name()), caption, plot })
+    Some(Chart { name: format!("heatmap-{}", kind.name()), caption, plot })
 }
 
-fn heat_title(merged: &[Bins], class: Class) -> String {
+fn heat_title(merged: &[Bins], kind: Kind) -> String {
     let mut all = Bins::default();
     merged.iter().for_each(|bins| all.merge(bins));
     let us = |q: f64| all.quantile(q).map_or(0.0, |ns| ns as f64 / 1e3);
     format!(
         "Half of all {} took {} to {}",
-        class.name(),
+        kind.name(),
         figures::time_us(us(0.25)),
         figures::time_us(us(0.75))
     )
@@ -371,13 +377,63 @@ fn heat_legend(most: u64, levels: f64) -> Vec<Legend> {
     legend
 }
 
+// ------------------------------------------------------------------------------------------- watchers
+
+/// When the first, the median and the last watcher heard of each write.
+pub(super) fn fan_outs(run: &RunData, fan_outs: &[FanOut]) -> Option<Chart> {
+    let of: [(&str, fn(&FanOut) -> u64, RGBColor); 3] = [
+        ("last watcher", |f| f.last_ns, palette::VERMILLION),
+        ("median watcher", |f| f.median_ns, palette::BLUE),
+        ("first watcher", |f| f.first_ns, palette::GREEN),
+    ];
+    // More points than pixels say no more: of many writes, evenly chosen ones are drawn.
+    let every = fan_outs.len().div_ceil(FAN_OUTS_MAX).max(1);
+    let drawn: Vec<&FanOut> = fan_outs.iter().step_by(every).collect();
+    let low = drawn.iter().map(|f| f.first_ns).min()? as f64 / 1e3;
+    let high = drawn.iter().map(|f| f.last_ns).max()? as f64 / 1e3;
+    let most = fan_outs.iter().map(|f| f.watchers).max()?;
+    let mut last: Vec<u64> = fan_outs.iter().map(|f| f.last_ns).collect();
+    last.sort_unstable();
+    let median_of_last = figures::time_us(last[last.len() / 2] as f64 / 1e3);
+    let title =
+        format!("Up to {most} watchers; the last of them heard after {median_of_last} (median write)");
+    let subtitle = "Time from when a write was due to when its event reached watchers, one column per write";
+    let mut plot = skeleton(run, title, subtitle.to_string())?;
+    let layers = of.iter().map(|(_, time, colour)| Layer::Line {
+        points: drawn.iter().map(|f| (f.due_ns as f64 / 1e9, time(f) as f64 / 1e3)).collect(),
+        colour: *colour,
+        stroke: Stroke::Points,
+        width: 1.0,
+    });
+    plot.legend = of.iter().map(|(name, _, colour)| Legend::line(*name, *colour, Stroke::Points)).collect();
+    let y = ticks::latency(low, high);
+    plot.panels.push(Panel { name: "heard after".into(), height: 200.0, y, layers: layers.collect() });
+    let counts = drawn.iter().map(|f| (f.due_ns as f64 / 1e9, f64::from(f.watchers)));
+    plot.panels.push(Panel {
+        name: "watchers that heard".into(),
+        height: 70.0,
+        y: ticks::from_zero("per write", f64::from(most), ticks::plain),
+        layers: vec![Layer::Line {
+            points: counts.collect(),
+            colour: palette::INK,
+            stroke: Stroke::Points,
+            width: 1.0,
+        }],
+    });
+    let caption =
+        "The distance between first and last is what the fan-out costs. Fewer watchers than there are \
+                   means that one-shot watches were not armed again in time."
+            .to_string();
+    Some(Chart { name: "fan-out".to_string(), caption, plot })
+}
+
 // -------------------------------------------------------------------------------------------- servers
 
 /// A member at one time: seconds since the start, CPU time used so far (ns), resident bytes.
 type MemberAt = (f64, Option<u64>, Option<u64>);
 
 /// CPU of each member and of the generator, and the members' memory.
-pub(super) fn servers(run: &RunData) -> Option<Chart> {
+pub(super) fn servers(run: &RunData, summary: &Summary) -> Option<Chart> {
     let mut plot = skeleton(run, String::new(), "CPU and memory, once a second".to_string())?;
     let mut members: BTreeMap<&str, Vec<MemberAt>> = BTreeMap::new();
     for sample in &run.servers {
@@ -415,7 +471,7 @@ pub(super) fn servers(run: &RunData) -> Option<Chart> {
         plot.legend.push(Legend::line("load generator", palette::INK, Stroke::Dashed));
         cpu.push(Layer::Line { points: generator, colour: palette::INK, stroke: Stroke::Dashed, width: 1.4 });
     }
-    plot.title = servers_title(run);
+    plot.title = servers_title(summary);
     let panel = |name: &str, height, y: Axis, layers| Panel { name: name.to_string(), height, y, layers };
     plot.panels.push(panel("CPU", 150.0, ticks::from_zero("cores", cpu_max, ticks::plain), cpu));
     if rss_max > 0.0 {
@@ -432,8 +488,8 @@ pub(super) fn servers(run: &RunData) -> Option<Chart> {
     Some(Chart { name: "servers".to_string(), caption, plot })
 }
 
-fn servers_title(run: &RunData) -> String {
-    let whole = crate::summary::Summary::of(run).whole;
+fn servers_title(summary: &Summary) -> String {
+    let whole = &summary.whole;
     let mut parts = Vec::new();
     if let Some(us) = whole.servers.cpu_us_per_op {
         parts.push(format!("servers {}", figures::time_us(us)));

@@ -6,6 +6,7 @@ use crate::figures;
 use crate::results::RunData;
 use crate::summary::{PhaseSummary, Summary};
 
+use super::kind::Kind;
 use super::plot::{Axis, Layer, Legend, Panel, Plot, Scale, Stroke};
 use super::{Chart, palette, ticks};
 
@@ -85,11 +86,13 @@ fn bars(
     label: fn(f64) -> String,
 ) -> Panel {
     let max = values.iter().copied().fold(0.0, f64::max);
+    // Few columns are wide; their bars need not be.
+    let reach = (0.08 * values.len() as f64).min(0.3);
     let boxes = values
         .iter()
         .enumerate()
         .filter(|(_, value)| **value > 0.0)
-        .map(|(at, value)| (at as f64 + 0.2, at as f64 + 0.8, 0.0, *value, colour));
+        .map(|(at, value)| (at as f64 + 0.5 - reach, at as f64 + 0.5 + reach, 0.0, *value, colour));
     let mut layers = vec![Layer::Boxes { boxes: boxes.collect() }];
     // With many columns the values would run into each other; the axis has to do then.
     if values.len() <= 12 {
@@ -104,18 +107,17 @@ fn bars(
     Panel { name: name.to_string(), height, y: ticks::from_zero(unit, max * 1.15, ticks::plain), layers }
 }
 
-/// Reads and writes beside each other in each column, from median to p99.
+/// The kinds of operation beside each other in each column, from median to p99.
 fn latencies(phases: &[&PhaseSummary], legend: &mut Vec<Legend>) -> Option<Panel> {
     let mut layers = Vec::new();
     let (mut low, mut high) = (f64::MAX, 0.0f64);
-    for (kind, (name, colour)) in
-        [("reads", palette::BLUE), ("writes", palette::VERMILLION)].into_iter().enumerate()
-    {
+    for (number, kind) in Kind::MEASURED.into_iter().enumerate() {
+        let colour = kind.colour();
         let mut seen = false;
         for (at, phase) in phases.iter().enumerate() {
-            let Some(op) = phase.class(name) else { continue };
+            let Some(op) = kind.summary(phase) else { continue };
             let Some(median) = op.response.p50_us else { continue };
-            let x = at as f64 + 0.42 + 0.16 * kind as f64;
+            let x = at as f64 + 0.38 + 0.12 * number as f64;
             let top = op.response.p99_us.unwrap_or(median);
             (low, high, seen) = (low.min(median), high.max(top), true);
             layers.push(Layer::Whisker { x, low: median, high: top, colour });
@@ -127,7 +129,7 @@ fn latencies(phases: &[&PhaseSummary], legend: &mut Vec<Legend>) -> Option<Panel
             });
         }
         if seen {
-            legend.push(Legend::line(name, colour, Stroke::Points));
+            legend.push(Legend::line(kind.name(), colour, Stroke::Points));
         }
     }
     (high > 0.0).then(|| Panel {

@@ -1,8 +1,10 @@
 //! Several clusters in one chart: overlaid spectra, and bars per phase for rate, latency and CPU.
 
+use crate::figures;
 use crate::results::RunData;
 use crate::summary::{PhaseSummary, Summary};
 
+use super::kind::Kind;
 use super::phases::columns;
 use super::plot::{Layer, Legend, Panel, Plot};
 use super::{Chart, palette, spectrum, ticks};
@@ -21,10 +23,13 @@ pub(crate) fn charts(sides: &[SideRuns<'_>]) -> Vec<Chart> {
 /// What one panel shows.
 type Figure = (&'static str, &'static str, fn(&PhaseSummary) -> Option<f64>);
 
-const FIGURES: [Figure; 4] = [
+const FIGURES: [Figure; 5] = [
     ("throughput", "per second", |phase| phase.all().map(|all| all.rate)),
     ("reads, p99 of response time", "ms", |phase| phase.class("reads")?.response.p99_us.map(|us| us / 1e3)),
     ("writes, p99 of response time", "ms", |phase| phase.class("writes")?.response.p99_us.map(|us| us / 1e3)),
+    ("notifications, p99", "ms", |phase| {
+        Kind::Notifications.summary(phase)?.response.p99_us.map(|us| us / 1e3)
+    }),
     ("servers' CPU per operation", "µs", |phase| phase.servers.cpu_us_per_op),
 ];
 
@@ -63,7 +68,8 @@ fn bars(sides: &[SideRuns<'_>]) -> Option<Chart> {
 }
 
 fn panel(sides: &[SideRuns<'_>], phases: &[&PhaseSummary], (name, unit, of): &Figure) -> Option<Panel> {
-    let width = 0.72 / sides.len() as f64;
+    let width = (0.72 / sides.len() as f64).min(0.1 * phases.len() as f64);
+    let labelled = sides.len() * phases.len() <= 14;
     let (mut boxes, mut layers, mut top) = (Vec::new(), Vec::new(), 0.0f64);
     for (at, phase) in phases.iter().enumerate() {
         for (number, (side, colour)) in sides.iter().zip(palette::SERIES).enumerate() {
@@ -73,11 +79,14 @@ fn panel(sides: &[SideRuns<'_>], phases: &[&PhaseSummary], (name, unit, of): &Fi
             let mean = values.iter().sum::<f64>() / values.len() as f64;
             let (low, high) =
                 values.iter().fold((f64::MAX, 0.0f64), |(low, high), v| (low.min(*v), high.max(*v)));
-            let from = at as f64 + 0.14 + width * number as f64;
+            let from = at as f64 + 0.5 + width * (number as f64 - sides.len() as f64 / 2.0);
             boxes.push((from, from + width * 0.92, 0.0, mean, colour));
             if values.len() > 1 {
                 let x = from + width * 0.46;
                 layers.push(Layer::Whisker { x, low, high, colour: palette::INK });
+            }
+            if labelled {
+                layers.push(Layer::Note { x: from + width * 0.46, y: high, text: figures::digits(mean) });
             }
             top = top.max(high);
         }
@@ -86,7 +95,7 @@ fn panel(sides: &[SideRuns<'_>], phases: &[&PhaseSummary], (name, unit, of): &Fi
     (top > 0.0).then(|| Panel {
         name: (*name).to_string(),
         height: 120.0,
-        y: ticks::from_zero(unit, top * 1.05, ticks::plain),
+        y: ticks::from_zero(unit, top * 1.15, ticks::plain),
         layers,
     })
 }

@@ -4,10 +4,11 @@ use hdrhistogram::Histogram;
 
 use crate::figures;
 use crate::op::Outcome;
-use crate::recorder::{Class, Total};
+use crate::recorder::Total;
 use crate::results::RunData;
 use crate::summary::{Latency, Summary};
 
+use super::kind::Kind;
 use super::plot::{Layer, Legend, Panel, Plot, Stroke};
 use super::sides::SideRuns;
 use super::{Chart, palette, ticks};
@@ -81,18 +82,18 @@ struct Source<'a> {
 fn plot(lines: &[Source<'_>], with_service: bool) -> Option<Plot> {
     let mut panels = Vec::new();
     let mut samples = 0;
-    for (class, name) in [(Some(Class::Reads), "reads"), (Some(Class::Writes), "writes"), (None, "other")] {
+    for kind in [Kind::Reads, Kind::Writes, Kind::Notifications, Kind::Connects] {
         let totals: Vec<(&Source<'_>, Total)> = lines
             .iter()
-            .map(|line| (line, merged(&line.runs, class)))
+            .map(|line| (line, merged(&line.runs, kind)))
             .filter(|(_, total)| !total.response.is_empty())
             .collect();
-        // Opening sessions and notifications get a panel only where there is nothing else to see.
-        if totals.is_empty() || (class.is_none() && !panels.is_empty()) {
+        // Opening sessions gets a panel only where there is nothing else to see.
+        if totals.is_empty() || (kind == Kind::Connects && !panels.is_empty()) {
             continue;
         }
         samples = totals.iter().map(|(_, total)| total.response.len()).fold(samples, u64::max);
-        panels.push(panel(name, &totals, with_service));
+        panels.push(panel(kind.name(), &totals, with_service));
     }
     let mut legend: Vec<Legend> =
         lines.iter().map(|line| Legend::line(&line.name, line.colour, Stroke::Solid)).collect();
@@ -158,12 +159,12 @@ fn curve(
     layers
 }
 
-/// Successes of some phases and a class (`None`: opening sessions and notifications).
-fn merged(runs: &[(&RunData, Vec<usize>)], class: Option<Class>) -> Total {
+/// Successes of some phases and a kind.
+fn merged(runs: &[(&RunData, Vec<usize>)], kind: Kind) -> Total {
     let mut merged = Total::new();
     for (run, phases) in runs {
         for (key, total) in &run.recording.totals {
-            let mine = phases.contains(&usize::from(key.phase)) && Class::of(key.op) == class;
+            let mine = phases.contains(&usize::from(key.phase)) && Kind::of(key.op) == kind;
             if mine && key.outcome == Outcome::Ok {
                 merged.merge(total);
             }
@@ -181,11 +182,11 @@ fn spread(items: &[usize], n: usize) -> Vec<usize> {
 }
 
 fn title(summary: &Summary) -> String {
-    let parts: Vec<String> = ["reads", "writes"]
+    let parts: Vec<String> = Kind::MEASURED
         .into_iter()
-        .filter_map(|name| {
-            let (p, us) = highest(&summary.whole.class(name)?.response)?;
-            Some(format!("{name} {p} {}", figures::time_us(us)))
+        .filter_map(|kind| {
+            let (p, us) = highest(&kind.summary(&summary.whole)?.response)?;
+            Some(format!("{} {p} {}", kind.name(), figures::time_us(us)))
         })
         .collect();
     if parts.is_empty() {

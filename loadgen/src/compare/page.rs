@@ -49,7 +49,7 @@ fn differences(comparison: &Comparison) -> String {
     let (class, word, meaning) = if grave {
         ("invalid", "NOT COMPARABLE", "These runs were not asked the same; the comparison was forced.")
     } else {
-        ("suspect", "DIFFERS", "The runs were asked the same, and differ in this:")
+        ("suspect", "NOTE", "All runs were asked the same. Good to know before comparing them:")
     };
     let mut html = format!(
         "<div class=\"verdict {class}\"><div class=grade>{word}</div><div><p>{meaning}</p><div class=scroll>\

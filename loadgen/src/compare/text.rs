@@ -34,7 +34,7 @@ fn differences(out: &mut String, comparison: &Comparison) {
         let _ = writeln!(out, "Asked the same, on the same machine.\n");
         return;
     }
-    let _ = writeln!(out, "They differ in");
+    let _ = writeln!(out, "Before comparing");
     for difference in &comparison.differences {
         let grave = if difference.weight == Weight::Refuses { " (NOT COMPARABLE)" } else { "" };
         let text = format!("{}{grave}: {}", difference.what, difference.values.join(" | "));

@@ -12,7 +12,8 @@
 //! | `events.csv` | faults, elections, gaps, with times on the run's clock |
 //! | `servers.csv` | each member's CPU, memory and metrics, one row per member and second |
 //! | `generator.csv` | each worker thread's own CPU and delays, one row per worker and second |
-//! | `traces.json` | kept traces (written by the driver, not here) |
+//! | `traces.json` | kept traces (optional; written by the driver, not here) |
+//! | `watches.csv` | per write that was watched, when its watchers heard (optional; likewise) |
 //!
 //! How a driver uses it, in this order: [`RunData::new`], [`Summary::of`](crate::summary::Summary::of),
 //! `manifest.verdict` from [`Verdict::judge`], `manifest.expectations` from
@@ -316,4 +317,5 @@ pub(crate) mod file {
     pub(crate) const SERVERS: &str = "servers.csv";
     pub(crate) const GENERATOR: &str = "generator.csv";
     pub(crate) const TRACES: &str = "traces.json";
+    pub(crate) const WATCHES: &str = "watches.csv";
 }

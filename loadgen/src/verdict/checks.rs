@@ -197,9 +197,8 @@ impl Look<'_> {
             grade,
             "rate-not-achieved",
             format!(
-                "{} of the offered rate was answered in time (INVALID below {}): the queue grew as long as the \
-                 phase lasted, and latencies describe its length. Lower the rate; a closed-loop phase \
-                 finds the highest one",
+                "{} of what was offered was answered within the phase (INVALID below {}); the rest waited or was \
+                 missed, and latencies describe that queue. Lower the rate; a closed-loop phase finds the highest one",
                 figures::percent(achieved),
                 figures::percent(ACHIEVED_INVALID)
             ),

@@ -91,11 +91,11 @@ fn a_chart_is_left_out_where_there_is_nothing_to_show() {
     run.generator.samples.clear();
     run.recording.totals.retain(|key, _| !key.op.is_write());
     run.recording.intervals.retain(|key, _| !key.op.is_write());
-    let charts = charts::of_run(&run, &Summary::of(&run));
+    let charts = charts::of_run(&run, &Summary::of(&run), &[]);
     let names: Vec<&str> = charts.iter().map(|chart| chart.name.as_str()).collect();
     assert_eq!(names, ["phases", "spectrum", "throughput", "latency", "heatmap-reads"]);
     let nothing = Made { phases: Vec::new(), ..Made::default() }.run();
-    assert!(charts::of_run(&nothing, &Summary::of(&nothing)).is_empty());
+    assert!(charts::of_run(&nothing, &Summary::of(&nothing), &[]).is_empty());
     let (_dir, html) = report_of(&nothing);
     assert!(html.contains("INVALID"));
 }
@@ -147,4 +147,21 @@ fn the_slowest_traces_are_listed() {
     assert!(!with_traces("").unwrap().contains("Slowest traced requests"));
     let error = format!("{:#}", with_traces("{\"resourceSpans\": [").unwrap_err());
     assert!(error.contains("traces.json is damaged"), "{error}");
+}
+
+#[test]
+fn fan_outs_are_drawn() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = short().run();
+    results::write(dir.path(), &run, &Summary::of(&run)).unwrap();
+    let rows: String = (0..50u64)
+        .map(|n| format!("{},{},{},{},{}\n", n * 40_000_000, 500, 400_000 + n, 2_000_000 + n, 9_000_000 + n))
+        .collect();
+    let path = dir.path().join("watches.csv");
+    fs::write(&path, format!("due_ns,watchers,first_ns,median_ns,last_ns\n{rows}")).unwrap();
+    let html = read_report(dir.path()).unwrap();
+    assert!(html.contains("Up to 500 watchers; the last of them heard after 9.00 ms"));
+    assert!(dir.path().join("charts/fan-out.png").exists());
+    fs::write(&path, "due_ns,watchers\n1,x\n").unwrap();
+    assert!(format!("{:#}", read_report(dir.path()).unwrap_err()).contains("watches.csv is damaged"));
 }
