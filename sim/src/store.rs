@@ -109,7 +109,7 @@ pub fn live(seed: u64, mut story: Story) -> Story {
         }
         let ended = one_life(&disk, &mut random, &mut expected, &mut acknowledged, &mut story);
         story.tell(|| format!("life {life} ends at {acknowledged}: {ended:?}"));
-        disk.crash(random.next());
+        disk.crash(random.number());
         let found = recover_store(&disk, RecoveryOptions::default(), config())
             .unwrap_or_else(|error| panic!("not recovered after {acknowledged}: {error}"));
         judge(&found.found.state, acknowledged, &expected);
@@ -195,6 +195,6 @@ fn any_data(random: &mut Random) -> Option<Bytes> {
     match random.below(4) {
         0 => None,
         1 => Some(Bytes::new()),
-        _ => Some(Bytes::from(vec![random.next() as u8; random.below(300)])),
+        _ => Some(Bytes::from(vec![random.number() as u8; random.below(300)])),
     }
 }
