@@ -345,7 +345,7 @@ impl<'a> Run<'a> {
         let settings = TraceSettings {
             identity: Identity::new(0, SampleRate::from_probability(self.options.trace_sample)),
             slowest_per_second: SLOWEST_PER_SECOND,
-            run_start: self.run_start,
+            clock: self.clock,
             phases: self.spec.phases.iter().map(|phase| phase.name.clone()).collect(),
             servers: cluster.addresses().iter().map(|a| (a.ip().to_string(), a.port())).collect(),
             exporter: self.options.exporter.clone(),

@@ -37,7 +37,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use zoometry_spans::{Exporter, Identity, KeptBy, Kind, Resource, Role, SampleRate, Span, SpanFile, attrs};
+use zoometry_spans::{
+    Exporter, Identity, KeptBy, Kind, Resource, Role, SampleRate, Span, SpanFile, TraceId, attrs,
+};
 use zoometry_wire::{ErrorCode, OpCode, Request, SessionId, Txn, Zxid};
 
 use crate::clock;
@@ -413,6 +415,12 @@ impl Builder {
             span = span.child_of(trace.span(Role::Client, 0));
         }
         out.push(span);
+        self.stretches(traced, trace, end_ns, out);
+    }
+
+    /// The SERVER span's children.
+    fn stretches(&self, traced: &Traced, trace: TraceId, end_ns: u64, out: &mut Vec<Span>) {
+        let at = |reading_ns: u64| clock::unix_ns(reading_ns.clamp(traced.received_ns, end_ns));
         let mut child = |role, name: &'static str, start_ns, end_ns, parent: Role| {
             let (id, parent) = (trace.span(role, self.server), trace.span(parent, self.server));
             out.push(Span::new(trace, id, name, Kind::Internal, at(start_ns), at(end_ns)).child_of(parent));

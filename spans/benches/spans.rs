@@ -1,12 +1,10 @@
-//! What tracing costs: on the request path (identity, the decision), and off it (spans, export, JSON).
+//! What tracing costs: on the request path (identity, the decision), and off it (spans, JSON).
 //!
 //! `cargo bench -p zoometry-spans`
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
-use zoometry_spans::{
-    Clock, ExportSettings, Exporter, Identity, Kind, Resource, Role, SampleRate, Span, attrs, json,
-};
+use zoometry_spans::{Clock, Identity, Kind, Role, SampleRate, Span, attrs, json};
 use zoometry_wire::SessionId;
 
 fn identity(c: &mut Criterion) {
@@ -53,14 +51,6 @@ fn spans(c: &mut Criterion) {
             json::write_span(&mut out, black_box(&span));
             out.len()
         });
-    });
-    // The queue is full most of the time: this is the cost for the thread that hands spans over, whether
-    // they are taken or dropped. Nobody listens at the address.
-    let mut settings = ExportSettings::to("http://127.0.0.1:9/v1/traces");
-    settings.queue = 1 << 20;
-    let exporter = Exporter::start(&settings, &Resource::member("0", "bench", 1)).expect("a static address");
-    group.bench_function("build and hand to the exporter", |b| {
-        b.iter(|| exporter.send(built(&identity, 7)));
     });
     group.finish();
 }

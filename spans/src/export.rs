@@ -6,8 +6,7 @@
 //! *and counted* here, before the processor would drop them silently; and a batch that could not be
 //! delivered is counted as failed, with the last error kept for the closing message.
 //!
-//! [`Exporter::send`] never blocks: about 0.2 µs to hand a span over. It is meant for threads off the
-//! request path all the same.
+//! [`Exporter::send`] never blocks, but allocates: it is meant for threads off the request path.
 
 use crate::attrs;
 use crate::http_client::Client;

@@ -22,7 +22,7 @@ fn settings(rate: SampleRate, directory: &Path) -> TraceSettings {
     TraceSettings {
         identity: Identity::new(0, rate),
         slowest_per_second: 2,
-        run_start: Instant::now(),
+        clock: Clock::start(),
         phases: vec!["steady".into()],
         servers: vec![("127.0.0.1".into(), 2181)],
         exporter: None,
@@ -113,9 +113,8 @@ fn faults_are_kept_and_refusals_are_not() {
 fn a_span_lasts_from_due_to_done_and_its_queue_is_inside() {
     let directory = tempfile::tempdir().unwrap();
     let with = settings(SampleRate::ALL, directory.path());
-    let start_unix = Clock::starting_at(with.run_start).unix_ns(0);
-    let builder =
-        Builder { clock: Clock::starting_at(with.run_start), tracestate: "ot=th:0".into(), settings: with };
+    let start_unix = with.clock.unix_ns(0);
+    let builder = Builder { tracestate: "ot=th:0".into(), settings: with };
     let mut spans = Vec::new();
     builder.spans(KeptBy::Head, &request(7, 1_000_000, 3_000_000, 9_000_000), &mut spans);
     let [root, queue] = &spans[..] else { panic!("{spans:?}") };
