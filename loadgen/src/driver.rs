@@ -14,12 +14,16 @@
 //! *Sent* is when the operation was encoded for the write call that follows at once. If the server does not read, bytes wait in the socket
 //! and in the session's out buffer (never more than `in_flight` requests), and that wait counts as service time.
 
+mod arming;
 mod client;
+mod connection;
 mod encode;
 mod ledger;
 mod phases;
 mod prepare;
+mod receiving;
 mod selfmeasure;
+mod sending;
 mod slot;
 mod timer;
 mod watching;

@@ -629,6 +629,8 @@ fn session_event(happening: &driver::Happening, members: &[results::MemberFinger
 
 /// Asks the members once per second, and reads their processes at the phases' boundaries.
 struct Scraper {
+    clock: Clock,
+    members: Vec<(String, Option<u32>)>,
     samples: Arc<Mutex<Vec<ServerSample>>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
@@ -661,7 +663,9 @@ impl Scraper {
                 }));
             }
         }
-        Scraper { samples, tasks }
+        let members = cluster.members.iter();
+        let members = members.map(|m| (m.name.clone(), m.child.as_ref().map(|child| child.id()))).collect();
+        Scraper { clock, members, samples, tasks }
     }
 
     async fn stop(self) -> Vec<ServerSample> {
@@ -669,7 +673,10 @@ impl Scraper {
             task.abort();
             let _ = task.await;
         }
+        // A run that was cut short ends between two samples.
+        let last = self.members.iter().map(|(name, pid)| scrape::process_sample(&self.clock, name, *pid));
         let mut samples = std::mem::take(&mut *self.samples.lock().expect("no task panics holding it"));
+        samples.extend(last.filter(|sample| sample.cpu_ns.is_some()));
         samples.sort_by(|a, b| (a.at_ns, &a.member).cmp(&(b.at_ns, &b.member)));
         samples
     }

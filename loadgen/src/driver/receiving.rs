@@ -1,0 +1,208 @@
+//! From the bytes that a socket held to completions, acknowledgements and the operations that follow.
+
+use super::slot::{Kind, Load, Role, Scratch, Slot, Tag};
+use super::watching::Trigger;
+use super::worker::{Answer, Shared, Worker};
+use crate::op::{Op, Outcome};
+use crate::recorder::Completion;
+use crate::session::{Event, ProtocolError, Reply};
+use crate::traces::RequestTrace;
+use bytes::Buf;
+use zoometry_wire::jute::{Reader, Record};
+use zoometry_wire::{ErrorCode, OpCode, SessionId};
+
+/// Offset of the data version in a Stat.
+const STAT_VERSION: usize = 32;
+/// Bytes of a Stat.
+pub(super) const STAT: usize = 68;
+
+impl Worker {
+    /// Takes what the socket held: records completions, sends what falls due by them, in one write.
+    pub(super) fn received(
+        &self,
+        at: usize,
+        partial: &mut bytes::BytesMut,
+        bytes: &[u8],
+    ) -> Result<(), ProtocolError> {
+        let done_ns = self.now_ns();
+        {
+            let slot = &mut *self.slots[at].borrow_mut();
+            let mut shared = self.shared.borrow_mut();
+            let Slot { session, outbox, load } = slot;
+            let id = session.id();
+            let mut attached = None;
+            let mut report = |event: Event<'_, Tag>| match event {
+                Event::Reply(reply) => self.replied(&mut shared, load, id, done_ns, reply),
+                Event::Attached { again } => attached = Some(again),
+                Event::Expired => self.expired(&mut shared, load, done_ns),
+                Event::Watch { kind, path, .. } => self.fired(&mut shared, load, done_ns, kind, path),
+                Event::WatchesSet => {}
+            };
+            if partial.is_empty() {
+                let taken = session.receive(done_ns, bytes, &mut report)?;
+                partial.extend_from_slice(&bytes[taken..]);
+            } else {
+                partial.extend_from_slice(bytes);
+                let taken = session.receive(done_ns, partial, &mut report)?;
+                partial.advance(taken);
+            }
+            if let Some(again) = attached {
+                if again {
+                    session.set_watches(&mut outbox.bytes);
+                }
+                self.attached(&mut shared, load, done_ns, again);
+            }
+            match slot.load.role {
+                Role::Issuer => self.fill(&mut shared, slot),
+                Role::Watcher(_) => self.arm(&mut shared, slot),
+            }
+            slot.outbox.flush();
+        }
+        // At full speed the timer's turn comes late: what has come due meanwhile goes out now.
+        let due = self.shared.borrow_mut().phases.next_due_ns().is_some_and(|due_ns| due_ns <= done_ns);
+        if due {
+            self.issue_due(done_ns);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn replied(
+        &self,
+        shared: &mut Shared,
+        load: &mut Load,
+        session: SessionId,
+        done_ns: u64,
+        reply: Reply<'_, Tag>,
+    ) {
+        let tag = reply.tag;
+        let Kind::Op(op) = tag.kind else { return self.watch_replied(shared, load, &reply) };
+        shared.outstanding -= 1;
+        let mut err = reply.err;
+        if op == Op::Multi && err == 0 {
+            err = multi_error(reply.body);
+        }
+        let outcome = match err {
+            0 => Outcome::Ok,
+            code => Outcome::Error(ErrorCode::from_code(code).unwrap_or(ErrorCode::SystemError)),
+        };
+        if outcome == Outcome::Ok {
+            match op {
+                Op::Set | Op::Multi => {
+                    shared.ledger.acknowledged(tag.about, reply.zxid);
+                    if self.watched.contains(tag.about) {
+                        self.triggered(shared, &tag, reply.body);
+                    }
+                }
+                Op::Create | Op::CreateEphemeral | Op::CreateSequential => {
+                    load.created.extend(created(tag.about, reply.body));
+                }
+                _ => {}
+            }
+        }
+        let read = if op.is_write() { 0 } else { reply.body.len() as u32 };
+        shared.recorder.record(&Completion {
+            phase: tag.phase,
+            op,
+            outcome,
+            due_ns: tag.due_ns,
+            sent_ns: tag.sent_ns,
+            done_ns,
+            bytes: tag.bytes + read,
+        });
+        if shared.sampler.is_some() {
+            let (xid, opcode, zxid) = (reply.xid, reply.op, reply.zxid);
+            let answer = Answer { session, member: load.member, xid, opcode, zxid, tag, op, done_ns };
+            self.offer(shared, load, &answer, outcome);
+        }
+        if shared.phases.is_closed_loop(done_ns) {
+            self.hand_out(shared, load, done_ns);
+        }
+    }
+
+    /// Shows a finished operation to the traces' sampler.
+    #[inline]
+    pub(super) fn offer(&self, shared: &mut Shared, load: &Load, answer: &Answer, outcome: Outcome) {
+        let Some(sampler) = &mut shared.sampler else { return };
+        let Answer { session, xid, tag, done_ns, .. } = *answer;
+        let response_ns = done_ns.saturating_sub(tag.due_ns);
+        sampler.offer(session, xid, outcome, response_ns, done_ns, || {
+            let mut path = String::new();
+            match answer.op {
+                Op::Get | Op::Exists | Op::Set | Op::Multi => {
+                    self.settings.keys.push_path(tag.about, &mut path)
+                }
+                Op::Children => self.settings.keys.push_parent(tag.about, &mut path),
+                Op::Sync => path.push_str(self.settings.keys.root()),
+                _ => self.push_scratch_parent(load.number, &mut path),
+            }
+            RequestTrace {
+                session,
+                xid,
+                op: answer.op,
+                opcode: answer.opcode,
+                outcome,
+                phase: tag.phase,
+                server: answer.member,
+                due_ns: tag.due_ns,
+                sent_ns: tag.sent_ns,
+                done_ns,
+                zxid: answer.zxid,
+                path,
+            }
+        });
+    }
+
+    /// A write to a watched key was acknowledged: remembers which version it made.
+    pub(super) fn triggered(&self, shared: &mut Shared, tag: &Tag, body: &[u8]) {
+        // The Stat is the body of setData, and stands before the end mark (9 bytes) of a multi whose last entry is setData.
+        let stat = if tag.kind == Kind::Op(Op::Multi) {
+            body.len().checked_sub(9 + STAT).map(|at| &body[at..at + STAT])
+        } else {
+            body.get(..STAT)
+        };
+        let Some(version) = stat.and_then(version_of) else { return };
+        shared.log.trigger(Trigger {
+            key: tag.about,
+            version,
+            phase: tag.phase,
+            due_ns: tag.due_ns,
+            sent_ns: tag.sent_ns,
+        });
+    }
+}
+
+/// The data version in a Stat.
+pub(super) fn version_of(stat: &[u8]) -> Option<i32> {
+    stat.get(STAT_VERSION..STAT_VERSION + 4)
+        .map(|bytes| i32::from_be_bytes(bytes.try_into().expect("four bytes")))
+}
+/// What a create made, from its tag and the path in its reply (which, of a sequential znode, only the server knows).
+fn created(about: u64, body: &[u8]) -> Option<Scratch> {
+    match Scratch::unpack(about) {
+        Scratch::Sequential(_) => {
+            let path = Reader::new(body).str().ok()?;
+            path.get(path.len().checked_sub(10)?..)?.parse().ok().map(Scratch::Sequential)
+        }
+        named => Some(named),
+    }
+}
+
+/// The error inside a multi's results, 0 if it succeeded. A failed multi consists of error entries only (reference 3.7).
+fn multi_error(body: &[u8]) -> i32 {
+    let mut input = Reader::new(body);
+    let mut worst = 0;
+    while let Ok(op) = i32::decode(&mut input) {
+        let (Ok(done), Ok(err)) = (bool::decode(&mut input), i32::decode(&mut input)) else { break };
+        if done || op != OpCode::Error.code() {
+            break;
+        }
+        if err != 0 && err != ErrorCode::RuntimeInconsistency.code() && worst == 0 {
+            worst = err;
+        }
+        if i32::decode(&mut input).is_err() {
+            break;
+        }
+    }
+    worst
+}
