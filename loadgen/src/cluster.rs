@@ -150,6 +150,16 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// A cluster that is already there. Nothing is connected to yet.
+    ///
+    /// # Errors
+    /// A host that does not resolve.
+    pub fn hosts(wanted: &Wanted) -> Result<Cluster> {
+        let Wanted::Hosts(hosts) = wanted else { bail!("{wanted} is not a list of hosts") };
+        let members = hosts.iter().map(|host| resolve(host)).collect::<Result<Vec<_>>>()?;
+        Ok(Cluster { wanted: wanted.clone(), members, directory: None })
+    }
+
     /// Resolves the hosts, or starts the members below `directory` and waits until they serve.
     ///
     /// # Errors
@@ -162,10 +172,7 @@ impl Cluster {
         waiting: &mut Waiting,
     ) -> Result<Cluster> {
         let members = match wanted {
-            Wanted::Hosts(hosts) => {
-                let members = hosts.iter().map(|host| resolve(host)).collect::<Result<Vec<_>>>()?;
-                return Ok(Cluster { wanted: wanted.clone(), members, directory: None });
-            }
+            Wanted::Hosts(_) => return Cluster::hosts(wanted),
             Wanted::Zoometry(n) => start_members(*n, directory, tracing, &Program::Zoometry)?,
             Wanted::Apache(n) => {
                 let installation = Installation::find(&|name| std::env::var_os(name))?;

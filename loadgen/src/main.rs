@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use zoometry::cluster::{Clients, Cluster, Keep, Tracing, Wanted};
 use zoometry::progress::{Show, Waiting};
-use zoometry::run::{self, Exit, Options};
+use zoometry::run::{self, Exit, Options, Print, Repeats};
 use zoometry_spans::{Resource, Setup, init_tracing};
 
 /// A seventh of a write's CPU time went into the system's allocator.
@@ -50,22 +50,16 @@ enum Command {
         /// The results directory
         directory: PathBuf,
     },
-    /// Compare results directories: two, or repeated runs of several clusters
+    /// Compare results directories; or run a workload on several clusters and compare those
     #[command(
         long_about = "Compares results directories. Two are compared with each other; of more, those of the \
-                      same cluster are its repeated runs. Sides that were not asked the same are refused."
+                      same cluster are its repeated runs. Sides that were not asked the same are refused.\n\n\
+                      With a workload file and --cluster, runs it on each cluster in turn, --repeats times, \
+                      and compares the results.",
+        after_help = "Examples:\n  zoometry compare results/A results/B\n  zoometry compare \
+                      workloads/speed-read.toml --cluster zoometry:1 --cluster apache:1 --repeats 5"
     )]
-    Compare {
-        /// The results directories; the first one's side is what ratios refer to
-        #[arg(required = true, num_args = 2..)]
-        directories: Vec<PathBuf>,
-        /// Compare even what should not be compared
-        #[arg(long)]
-        force: bool,
-        /// Also write compare.html and its charts into this directory
-        #[arg(long, value_name = "DIRECTORY")]
-        output: Option<PathBuf>,
-    },
+    Compare(CompareArgs),
     /// Run one server in the foreground, as zoometry-server does
     #[command(long_about = "Runs one server in the foreground from a zoo.cfg, exactly as the program \
                       zoometry-server does. `run` and `up` start their local members this way.")]
@@ -107,6 +101,31 @@ struct RunArgs {
 }
 
 #[derive(clap::Args)]
+struct CompareArgs {
+    /// Results directories, the first one's side is what ratios refer to; or one workload file
+    #[arg(required = true, value_name = "DIRECTORY|WORKLOAD")]
+    inputs: Vec<PathBuf>,
+    /// A cluster to run the workload on; at least two
+    #[arg(long = "cluster", value_name = "CLUSTER")]
+    clusters: Vec<Wanted>,
+    /// Runs per cluster; from 3 on, differences between runs are what is judged
+    #[arg(long, value_name = "N", default_value = "3", requires = "clusters", value_parser = clap::value_parser!(u32).range(1..=100))]
+    repeats: u32,
+    /// Override a value of the workload; repeatable
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "clusters")]
+    overrides: Vec<String>,
+    /// Where the results directories are made
+    #[arg(long, value_name = "DIR", default_value = "results", requires = "clusters")]
+    out: PathBuf,
+    /// Compare even what should not be compared
+    #[arg(long)]
+    force: bool,
+    /// Also write compare.html and its charts into this directory
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
 struct UpArgs {
     /// How many servers; this version starts one
     #[arg(default_value = "1")]
@@ -131,10 +150,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run_workload(args),
         Command::Up(args) => up(args),
         Command::Report { directory } => exit_of(run::report(&directory), Exit::Usage),
-        Command::Compare { directories, force, output } => {
-            let options = zoometry::compare::Options { force, output };
-            exit_of(run::compare(&directories, &options), Exit::Usage)
-        }
+        Command::Compare(args) => compare(args),
         Command::Server { arguments } => zoometry_server::cli::main(arguments.into_iter()),
     }
 }
@@ -169,6 +185,7 @@ fn run_workload(args: RunArgs) -> ExitCode {
         data_dir: args.data_dir,
         charts: !args.no_charts,
         quiet: args.quiet,
+        print: Print::Summary,
         workers: args.workers,
         trace_sample: args.trace_sample,
         exporter: telemetry.exporter().cloned(),
@@ -179,6 +196,43 @@ fn run_workload(args: RunArgs) -> ExitCode {
     telemetry.shutdown(LAST_SPANS);
     match result {
         Ok(finished) => ExitCode::from(finished.exit as u8),
+        Err(failure) => {
+            complain(&failure.error);
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn compare(args: CompareArgs) -> ExitCode {
+    let compare = zoometry::compare::Options { force: args.force, output: args.output };
+    if args.clusters.is_empty() {
+        if args.inputs.len() < 2 {
+            eprintln!("zoometry: name two results directories, or one workload file and two --cluster");
+            return ExitCode::from(Exit::Usage as u8);
+        }
+        return exit_of(run::compare(&args.inputs, &compare), Exit::Usage);
+    }
+    let ([file], 2..) = (&args.inputs[..], args.clusters.len()) else {
+        eprintln!("zoometry: with --cluster, compare takes one workload file and at least two clusters");
+        return ExitCode::from(Exit::Usage as u8);
+    };
+    let options = Options {
+        file: file.clone(),
+        cluster: args.clusters[0].clone(),
+        overrides: args.overrides,
+        out: args.out,
+        data_dir: None,
+        charts: true,
+        quiet: true,
+        print: Print::Line,
+        workers: None,
+        trace_sample: zoometry_spans::SampleRate::DEFAULT_PROBABILITY,
+        exporter: None,
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+    };
+    let repeats = Repeats { options, clusters: args.clusters, repeats: args.repeats, compare };
+    match run::repeat(&repeats) {
+        Ok(_) => ExitCode::SUCCESS,
         Err(failure) => {
             complain(&failure.error);
             ExitCode::from(failure.exit as u8)

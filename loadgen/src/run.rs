@@ -6,11 +6,15 @@
 //! ends the program.
 
 mod manifest;
+mod repeat;
+
+pub use repeat::{Repeats, repeat};
 
 use crate::cluster::{Clients, Cluster, Keep, Tracing, Wanted};
 use crate::driver::{
     self, Client, Control, Driver, FanOut, Places, Report, Settings, Verified, What, workers_for,
 };
+use crate::figures;
 use crate::keys::KeySpace;
 use crate::plan::Plan;
 use crate::progress::{Counting, Load, Position, Show, Waiting};
@@ -37,6 +41,10 @@ const LEAD_NS: u64 = 100_000_000;
 const REFRESH: Duration = Duration::from_millis(100);
 /// How often members are asked for their figures.
 const SCRAPE: Duration = Duration::from_secs(1);
+/// Our own spans until they are in traces.json, in the results directory.
+const SPAN_FILE: &str = "spans.jsonl";
+/// Descriptors that are not sessions: files, timers, members' words.
+const SPARE_DESCRIPTORS: u64 = 100;
 /// Rows of watches.csv; the first writes are kept.
 const FAN_OUTS_MAX: usize = 100_000;
 /// Session timeout of the session that prepares and cleans up.
@@ -64,6 +72,8 @@ pub struct Options {
     pub charts: bool,
     /// Show nothing but the summary.
     pub quiet: bool,
+    /// What is printed when the run is over.
+    pub print: Print,
     /// Worker threads; chosen by the machine if `None`.
     pub workers: Option<u32>,
     /// Share of requests traced.
@@ -72,6 +82,15 @@ pub struct Options {
     pub exporter: Option<Exporter>,
     /// The command that repeats this run.
     pub command: String,
+}
+
+/// How much is printed of a run's outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Print {
+    /// The summary, the expectations, the verdict, where the results are.
+    Summary,
+    /// One line.
+    Line,
 }
 
 /// How a run ended, as an exit code.
@@ -107,6 +126,8 @@ pub struct Finished {
     pub directory: PathBuf,
     /// The exit code.
     pub exit: Exit,
+    /// Somebody stopped it before its end.
+    pub cut_short: bool,
 }
 
 trait Blame<T> {
@@ -123,6 +144,7 @@ impl<T, E: Into<anyhow::Error>> Blame<T> for Result<T, E> {
 pub fn run(options: &Options) -> Result<Finished, Failure> {
     let spec = Spec::load(&options.file, &options.overrides).blame(Exit::Usage)?;
     spec.check_runnable().blame(Exit::Usage)?;
+    allow_descriptors(u64::from(spec.sessions.count) + spec.watcher_sessions()).blame(Exit::Usage)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().blame(Exit::Usage)?;
     let span = info_span!("run", workload = spec.name, cluster = %options.cluster);
     let whole = async {
@@ -131,6 +153,34 @@ pub fn run(options: &Options) -> Result<Finished, Failure> {
         run.whole().await
     };
     runtime.block_on(whole.instrument(span))
+}
+
+fn interrupted() -> Failure {
+    Failure {
+        exit: Exit::Interrupted,
+        error: anyhow!("stopped by hand before the load began; there are no results"),
+    }
+}
+
+/// Raises the limit of open files as far as it goes; every session takes one.
+fn allow_descriptors(sessions: u64) -> Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is writable for the first call and read by the second.
+    let raised = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0
+        }
+    };
+    let needed = sessions + SPARE_DESCRIPTORS;
+    if raised && limit.rlim_max < needed {
+        bail!(
+            "{sessions} sessions need {needed} open files, and this process may have {}: raise the limit \
+             (ulimit -Hn), or use fewer sessions",
+            limit.rlim_max
+        );
+    }
+    Ok(())
 }
 
 /// How often Ctrl-C was pressed.
@@ -224,22 +274,17 @@ impl<'a> Run<'a> {
         let mut interrupts = self.interrupts.clone();
         let before = tokio::select! {
             before = self.before().instrument(info_span!("prepare")) => before,
-            () = interrupts.pressed(1) => Err(Failure {
-                exit: Exit::Interrupted,
-                error: anyhow!("stopped by hand before the load began; there are no results. On a cluster of your own, {} may have been left behind", self.places.run),
-            }),
+            () = interrupts.pressed(1) => Err(interrupted()),
         };
         let (mut cluster, parents) = match before {
             Ok(before) => before,
-            Err(failure) => {
-                // Nothing was measured: only a started member's log is worth keeping.
-                let _ = std::fs::remove_dir(&self.directory);
-                return Err(failure);
-            }
+            Err(failure) => return Err(self.abandon(failure, &[]).await),
         };
         let members = cluster.fingerprints().await;
-        let load = self.load(&mut cluster).instrument(info_span!("load"));
-        let measured = load.await.blame(Exit::Cluster)?;
+        let measured = match self.load(&mut cluster).instrument(info_span!("load")).await {
+            Ok(measured) => measured,
+            Err(failure) => return Err(self.abandon(failure, &parents).await),
+        };
         let after = self.after(&mut cluster, &measured.report, &parents).instrument(info_span!("verify"));
         let (verified, complaint) = after.await;
         let environment = scrape::environment(cluster.directory.as_deref(), cluster.is_local());
@@ -260,6 +305,27 @@ impl<'a> Run<'a> {
             return Ok(Finished { exit: Exit::Cluster, ..finished });
         }
         Ok(finished)
+    }
+
+    /// There will be no results: takes away what was left on a cluster that is not ours, and the directory. A failed
+    /// member's log is kept.
+    async fn abandon(&self, failure: Failure, parents: &[String]) -> Failure {
+        if let Wanted::Hosts(_) = self.options.cluster
+            && let Ok(cluster) = Cluster::hosts(&self.options.cluster)
+            && let Ok(mut client) =
+                Client::connect(&cluster.addresses(), OWN_TIMEOUT_MS, Instant::now()).await
+        {
+            if driver::clean_up(&mut client, &self.places, parents).await.is_err() {
+                self.tell(&format!("{} is left behind", self.places.run));
+            }
+            client.close().await;
+        }
+        let _ = std::fs::remove_file(self.directory.join(SPAN_FILE));
+        let _ = match failure.exit {
+            Exit::Interrupted => std::fs::remove_dir_all(&self.directory),
+            _ => std::fs::remove_dir(&self.directory),
+        };
+        failure
     }
 
     fn tell(&self, text: &str) {
@@ -290,7 +356,7 @@ impl<'a> Run<'a> {
             .with_context(|| format!("the cluster {} cannot be used", cluster.connect_string()))
             .blame(Exit::Cluster)?;
         let total = self.keys.len();
-        let what = format!("creating {} znodes below {}", crate::figures::count(total), self.places.run);
+        let what = format!("creating {} znodes below {}", figures::count(total), self.places.run);
         let mut counting = Counting::new(self.show, &what, total);
         let progress = |done, _| counting.at(done);
         let parents =
@@ -304,13 +370,13 @@ impl<'a> Run<'a> {
 
     // ------------------------------------------------------------------------------------- the load
 
-    async fn load(&mut self, cluster: &mut Cluster) -> Result<Measured> {
+    async fn load(&mut self, cluster: &mut Cluster) -> Result<Measured, Failure> {
         let cores = scrape::cores();
         let most = self.spec.sessions.count.max(1);
         let workers =
             self.options.workers.unwrap_or_else(|| workers_for(cores, cluster.is_local())).min(most);
-        let span_file = self.directory.join("spans.jsonl");
-        let traces = self.start_traces(cluster, &span_file)?;
+        let span_file = self.directory.join(SPAN_FILE);
+        let traces = self.start_traces(cluster, &span_file).blame(Exit::Usage)?;
         let samplers = (0..workers).map(|_| traces.sampler()).collect();
         let settings = Settings {
             clock: self.clock,
@@ -322,12 +388,14 @@ impl<'a> Run<'a> {
             leader: cluster.leader().await,
             workers,
         };
-        let driver = Driver::start(settings, samplers).context("start the worker threads")?;
+        let driver =
+            Driver::start(settings, samplers).context("start the worker threads").blame(Exit::Usage)?;
         let control = driver.control().clone();
-        if let Err(error) = self.attach(&control, cluster).await {
+        if let Err(failure) = self.attach(&control, cluster).await {
             control.abort();
+            // What it has to say is of no interest any more.
             let _ = driver.join();
-            return Err(error);
+            return Err(failure);
         }
         let connections = self.connections(cluster, &control);
         let start_ns = self.clock.now_ns() + LEAD_NS;
@@ -335,7 +403,7 @@ impl<'a> Run<'a> {
         let scraper = Scraper::start(self.clock, cluster, self.boundaries(start_ns));
         let (cut_short, notes) = self.watch_over(&driver, &control, cluster, start_ns).await;
         let servers = scraper.stop().await;
-        let report = driver.join()?;
+        let report = driver.join().blame(Exit::Usage)?;
         traces.finish();
         Ok(Measured { report, start_ns, servers, connections, notes, workers, cut_short, span_file })
     }
@@ -366,7 +434,7 @@ impl<'a> Run<'a> {
     }
 
     /// Waits until every session is attached and the first phase's watches are armed.
-    async fn attach(&self, control: &Control, cluster: &mut Cluster) -> Result<()> {
+    async fn attach(&self, control: &Control, cluster: &mut Cluster) -> Result<(), Failure> {
         let sessions = self.spec.sessions.count + self.spec.watcher_sessions() as u32;
         let first = self.spec.watchers.iter().filter(|group| group.phases.contains(&0));
         let watches: u64 = first.map(|group| driver::watches_of(&self.spec, group)).sum();
@@ -376,22 +444,23 @@ impl<'a> Run<'a> {
         while control.attached() < sessions || control.armed() < watches {
             let (attached, armed) = (control.attached(), control.armed());
             if let Some(fallen) = cluster.fallen() {
-                bail!(fallen);
+                return Err(anyhow!(fallen)).blame(Exit::Cluster);
             }
             if started.elapsed() > ATTACH_LIMIT {
                 let why =
                     control.trouble().map_or_else(String::new, |why| format!("; the last trouble: {why}"));
-                bail!(
-                    "after {ATTACH_LIMIT:?}, {attached} of {sessions} sessions are open and {armed} of {watches} watches armed{why} \
-                     (a server's maxClientCnxns limits connections per address, 60 by default)"
-                );
+                return Err(anyhow!(
+                    "after {ATTACH_LIMIT:?}, {attached} of {sessions} sessions are open and {armed} of {watches} watches \
+                     armed{why} (a server's maxClientCnxns limits connections per address, 60 by default)"
+                ))
+                .blame(Exit::Cluster);
             }
             waiting.still(started.elapsed(), || {
                 format!("opening sessions: {attached} of {sessions}, watches: {armed} of {watches}")
             });
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(10)) => {}
-                () = interrupts.pressed(1) => bail!("stopped by hand before the load began; there are no results"),
+                () = interrupts.pressed(1) => return Err(interrupted()),
             }
         }
         Ok(())
@@ -547,17 +616,25 @@ impl<'a> Run<'a> {
         let met = run.manifest.expectations.iter().all(|judged| judged.met);
         results::write(&self.directory, &run, &summary)?;
         write_fan_outs(&self.directory, &report.watching.fan_outs)?;
-        say(&summary::table(&run.manifest, &summary, summary::Style::of_stdout()));
+        match self.options.print {
+            Print::Summary => say(&summary::table(&run.manifest, &summary, summary::Style::of_stdout())),
+            Print::Line => say(&format!("{}\n", one_line(&run, &summary))),
+        }
         if let Some(checks) = &run.manifest.checks {
             for complaint in [&checks.first_lost, &checks.first_broken].into_iter().flatten() {
                 say(&format!("\nPROMISE BROKEN: {complaint}\n"));
             }
         }
-        say(&format!("\nresults  {}\n", self.directory.display()));
+        if self.options.print == Print::Summary {
+            say(&format!("\nresults  {}\n", self.directory.display()));
+        }
         if self.options.charts {
             // The figures are safe in the directory; `zoometry report` can try again.
             match crate::report::write(&self.directory) {
-                Ok(path) => say(&format!("report   {}\n", path.display())),
+                Ok(path) if self.options.print == Print::Summary => {
+                    say(&format!("report   {}\n", path.display()));
+                }
+                Ok(_) => {}
                 Err(error) => eprintln!("zoometry: the report could not be written: {error:#}"),
             }
         }
@@ -567,7 +644,7 @@ impl<'a> Run<'a> {
             (_, _, false) => Exit::NotMet,
             _ => Exit::Met,
         };
-        Ok(Finished { directory: self.directory.clone(), exit })
+        Ok(Finished { directory: self.directory.clone(), exit, cut_short })
     }
 }
 
@@ -578,6 +655,15 @@ pub fn report(directory: &Path) -> Result<()> {
     say(&summary::table(&run.manifest, &Summary::of(&run), summary::Style::of_stdout()));
     say(&format!("\nreport   {}\n", path.display()));
     Ok(())
+}
+
+/// `12,345/s, p99 1.20 ms, VALID`
+fn one_line(run: &RunData, summary: &Summary) -> String {
+    let all = summary.whole.all();
+    let rate = all.map_or(0.0, |all| all.rate);
+    let p99_us = all.and_then(|all| all.response.p99_us);
+    let grade = summary::Style::of_stdout().grade(run.manifest.verdict.grade);
+    format!("{}/s, p99 {}, {grade}", figures::rate(rate), figures::time_us_or_dash(p99_us))
 }
 
 /// Prints how results directories compare.
@@ -606,7 +692,8 @@ fn write_fan_outs(directory: &Path, fan_outs: &[FanOut]) -> Result<()> {
 /// Writes to standard output. A reader that has gone away (`| head`) has seen what it wanted.
 fn say(text: &str) {
     use std::io::Write;
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 fn session_event(happening: &driver::Happening, members: &[results::MemberFingerprint]) -> EventRow {

@@ -241,3 +241,48 @@ fn ctrl_c_writes_what_was_measured() {
     assert!(count >= 500, "{count} operations were measured before");
     assert_eq!(fake.paths(), ["/"], "it cleaned up");
 }
+
+/// A member must not survive us, whatever ends us.
+#[test]
+fn no_member_is_left_behind() {
+    use std::io::{BufRead, BufReader};
+    let _alone = alone();
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zoometry"));
+    command.args(["up", "1", "--data-dir"]).arg(directory.path()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let address = lines.find_map(|line| line.trim().strip_prefix("connect string  ").map(str::to_owned));
+    let address = address.expect("it says where it is");
+    assert!(std::net::TcpStream::connect(&address).is_ok(), "it serves");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let died = Instant::now();
+    while std::net::TcpStream::connect(&address).is_ok() {
+        assert!(died.elapsed() < Duration::from_secs(10), "the member on {address} is still there");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_workload_can_be_compared_on_two_clusters() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().unwrap();
+    let fakes = [Fake::start(Behaviour::default()), Fake::start(Behaviour::default())];
+    let file = directory.path().join("test.toml");
+    std::fs::write(&file, WRITES).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zoometry"));
+    // Forced, because a busy machine makes so short a run INVALID.
+    command
+        .arg("compare")
+        .arg(&file)
+        .args(["--repeats", "2", "--force", "--out"])
+        .arg(directory.path().join("results"));
+    for fake in &fakes {
+        command.args(["--cluster", &fake.address.to_string()]);
+    }
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+    assert_eq!(std::fs::read_dir(directory.path().join("results")).unwrap().count(), 4, "two runs each");
+    assert!(shown(&output).contains("run 4 of 4"), "{}", shown(&output));
+}
