@@ -379,9 +379,12 @@ fn heat_legend(most: u64, levels: f64) -> Vec<Legend> {
 
 // ------------------------------------------------------------------------------------------- watchers
 
+/// A line of the chart: its name, the time it draws (ns), its colour.
+type FanOutLine = (&'static str, fn(&FanOut) -> u64, RGBColor);
+
 /// When the first, the median and the last watcher heard of each write.
 pub(super) fn fan_outs(run: &RunData, fan_outs: &[FanOut]) -> Option<Chart> {
-    let of: [(&str, fn(&FanOut) -> u64, RGBColor); 3] = [
+    let of: [FanOutLine; 3] = [
         ("last watcher", |f| f.last_ns, palette::VERMILLION),
         ("median watcher", |f| f.median_ns, palette::BLUE),
         ("first watcher", |f| f.first_ns, palette::GREEN),
