@@ -18,12 +18,19 @@
 //! - the first and the last success of reads and of writes in every millisecond, from which gaps are
 //!   found to the microsecond; the slots double beyond [`SUCCESS_SLOTS_MAX`].
 
+mod bins;
+mod track;
+
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 use rustc_hash::FxHashMap;
 
 use crate::op::{Op, Outcome};
+
+pub use bins::Bins;
+use bins::OpenBins;
+use track::SuccessTrack;
 
 /// The longest time that is told apart from longer ones: ten minutes.
 pub const MAX_NS: u64 = 600_000_000_000;
@@ -108,162 +115,6 @@ pub struct Gap {
     pub from_ns: u64,
     /// First success after, or where the search ended.
     pub to_ns: u64,
-}
-
-// ---------------------------------------------------------------------------------------------- bins
-
-/// Sub-buckets per power of two, as a power of two itself: bins are narrower than 1/128 of their value.
-const SUB_BITS: u32 = 7;
-/// Bins up to [`MAX_NS`].
-const BINS: usize = bin_of(MAX_NS) + 1;
-
-/// The bin of a value: the layout of an HdrHistogram of two digits and unit 1 ns.
-const fn bin_of(value: u64) -> usize {
-    let shift = (63 - (value | 1).leading_zeros()).saturating_sub(SUB_BITS);
-    ((shift as usize) << SUB_BITS) + (value >> shift) as usize
-}
-
-/// The smallest value of a bin.
-const fn bin_low(bin: usize) -> u64 {
-    let shift = (bin >> SUB_BITS).saturating_sub(1);
-    ((bin - (shift << SUB_BITS)) as u64) << shift
-}
-
-/// The middle of a bin, which stands for its values.
-const fn bin_mid(bin: usize) -> u64 {
-    let shift = (bin >> SUB_BITS).saturating_sub(1);
-    bin_low(bin) + ((1u64 << shift) >> 1)
-}
-
-/// A distribution in few bytes: the bins (each narrower than 0.8 % of its value) that are not empty.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Bins {
-    /// (bin, count), by bin.
-    bins: Vec<(u16, u32)>,
-}
-
-impl Bins {
-    /// How many samples.
-    pub fn count(&self) -> u64 {
-        self.bins.iter().map(|&(_, n)| u64::from(n)).sum()
-    }
-
-    /// The value (ns) below or at which a share `q` (0 to 1) of the samples lies; `None` without samples.
-    pub fn quantile(&self, q: f64) -> Option<u64> {
-        let total = self.count();
-        let rank = ((q * total as f64).ceil() as u64).clamp(1, total.max(1));
-        let mut seen = 0;
-        for &(bin, n) in &self.bins {
-            seen += u64::from(n);
-            if seen >= rank {
-                return Some(bin_mid(usize::from(bin)));
-            }
-        }
-        None
-    }
-
-    /// The largest value, to the width of a bin; `None` without samples.
-    pub fn max(&self) -> Option<u64> {
-        self.bins.last().map(|&(bin, _)| bin_mid(usize::from(bin)))
-    }
-
-    /// (value in ns, count), ascending.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.bins.iter().map(|&(bin, n)| (bin_mid(usize::from(bin)), u64::from(n)))
-    }
-
-    /// Adds `count` samples of `value_ns`.
-    pub fn add(&mut self, value_ns: u64, count: u32) {
-        let bin = bin_of(value_ns.min(MAX_NS)) as u16;
-        match self.bins.binary_search_by_key(&bin, |&(b, _)| b) {
-            Ok(at) => self.bins[at].1 = self.bins[at].1.saturating_add(count),
-            Err(at) => self.bins.insert(at, (bin, count)),
-        }
-    }
-
-    /// Adds the other's samples.
-    pub fn merge(&mut self, other: &Bins) {
-        if self.bins.is_empty() {
-            self.bins.clone_from(&other.bins);
-            return;
-        }
-        let mut merged = Vec::with_capacity(self.bins.len() + other.bins.len());
-        let (mut a, mut b) = (self.bins.iter().copied().peekable(), other.bins.iter().copied().peekable());
-        loop {
-            match (a.peek().copied(), b.peek().copied()) {
-                (Some(x), Some(y)) if x.0 == y.0 => {
-                    merged.push((x.0, x.1.saturating_add(y.1)));
-                    a.next();
-                    b.next();
-                }
-                (Some(x), Some(y)) if x.0 < y.0 => {
-                    merged.push(x);
-                    a.next();
-                }
-                (_, Some(y)) => {
-                    merged.push(y);
-                    b.next();
-                }
-                (Some(x), None) => {
-                    merged.push(x);
-                    a.next();
-                }
-                (None, None) => break,
-            }
-        }
-        self.bins = merged;
-    }
-
-    /// Several distributions as one.
-    pub fn merged(parts: &[&Bins]) -> Bins {
-        let mut open = OpenBins::new();
-        for &(bin, n) in parts.iter().flat_map(|part| &part.bins) {
-            let bin = usize::from(bin);
-            open.counts[bin] = open.counts[bin].saturating_add(n);
-            open.low = open.low.min(bin);
-            open.high = open.high.max(bin);
-        }
-        open.take()
-    }
-
-    fn bytes(&self) -> usize {
-        size_of::<Bins>() + self.bins.capacity() * size_of::<(u16, u32)>()
-    }
-}
-
-/// Bins with a place for each: what the open interval counts in.
-struct OpenBins {
-    counts: Box<[u32]>,
-    low: usize,
-    high: usize,
-}
-
-impl OpenBins {
-    fn new() -> OpenBins {
-        OpenBins { counts: vec![0; BINS].into_boxed_slice(), low: BINS, high: 0 }
-    }
-
-    fn add(&mut self, value_ns: u64) {
-        let bin = bin_of(value_ns.min(MAX_NS));
-        self.counts[bin] += 1;
-        self.low = self.low.min(bin);
-        self.high = self.high.max(bin);
-    }
-
-    fn take(&mut self) -> Bins {
-        if self.low > self.high {
-            return Bins::default();
-        }
-        let touched = &mut self.counts[self.low..=self.high];
-        let filled = touched.iter().filter(|n| **n > 0).count();
-        let mut bins = Vec::with_capacity(filled);
-        for (at, n) in touched.iter_mut().enumerate().filter(|(_, n)| **n > 0) {
-            bins.push(((self.low + at) as u16, *n));
-            *n = 0;
-        }
-        (self.low, self.high) = (BINS, 0);
-        Bins { bins }
-    }
 }
 
 // --------------------------------------------------------------------------------------------- parts
@@ -385,95 +236,6 @@ impl Arrivals {
         let old = std::mem::take(self);
         for (index, offered, missed) in old.iter() {
             self.add(index / 2, offered, missed);
-        }
-    }
-}
-
-/// First and last success per slot of time. Merging is exact: the union of all workers' successes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct SuccessTrack {
-    slot_us: u64,
-    /// (first, last) in microseconds from the slot's start; first > last: none.
-    slots: Vec<(u16, u16)>,
-}
-
-const NO_SUCCESS: (u16, u16) = (u16::MAX, 0);
-/// Offsets are 16 bits of microseconds. A run of more than 17 hours keeps no gaps beyond.
-const SLOT_US_MAX: u64 = 64_000;
-
-impl SuccessTrack {
-    fn new() -> SuccessTrack {
-        SuccessTrack { slot_us: 1_000, slots: Vec::new() }
-    }
-
-    fn add(&mut self, at_ns: u64) {
-        let at_us = at_ns / 1_000;
-        let mut slot = (at_us / self.slot_us) as usize;
-        if slot >= self.slots.len() {
-            while slot >= SUCCESS_SLOTS_MAX {
-                if self.slot_us * 2 > SLOT_US_MAX {
-                    return;
-                }
-                self.coalesce();
-                slot = (at_us / self.slot_us) as usize;
-            }
-            if slot >= self.slots.len() {
-                self.slots.resize(slot + 1, NO_SUCCESS);
-            }
-        }
-        let offset = (at_us % self.slot_us) as u16;
-        let (first, last) = self.slots[slot];
-        self.slots[slot] = (first.min(offset), last.max(offset));
-    }
-
-    fn coalesce(&mut self) {
-        let half = self.slot_us as u16;
-        let pairs = self.slots.chunks(2).map(|pair| {
-            let (a, b) = (pair[0], pair.get(1).copied().unwrap_or(NO_SUCCESS));
-            let b = if b.0 > b.1 { b } else { (b.0 + half, b.1 + half) };
-            (a.0.min(b.0), a.1.max(b.1))
-        });
-        self.slots = pairs.collect();
-        self.slot_us *= 2;
-    }
-
-    fn merge(&mut self, mut other: SuccessTrack) {
-        while self.slot_us < other.slot_us {
-            self.coalesce();
-        }
-        while other.slot_us < self.slot_us {
-            other.coalesce();
-        }
-        if self.slots.len() < other.slots.len() {
-            self.slots.resize(other.slots.len(), NO_SUCCESS);
-        }
-        for (mine, theirs) in self.slots.iter_mut().zip(other.slots) {
-            *mine = (mine.0.min(theirs.0), mine.1.max(theirs.1));
-        }
-    }
-
-    /// The times (ns) without success between `from` and `to`, at slot resolution inside a slot, to the
-    /// microsecond across slots.
-    fn gaps(&self, from_ns: u64, to_ns: u64, mut each: impl FnMut(u64, u64)) {
-        let slot_ns = self.slot_us * 1_000;
-        let mut previous = from_ns;
-        let first_slot = ((from_ns / slot_ns) as usize).min(self.slots.len());
-        for (slot, &(first, last)) in self.slots.iter().enumerate().skip(first_slot) {
-            if first > last {
-                continue;
-            }
-            let first_ns = slot as u64 * slot_ns + u64::from(first) * 1_000;
-            let last_ns = slot as u64 * slot_ns + u64::from(last) * 1_000;
-            if first_ns >= to_ns {
-                break;
-            }
-            if first_ns > previous {
-                each(previous, first_ns);
-            }
-            previous = previous.max(last_ns);
-        }
-        if previous < to_ns {
-            each(previous, to_ns);
         }
     }
 }
@@ -704,9 +466,7 @@ impl Recorder {
                 self.recent.completed += count;
                 match before {
                     None => self.recent.response.merge(&closed.response),
-                    Some(before) => {
-                        self.recent.response.merge(&difference(&closed.response, &before.response))
-                    }
+                    Some(before) => self.recent.response.merge(&closed.response.without(&before.response)),
                 }
             }
         }
@@ -732,17 +492,6 @@ impl Recorder {
             self.closed_bytes = self.slots.iter().flat_map(|s| &s.closed).map(Interval::memory).sum();
         }
     }
-}
-
-fn difference(whole: &Bins, part: &Bins) -> Bins {
-    let mut bins = whole.bins.clone();
-    for &(bin, n) in &part.bins {
-        if let Ok(at) = bins.binary_search_by_key(&bin, |&(b, _)| b) {
-            bins[at].1 -= n;
-        }
-    }
-    bins.retain(|&(_, n)| n > 0);
-    Bins { bins }
 }
 
 fn coalesce(intervals: &mut Vec<Interval>) {

@@ -45,7 +45,8 @@ fn two_runs() {
     assert_eq!(against("get", Figure::Rate).finding, Finding::Same);
     assert_eq!(against("all", Figure::ServerCpu).interval, None, "one run has no spread of that");
     assert!(comparison.text.lines().all(|line| line.chars().count() <= 80), "{}", comparison.text);
-    assert!(comparison.text.contains("repeat runs"));
+    let words = comparison.text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("block bootstrap") && words.contains("repeat runs"), "{words}");
     let html = std::fs::read_to_string(output.join("compare.html")).unwrap();
     assert!(html.contains("zoometry-3") && html.contains("apache-3") && html.contains("higher"));
     assert_eq!(html.matches("<svg").count(), 2);
