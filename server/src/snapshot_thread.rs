@@ -196,8 +196,9 @@ impl Snapshotter {
                     ),
                     Err(error) => tracing::error!("snapshot failed, will try at the next trigger: {error}"),
                 }
-                on_taken(&taken);
+                // Before the word is out: whoever hears it may ask for the next one.
                 running.store(false, Ordering::Release);
+                on_taken(&taken);
             }
         })?;
         Ok(Self { trigger: Trigger::new(options), queue, busy, wake, thread })
