@@ -11,6 +11,11 @@
 //! That is SUSPECT, with this explanation. CPU time per operation stays right in such a phase, as CPU time
 //! is counted and not timed. When the generator has cores left, the cluster set the pace: nothing to say.
 //!
+//! A closed loop at full speed **on the servers' own machine** takes whatever cores they leave: workers wait
+//! for a core although nothing is late. That too is SUSPECT (`run-queue-delay`) and never INVALID: rate and
+//! latency are those of both programs on these cores, and would be others with the generator elsewhere. Being
+//! co-located alone is only noted, as at a moderate load it costs little.
+//!
 //! **Open-loop phases** promise that operations are due by the clock. Lateness of the generator is in the
 //! response time, so it is never hidden; but when it makes up much of the response time, or operations were
 //! not sent at all, the figures are about the generator.
