@@ -69,15 +69,17 @@ bench *ARGS:
 fuzz TARGET="client_frames" SECONDS="60":
     cd wire && cargo +nightly fuzz run {{TARGET}} -- -max_total_time={{SECONDS}}
 
-# Reads: our server, then Apache
+# Reads: our server and Apache in turn
 speed-read *ARGS:
-    cargo run --release -- run workloads/speed-read.toml --cluster zoometry:1 {{ARGS}}
-    cargo run --release -- run workloads/speed-read.toml --cluster apache:1 {{ARGS}}
+    cargo run --release -- compare workloads/speed-read.toml --cluster zoometry:1 --cluster apache:1 --repeats 3 {{ARGS}}
 
-# Durable writes: our server, then Apache
+# Durable writes: our server and Apache in turn
 speed-write *ARGS:
-    cargo run --release -- run workloads/speed-write.toml --cluster zoometry:1 {{ARGS}}
-    cargo run --release -- run workloads/speed-write.toml --cluster apache:1 {{ARGS}}
+    cargo run --release -- compare workloads/speed-write.toml --cluster zoometry:1 --cluster apache:1 --repeats 3 {{ARGS}}
+
+# Thousands of simulated lives
+sim COUNT="1000":
+    cargo run --release -p zoometry-sim -- many --count {{COUNT}}
 
 # A run with one request in ten traced
 traces FILE="workloads/smoke.toml":
