@@ -134,7 +134,7 @@ class Filler:
         if kind < 84:
             return "setACL", raw.body("setACL", pick.choice(self.paths), self.acl(), -1)
         if kind < 88:
-            return "delete", raw.body("delete", pick.choice(self.paths), -1)
+            return "delete", raw.body("delete", pick.choice(self.paths[1:] or ["/none"]), -1)
         entries = [("create", path, data, raw.OPEN_ACL, pick.choice([0, 0, 1, 2])), ("setData", parent, data, -1)]
         if pick.random() < 0.3:
             entries.append(("check", self.root, 10**6))
