@@ -27,7 +27,6 @@ use zoometry_replica::store::watch::WatcherId;
 use zoometry_replica::store::{Caller, Store};
 use zoometry_spans::KeptBy;
 use zoometry_wire::records::{ReadOnlyByte, ReplyHeader, RequestHeader, WatcherEvent, xid};
-use zoometry_wire::request::CreateMode;
 use zoometry_wire::{ErrorCode, Id, OpCode, Record, Request, Response, SessionId, Zxid, frame};
 
 use crate::clock;
@@ -396,22 +395,9 @@ fn sort(op: i32, body: &[u8]) -> Arrival {
     match Request::decode(op, body) {
         Err(_) => Arrival::Here(Turn::Refuse(ErrorCode::MarshallingError)),
         Ok(Request::Sasl(_)) => Arrival::Here(Turn::Refuse(ErrorCode::AuthFailed)),
-        Ok(request) if has_bad_ttl(&request) => Arrival::Here(Turn::Refuse(ErrorCode::BadArguments)),
+        Ok(request) if request.has_bad_ttl() => Arrival::Here(Turn::Refuse(ErrorCode::BadArguments)),
         Ok(request) if op.is_write() => Arrival::Write(request),
         Ok(request) => Arrival::Here(Turn::Read(request)),
-    }
-}
-
-/// A TTL outside of its range must never become a transaction, whatever the configuration says.
-fn has_bad_ttl(request: &Request) -> bool {
-    const MAX_TTL_MS: i64 = (1 << 40) - 1;
-    match request {
-        Request::CreateTtl(create) => {
-            !CreateMode::from_flags(create.flags).is_some_and(CreateMode::is_ttl)
-                || !(1..=MAX_TTL_MS).contains(&create.ttl_ms)
-        }
-        Request::Multi(requests) => requests.iter().any(has_bad_ttl),
-        _ => false,
     }
 }
 

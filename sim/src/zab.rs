@@ -26,6 +26,14 @@ enum Job {
     Truncate(Zxid),
 }
 
+/// What a member knows of a transaction that it applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Committed,
+    /// It has lost its leader; the transaction is in its log.
+    Logged,
+}
+
 /// What survives a crash, and what is on its way there.
 #[derive(Debug, Default)]
 struct Disk {
@@ -234,7 +242,8 @@ impl World {
                 self.queue(id, Job::Snapshot(state));
             }
             Action::Truncate(zxid) => self.queue(id, Job::Truncate(zxid)),
-            Action::Apply(zxid, payload) => self.apply(id, zxid, payload),
+            Action::Apply(zxid, payload) => self.apply(id, zxid, payload, Known::Committed),
+            Action::Adopt(zxid, payload) => self.apply(id, zxid, payload, Known::Logged),
             Action::Become(role) => self.become_role(id, role),
             Action::Upcall(..) => {}
             Action::Fail(why) => panic!("{id}: {why}"),
@@ -253,14 +262,14 @@ impl World {
         self.members.get_mut(&id).unwrap().role = Some(role);
     }
 
-    fn apply(&mut self, id: ServerId, zxid: Zxid, payload: Bytes) {
+    fn apply(&mut self, id: ServerId, zxid: Zxid, payload: Bytes, known: Known) {
         let member = self.members.get_mut(&id).unwrap();
         if let Some((last, _)) = member.state.last() {
             assert!(zxid > *last, "{id} applies {zxid} behind {last}");
         }
         member.state.push((zxid, payload.clone()));
-        // What is applied while leading is committed; what is applied on losing the quorum need not be.
-        if member.zab.as_ref().unwrap().is_established() {
+        // What is applied in a synchronisation was committed long ago, or is about to be.
+        if known == Known::Committed && member.zab.as_ref().unwrap().is_established() {
             let known = self.committed.entry(zxid).or_insert(payload.clone());
             assert_eq!(*known, payload, "two transactions at {zxid}");
         }

@@ -345,6 +345,20 @@ impl Request {
         }
     }
 
+    /// Whether a TTL is out of range, or stands beside a mode without one: such a request must never become a
+    /// transaction, whatever the configuration says.
+    pub fn has_bad_ttl(&self) -> bool {
+        const MAX_TTL_MS: i64 = (1 << 40) - 1;
+        match self {
+            Self::CreateTtl(create) => {
+                !CreateMode::from_flags(create.flags).is_some_and(CreateMode::is_ttl)
+                    || !(1..=MAX_TTL_MS).contains(&create.ttl_ms)
+            }
+            Self::Multi(requests) => requests.iter().any(Self::has_bad_ttl),
+            _ => false,
+        }
+    }
+
     /// Writes the body.
     pub fn encode(&self, out: &mut BytesMut) {
         match self {

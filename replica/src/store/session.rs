@@ -48,13 +48,28 @@ struct Tracked {
     timeout_ms: i32,
     deadline_ms: u64,
     closing: bool,
+    /// On a learner: it was heard of here since the leader was last told.
+    heard: bool,
 }
 
-/// The sessions that one member answers for, each with the time until which it lives.
+/// What a member does with what it hears of sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeping {
+    /// It decides when they are over: a leader, or a server alone.
+    Deadlines,
+    /// It tells its leader: a learner.
+    Touches,
+}
+
+/// The sessions that one member knows, each with the time until which it lives or, on a learner, with
+/// whether it was heard of since the leader last asked.
 #[derive(Debug)]
 pub struct SessionTracker {
     tick_ms: u64,
+    keeping: Keeping,
     sessions: FxHashMap<SessionId, Tracked>,
+    /// On a learner: those heard of, in the order in which they were.
+    heard: Vec<SessionId>,
     /// Sessions by the end of the bucket in which they will next be looked at.
     buckets: BTreeMap<u64, Vec<SessionId>>,
 }
@@ -62,7 +77,21 @@ pub struct SessionTracker {
 impl SessionTracker {
     /// No sessions; buckets of `tick_ms`.
     pub fn new(tick_ms: u64) -> Self {
-        Self { tick_ms: tick_ms.max(1), sessions: FxHashMap::default(), buckets: BTreeMap::new() }
+        Self {
+            tick_ms: tick_ms.max(1),
+            keeping: Keeping::Deadlines,
+            sessions: FxHashMap::default(),
+            heard: Vec::new(),
+            buckets: BTreeMap::new(),
+        }
+    }
+
+    /// Begins anew in another role: these are the sessions, each with its full timeout (ms) ahead of it.
+    pub fn begin(&mut self, keeping: Keeping, sessions: impl Iterator<Item = (SessionId, i32)>, now_ms: u64) {
+        *self = Self { keeping, ..Self::new(self.tick_ms) };
+        for (id, timeout_ms) in sessions {
+            self.open(id, timeout_ms, now_ms);
+        }
     }
 
     fn deadline(&self, now_ms: u64, timeout_ms: i32) -> u64 {
@@ -72,8 +101,9 @@ impl SessionTracker {
     /// Starts (or, on a restart, continues) to track a session, with a full timeout ahead of it.
     pub fn open(&mut self, id: SessionId, timeout_ms: i32, now_ms: u64) {
         let deadline_ms = self.deadline(now_ms, timeout_ms);
-        let known = self.sessions.insert(id, Tracked { timeout_ms, deadline_ms, closing: false });
-        if known.is_none() {
+        let tracked = Tracked { timeout_ms, deadline_ms, closing: false, heard: false };
+        let known = self.sessions.insert(id, tracked);
+        if known.is_none() && self.keeping == Keeping::Deadlines {
             self.buckets.entry(deadline_ms).or_default().push(id);
         }
     }
@@ -82,6 +112,13 @@ impl SessionTracker {
     pub fn touch(&mut self, id: SessionId, now_ms: u64) -> bool {
         let tick_ms = self.tick_ms;
         match self.sessions.get_mut(&id) {
+            Some(session) if self.keeping == Keeping::Touches => {
+                if !session.heard {
+                    session.heard = true;
+                    self.heard.push(id);
+                }
+                true
+            }
             Some(session) if !session.closing => {
                 let deadline = ((now_ms + session.timeout_ms.max(0) as u64) / tick_ms + 1) * tick_ms;
                 session.deadline_ms = session.deadline_ms.max(deadline);
@@ -89,6 +126,23 @@ impl SessionTracker {
             }
             _ => false,
         }
+    }
+
+    /// On a learner: the sessions heard of since the last call, with their timeouts (ms), for the leader.
+    pub fn take_heard(&mut self) -> Vec<(SessionId, i32)> {
+        let mut heard = Vec::with_capacity(self.heard.len());
+        for id in self.heard.drain(..) {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.heard = false;
+                heard.push((id, session.timeout_ms));
+            }
+        }
+        heard
+    }
+
+    /// Whether the session is known and not being closed.
+    pub fn is_open(&self, id: SessionId) -> bool {
+        self.check(id).is_ok()
     }
 
     /// Whether the session may ask for writes.
@@ -213,5 +267,23 @@ mod tests {
         tracker.remove(SessionId(1));
         assert_eq!(tracker.expire(100_000), []);
         assert_eq!(tracker.next_look_ms(), None, "nothing is kept of a session that is gone");
+    }
+
+    #[test]
+    fn a_learner_tells_once_whom_it_heard_and_expires_nobody() {
+        let mut tracker = SessionTracker::new(100);
+        let known = [(SessionId(1), 1000), (SessionId(2), 2000), (SessionId(3), 3000)];
+        tracker.begin(Keeping::Touches, known.into_iter(), 0);
+        for id in [3, 1, 3] {
+            assert!(tracker.touch(SessionId(id), 50));
+        }
+        assert!(!tracker.touch(SessionId(9), 50));
+        tracker.remove(SessionId(1));
+        assert_eq!(tracker.take_heard(), [(SessionId(3), 3000)]);
+        assert_eq!(tracker.take_heard(), []);
+        assert!(tracker.touch(SessionId(3), 60));
+        assert_eq!(tracker.take_heard(), [(SessionId(3), 3000)]);
+        assert_eq!(tracker.expire(1_000_000), []);
+        assert_eq!(tracker.next_look_ms(), None, "a learner keeps no deadlines");
     }
 }

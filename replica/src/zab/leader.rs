@@ -19,7 +19,7 @@ use zoometry_wire::peer::{LEARNER_PROTOCOL, LearnerInfo, PacketKind, QuorumPacke
 use zoometry_wire::{Reader, Record as _, Zxid};
 
 use super::sync::{Plan, plan};
-use super::{Action, Base, EpochKind, Event, Link, Next, Role, ServerId, kind};
+use super::{Action, Base, EpochKind, Event, Following, Link, Next, Role, ServerId, kind};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -133,6 +133,7 @@ impl Leader {
                 None => out.push(Action::Send(link, QuorumPacket::new(PacketKind::Sync, Zxid(0)))),
             },
             Event::Tick => return self.tick(base, out),
+            Event::Resign => return Next::Look,
             _ => {}
         }
         Next::Stay
@@ -142,7 +143,18 @@ impl Leader {
     pub(super) fn resign(&mut self, base: &mut Base, out: &mut Vec<Action>) {
         out.extend(std::mem::take(&mut self.members).into_keys().map(Action::Close));
         for proposal in self.outstanding.drain(..) {
-            base.apply(proposal.zxid, proposal.payload, out);
+            base.adopt(proposal.zxid, proposal.payload, out);
+        }
+    }
+
+    pub(super) fn following(&self) -> Following {
+        let synced = |member: &&Member| matches!(member.stage, Stage::Synchronised | Stage::Following);
+        let observers = self.members.values().filter(synced).filter(|member| member.observer).count();
+        Following {
+            learners: self.members.values().filter(|member| member.stage != Stage::Unknown).count(),
+            synced_followers: self.members.values().filter(synced).count() - observers,
+            synced_observers: observers,
+            pending_syncs: self.outstanding.iter().map(|proposal| proposal.syncs.len()).sum(),
         }
     }
 

@@ -141,7 +141,7 @@ impl Learner {
         out.extend(self.link.take().map(Action::Close));
         for Pending { zxid, payload, .. } in self.pending.drain(..) {
             if zxid <= base.logged {
-                base.apply(zxid, payload, out);
+                base.adopt(zxid, payload, out);
             }
         }
     }

@@ -81,6 +81,8 @@ pub enum Event {
     Propose(Zxid, Bytes),
     /// A learner's `sync` has arrived: it is answered behind everything proposed so far.
     Sync(Link),
+    /// This member must not go on leading: its epoch has no zxids left.
+    Resign,
 }
 
 /// What is to be done, in this order.
@@ -108,9 +110,11 @@ pub enum Action {
     StoreEpoch(EpochKind, i64),
     /// Write a snapshot of the state as it is now, durably.
     StoreSnapshot,
-    /// Apply a transaction: it is committed (or, when the member loses its leader, logged: the state is
-    /// always the whole log's).
+    /// Apply a transaction: it is committed.
     Apply(Zxid, Bytes),
+    /// Apply a transaction of which nobody knows here whether it is committed: the member has lost its leader,
+    /// and votes with everything in its log. No client may be told.
+    Adopt(Zxid, Bytes),
     /// What the member is now.
     Become(Role),
     /// A packet that concerns requests and sessions, not consensus.
@@ -198,6 +202,12 @@ impl Base {
         out.push(Action::Apply(zxid, payload));
     }
 
+    fn adopt(&mut self, zxid: Zxid, payload: Bytes, out: &mut Vec<Action>) {
+        self.applied = zxid;
+        self.history.push(zxid, payload.clone());
+        out.push(Action::Adopt(zxid, payload));
+    }
+
     fn append(&mut self, zxid: Zxid, payload: Bytes, out: &mut Vec<Action>) {
         self.logged = zxid;
         out.push(Action::Append(zxid, payload));
@@ -214,9 +224,31 @@ enum Next {
 
 #[derive(Debug)]
 enum State {
-    Looking,
+    /// Learners that already know whom they will follow may connect before this member knows it. What they
+    /// say waits here: a closed connection would send them into another election.
+    Looking {
+        early: Vec<(Link, Vec<QuorumPacket>)>,
+    },
     Leading(Leader),
     Learning(Learner),
+}
+
+/// Connections that wait for an undecided member, for each voter; further ones are closed.
+pub const EARLY_LINKS_PER_VOTER: usize = 3;
+/// Packets that wait for an undecided member on one connection: a learner says one thing and then waits.
+pub const EARLY_PACKETS_MAX: usize = 4;
+
+/// A leader's followers, counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Following {
+    /// Connected learners that have introduced themselves.
+    pub learners: usize,
+    /// Voters in sync, without the leader.
+    pub synced_followers: usize,
+    /// Observers in sync.
+    pub synced_observers: usize,
+    /// `sync` requests that wait for a commit.
+    pub pending_syncs: usize,
 }
 
 /// One member's part in the protocol.
@@ -246,7 +278,7 @@ impl Zab {
                 history: History::default(),
             },
             election,
-            state: State::Looking,
+            state: State::Looking { early: Vec::new() },
             started: false,
         }
     }
@@ -306,6 +338,14 @@ impl Zab {
         matches!(&self.state, State::Leading(leader) if leader.is_broadcasting())
     }
 
+    /// Who follows, if this member leads.
+    pub fn following(&self) -> Option<Following> {
+        match &self.state {
+            State::Leading(leader) => Some(leader.following()),
+            State::Looking { .. } | State::Learning(_) => None,
+        }
+    }
+
     /// Last transaction in the log.
     pub fn logged(&self) -> Zxid {
         self.base.logged
@@ -330,13 +370,21 @@ impl Zab {
     }
 
     fn decide(&mut self, decision: Option<Decision>, out: &mut Vec<Action>) {
-        let (State::Looking, Some(decision)) = (&self.state, decision) else { return };
+        let (State::Looking { early }, Some(decision)) = (&mut self.state, decision) else { return };
+        let early = std::mem::take(early);
         match decision {
             Decision::Lead => {
                 self.election.settle(PeerState::Leading, self.base.electorate.me, self.base.current_epoch);
                 self.state = State::Leading(Leader::new(&mut self.base, out));
+                for (link, packets) in early {
+                    self.step_role(Event::Accepted(link), out);
+                    for packet in packets {
+                        self.step_role(Event::Packet(link, packet), out);
+                    }
+                }
             }
             Decision::Follow(leader) => {
+                out.extend(early.into_iter().map(|(link, _)| Action::Close(link)));
                 let votes = self.base.electorate.voters.contains(&self.base.electorate.me);
                 let state = if votes { PeerState::Following } else { PeerState::Observing };
                 self.election.settle(state, leader, self.base.current_epoch);
@@ -350,8 +398,9 @@ impl Zab {
         let next = match &mut self.state {
             State::Leading(leader) => leader.step(&mut self.base, event, out),
             State::Learning(learner) => learner.step(&mut self.base, event, out),
-            State::Looking => {
-                refuse(event, out);
+            State::Looking { early } => {
+                let most = self.base.electorate.voters.len() * EARLY_LINKS_PER_VOTER;
+                wait_for_a_role(early, most, event, out);
                 Next::Stay
             }
         };
@@ -368,26 +417,38 @@ impl Zab {
             }
             (Next::Look, State::Leading(leader)) => {
                 leader.resign(&mut self.base, out);
-                self.state = State::Looking;
+                self.state = State::Looking { early: Vec::new() };
                 self.look(out);
             }
             (Next::Look, State::Learning(learner)) => {
                 learner.resign(&mut self.base, out);
-                self.state = State::Looking;
+                self.state = State::Looking { early: Vec::new() };
                 self.look(out);
             }
-            (_, State::Looking) => {}
+            (_, State::Looking { .. }) => {}
         }
         debug_assert!(self.base.current_epoch >= epoch_before);
     }
 }
 
-/// Nobody leads here: whoever connects has to look elsewhere.
-fn refuse(event: Event, out: &mut Vec<Action>) {
+/// Nobody leads here yet: whoever connects waits for the end of the election.
+fn wait_for_a_role(
+    early: &mut Vec<(Link, Vec<QuorumPacket>)>,
+    most: usize,
+    event: Event,
+    out: &mut Vec<Action>,
+) {
     match event {
-        Event::Accepted(link) | Event::Connected(link) | Event::Packet(link, _) => {
-            out.push(Action::Close(link))
-        }
+        Event::Accepted(link) if early.len() < most => early.push((link, Vec::new())),
+        Event::Accepted(link) | Event::Connected(link) => out.push(Action::Close(link)),
+        Event::Closed(link) => early.retain(|(other, _)| *other != link),
+        Event::Packet(link, packet) => match early.iter_mut().find(|(other, _)| *other == link) {
+            Some((_, packets)) if packets.len() < EARLY_PACKETS_MAX => packets.push(packet),
+            _ => {
+                early.retain(|(other, _)| *other != link);
+                out.push(Action::Close(link));
+            }
+        },
         _ => {}
     }
 }
