@@ -26,6 +26,7 @@ pub mod http;
 pub mod member;
 pub mod metrics;
 pub mod node;
+pub mod peers;
 pub mod shared;
 pub mod snapshot_thread;
 pub mod stats;

