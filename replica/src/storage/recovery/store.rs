@@ -1,5 +1,9 @@
 //! Recovery into the [`Store`], with the digests checked on the way.
 
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
 use super::{Recovered, RecoveryOptions, Restore, recover};
 use crate::storage::disk::Disk;
 use crate::storage::error::StorageError;
@@ -7,6 +11,7 @@ use crate::storage::log::LogEntry;
 use crate::storage::snapshot::{DIGEST_VERSION, SnapshotEnd, SnapshotItem};
 use crate::store::watch::{WatchEvent, WatchSink, WatcherId};
 use crate::store::{LoadError, Store, StoreConfig};
+use crate::zab::history::HISTORY_LIMIT;
 use zoometry_wire::Zxid;
 use zoometry_wire::txn::TxnDigest;
 
@@ -20,6 +25,9 @@ pub struct RecoveredStore {
     pub digest_mismatches: u64,
     /// The first of them.
     pub first_mismatch: Option<Zxid>,
+    /// The last transactions replayed, oldest first, at most [`HISTORY_LIMIT`]: what a leader can bring others
+    /// up to date with.
+    pub tail: VecDeque<(Zxid, Bytes)>,
 }
 
 /// Recovers the store of a member.
@@ -28,9 +36,11 @@ pub fn recover_store<D: Disk>(
     options: RecoveryOptions,
     config: StoreConfig,
 ) -> Result<RecoveredStore, StorageError> {
-    let mut rebuild = Rebuild { config, fuzzy: Fuzzy::Unknown, mismatches: 0, first: None };
+    let mut rebuild =
+        Rebuild { config, fuzzy: Fuzzy::Unknown, mismatches: 0, first: None, tail: VecDeque::new() };
     let found = recover(disk, options, &mut rebuild)?;
-    Ok(RecoveredStore { found, digest_mismatches: rebuild.mismatches, first_mismatch: rebuild.first })
+    let Rebuild { mismatches, first, tail, .. } = rebuild;
+    Ok(RecoveredStore { found, digest_mismatches: mismatches, first_mismatch: first, tail })
 }
 
 struct Rebuild {
@@ -38,6 +48,7 @@ struct Rebuild {
     fuzzy: Fuzzy,
     mismatches: u64,
     first: Option<Zxid>,
+    tail: VecDeque<(Zxid, Bytes)>,
 }
 
 /// Whether the tree is that of its last transaction, so that digests mean something.
@@ -76,6 +87,7 @@ impl Restore for Rebuild {
 
     fn empty(&mut self) -> Store {
         self.fuzzy = Fuzzy::No;
+        self.tail.clear();
         Store::new(self.config.clone())
     }
 
@@ -84,6 +96,7 @@ impl Restore for Rebuild {
         zxid: Zxid,
         items: &mut dyn Iterator<Item = Result<SnapshotItem, StorageError>>,
     ) -> Result<Store, StorageError> {
+        self.tail.clear();
         Store::load(self.config.clone(), items, zxid).map_err(|error| match error {
             LoadError::Source(error) => error,
             other => StorageError::NotAState { what: other.to_string() },
@@ -106,7 +119,12 @@ impl Restore for Rebuild {
     fn replay(&mut self, state: &mut Store, entry: LogEntry) {
         // Refusals are part of replay: the snapshot may already hold what the log brings.
         let _ = state.apply(&entry.record, &mut NobodyWatches);
-        self.compare(state, entry.record.header.zxid, entry.record.digest);
+        let zxid = entry.record.header.zxid;
+        self.compare(state, zxid, entry.record.digest);
+        if self.tail.len() == HISTORY_LIMIT {
+            self.tail.pop_front();
+        }
+        self.tail.push_back((zxid, entry.payload));
     }
 }
 
