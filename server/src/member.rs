@@ -211,7 +211,7 @@ fn rebuild(config: &Config, disk: &FileDisk, stats: &ServerStats) -> anyhow::Res
         super_digest: config.auth.super_digest.clone(),
         hash_seed: hash_seed(),
     };
-    let RecoveredStore { found: recovered, digest_mismatches, first_mismatch } =
+    let RecoveredStore { found: recovered, digest_mismatches, first_mismatch, .. } =
         recover_store(disk, options, store_config)
             .with_context(|| format!("cannot recover from {}", config.data_dir.display()))?;
     for warning in &recovered.warnings {
