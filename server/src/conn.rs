@@ -35,6 +35,7 @@ use crate::node::{FromClient, NodeEvent, Submission, Write};
 use crate::shared::Shared;
 use crate::stats::{Answered, Batch, ConnStats, Counter, Stage};
 use crate::telemetry::{self, Traced, Tracer, Work};
+use crate::view::Mode;
 
 /// Unsent bytes at which a connection's socket is no longer read: the client takes its replies first.
 pub const OUTBOX_PAUSE: usize = 1 << 20;
@@ -90,6 +91,17 @@ impl Turn {
             Self::Refuse(_) | Self::Unknown => None,
         }
     }
+}
+
+/// What [`Desk::answer_write`] answered.
+#[derive(Debug, Clone, Copy)]
+pub struct AnsweredWrite {
+    /// How many requests: the write and the reads that waited for it.
+    pub requests: usize,
+    /// What the write asked for.
+    pub op: OpCode,
+    /// When its bytes were read, ns on the process's clock.
+    pub received_ns: u64,
 }
 
 /// What a connection's task and the node's thread share.
@@ -228,8 +240,8 @@ impl Desk {
     }
 
     /// The node has applied the write at the head of this connection's pipeline: answers it, and runs the
-    /// reads that waited for it. Returns how many requests that answered: 0 if the write is not the head of
-    /// this connection's pipeline, because its client is gone.
+    /// reads that waited for it. Returns what that answered: nothing if the write is not the head of this
+    /// connection's pipeline, because its client is gone.
     pub fn answer_write(
         &mut self,
         store: &Store,
@@ -238,9 +250,9 @@ impl Desk {
         result: &Result<Response, ErrorCode>,
         now_ns: u64,
         tracer: &Tracer,
-    ) -> usize {
+    ) -> Option<AnsweredWrite> {
         let before = self.pipeline.len();
-        let Some(write) = self.pipeline.complete_write(|write| write.xid == xid) else { return 0 };
+        let write = self.pipeline.complete_write(|write| write.xid == xid)?;
         self.reply(xid, zxid, result);
         self.answered(write, zxid, now_ns, 1);
         if write.op == OpCode::CloseSession {
@@ -261,7 +273,8 @@ impl Desk {
                 self.batch.stage(Stage::Queue, latency_ns, 1);
             }
         }
-        before - self.pipeline.len()
+        let requests = before - self.pipeline.len();
+        Some(AnsweredWrite { requests, op: write.op, received_ns: write.received_ns })
     }
 
     /// The socket is gone: nobody waits for what is outstanding any more. Returns how much that is.
@@ -382,7 +395,7 @@ enum Arrival {
 
 /// Sorts a request: is it answered here, or does it go through the log? Bad input is found here, at the
 /// member that received it, before it could reach a leader (reference §3.12).
-fn sort(op: i32, body: &[u8]) -> Arrival {
+fn sort(op: i32, body: &[u8], mode: Option<Mode>) -> Arrival {
     let Some(op) = OpCode::from_code(op) else { return Arrival::Here(Turn::Unknown) };
     match op {
         OpCode::Auth => return Arrival::Auth,
@@ -397,6 +410,8 @@ fn sort(op: i32, body: &[u8]) -> Arrival {
         Ok(Request::Sasl(_)) => Arrival::Here(Turn::Refuse(ErrorCode::AuthFailed)),
         Ok(request) if request.has_bad_ttl() => Arrival::Here(Turn::Refuse(ErrorCode::BadArguments)),
         Ok(request) if op.is_write() => Arrival::Write(request),
+        // A learner's leader says when everything before is committed; a leader knows by itself.
+        Ok(request) if op == OpCode::Sync && mode.is_some_and(Mode::is_learner) => Arrival::Write(request),
         Ok(request) => Arrival::Here(Turn::Read(request)),
     }
 }
@@ -573,7 +588,7 @@ fn requests(shared: &Arc<Shared>, conn: &Arc<Conn>, input: &mut BytesMut) -> Res
     input.advance(consumed);
     shared.stats.outstanding_add(waiting as i64);
     if !writes.is_empty() {
-        let submission = Submission { conn: Arc::clone(conn), session, ids, writes };
+        let submission = Submission { conn: Arc::clone(conn), session, ids, writes, received_ns };
         shared.node.send(NodeEvent::Client(FromClient::Submit(submission)));
     }
     oversized
@@ -639,7 +654,7 @@ fn take_request(
         desk.phase = Phase::Closing;
         return None;
     };
-    match sort(op, input.rest()) {
+    match sort(op, input.rest(), shared.mode()) {
         Arrival::Auth => desk.authenticate(shared, &conn.address(), input.rest()),
         Arrival::Here(turn) => {
             let xid = if matches!(turn, Turn::Read(Request::Ping)) { xid::PING } else { xid };
@@ -656,7 +671,7 @@ fn take_request(
         }
         Arrival::Write(request) => {
             desk.pipeline.push_write(PendingWrite { xid, op: request.op(), received_ns });
-            return Some(Write { xid, request, received_ns });
+            return Some(Write { xid, request });
         }
     }
     None

@@ -8,11 +8,9 @@ use zoometry_replica::store::session;
 use zoometry_wire::records::{ConnectRequest, ConnectResponse, ReadOnlyByte};
 use zoometry_wire::{SessionId, frame};
 
-use crate::clock;
 use crate::conn::{Conn, Phase};
 use crate::node::{FromClient, NodeEvent};
 use crate::shared::Shared;
-use crate::stats::Counter;
 use crate::words::{self, Word};
 
 /// Handles what has arrived on a connection without a session. An error is the sentence for the log with
@@ -56,6 +54,9 @@ fn connect(
     request: &ConnectRequest,
     read_only: ReadOnlyByte,
 ) -> Result<(), String> {
+    if shared.mode().is_none() {
+        return Err("this member has no leader now; the client must try another server".into());
+    }
     let here = shared.store.read().last_zxid();
     if request.last_zxid_seen > here {
         return Err(format!(
@@ -76,21 +77,11 @@ fn connect(
         return Ok(());
     }
     let session = request.session_id;
-    let opens = session::password_opens(session, request.password.as_deref().unwrap_or_default());
-    let now_ms = clock::now_ms();
-    let alive = opens && {
-        let mut sessions = shared.sessions.lock();
-        let alive = sessions.touch(session, now_ms);
-        if alive {
-            sessions.open(session, timeout_ms, now_ms);
-        }
-        alive
-    };
-    if alive {
-        shared.stats.add(Counter::SessionsRevalidated, 1);
-        session_opened(shared, conn, session, timeout_ms);
+    if session::password_opens(session, request.password.as_deref().unwrap_or_default()) {
+        let conn = Arc::clone(conn);
+        shared.node.send(NodeEvent::Client(FromClient::Reattach { conn, session, timeout_ms }));
     } else {
-        session_refused(conn, read_only);
+        session_refused(conn);
     }
     Ok(())
 }
@@ -118,12 +109,15 @@ pub fn session_opened(shared: &Shared, conn: &Arc<Conn>, session: SessionId, tim
 }
 
 /// The session is unknown, over, or the password is wrong: says so in the one way clients know, and closes.
-fn session_refused(conn: &Conn, read_only: ReadOnlyByte) {
+pub fn session_refused(conn: &Conn) {
     let mut desk = conn.desk();
+    let read_only = desk.read_only;
     let password = Some(Bytes::from_static(&[0; session::PASSWORD_LEN]));
     let response = ConnectResponse { password, ..ConnectResponse::default() };
     put_response(&mut desk.out, &response, read_only);
     desk.phase = Phase::Closing;
+    drop(desk);
+    conn.wake();
 }
 
 /// The readOnly byte is echoed only to clients that sent one; this server is never read-only.

@@ -1,61 +1,76 @@
 //! One member's life: recover, serve, stop.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use parking_lot::{Mutex, RwLock};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use zoometry_replica::member::Member;
 use zoometry_replica::storage::log::SyncMode;
 use zoometry_replica::storage::recovery::{RecoveredStore, recover_store};
-use zoometry_replica::storage::{LogOptions, RecoveryOptions, TxnLog};
-use zoometry_replica::store::session::SessionTracker;
+use zoometry_replica::storage::{LogOptions, RecoveryOptions, TxnLog, epoch};
+use zoometry_replica::store::session::{self, SessionTracker};
 use zoometry_replica::store::{Store, StoreConfig};
+use zoometry_replica::zab::election::{Electorate, NotificationIntervals};
+use zoometry_replica::zab::{Recovered, ServerId, Settings, Zab};
 
-use crate::config::{Config, Endpoint};
+use crate::config::{Config, Endpoint, Ensemble};
 use crate::disk::FileDisk;
 use crate::disk_thread::{self, DiskOptions, DiskQueue, DiskThread};
 use crate::metrics::{self, ProcessInfo};
-use crate::node::{Node, NodeEvent, NodeHandle};
-use crate::shared::{Conns, Shared};
+use crate::node::{Node, NodeEvent, NodeHandle, Parts};
+use crate::peers::{PeerOptions, Peers};
+use crate::shared::{Conns, Part, Shared};
 use crate::snapshot_thread::{self, SnapshotOptions, SnapshotTaken, Snapshotter};
 use crate::stats::{Counter, Measure, ServerStats};
 use crate::telemetry::Tracer;
-use crate::view::Inspect;
+use crate::view::{Inspect, Mode};
 use crate::words::Context;
 use crate::{admin, clients, clock, http};
+
+/// A quorum packet's data may be so many times as long as a client's frame (a transaction is longer than the
+/// request that it came from).
+const PACKET_PER_FRAME: usize = 4;
 
 /// How long clients' last replies may take to be sent when the member stops.
 const GOODBYE: Duration = Duration::from_millis(500);
 
-/// Runs a standalone member until `stop` completes.
+/// Runs a member until `stop` completes: alone, or as one of an ensemble, as the configuration says.
 pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let start_up = tracing::info_span!("start-up");
-    // The port first: a member that cannot serve should not touch its data.
+    // The ports first: a member that cannot serve should not touch its data.
     let listener = listen(&config).await?;
     let address = listener.local_addr()?;
-    let disk = FileDisk::open(&config.data_dir, &config.data_log_dir)?;
+    let (handle, events) = NodeHandle::new();
+    let links = open_links(&config, &handle).await?;
+    let files = FileDisk::open(&config.data_dir, &config.data_log_dir)?;
     let stats: Arc<ServerStats> = Arc::default();
     let recovered =
-        tracing::info_span!(parent: &start_up, "recovery").in_scope(|| rebuild(&config, &disk, &stats))?;
-    let store = Arc::new(RwLock::new(recovered));
-    // Logs without a snapshot do not start, here or at Apache's, so the first one precedes the first log. It
-    // also makes what was dropped from the recovered tree final.
-    let first = start_up
-        .in_scope(|| snapshot_thread::take_snapshot(&disk, &store))
-        .context("cannot write the snapshot of the start")?;
-    stats.observe(Measure::SnapshotTime, first.took.as_nanos() as u64);
+        tracing::info_span!(parent: &start_up, "recovery").in_scope(|| rebuild(&config, &files, &stats))?;
+    let is_new = recovered.found.snapshot.is_none();
+    let Mind { member, store } = start_member(&config, &files, recovered)?;
+    let store = Arc::new(RwLock::new(store));
+    let alone = links.is_none();
+    if alone || is_new {
+        // Logs without a snapshot do not start, here or at Apache's, so the first one precedes the first
+        // log. Alone it also makes what was dropped from the recovered tree final.
+        let first = start_up
+            .in_scope(|| snapshot_thread::take_snapshot(&files, &store))
+            .context("cannot write the snapshot of the start")?;
+        stats.observe(Measure::SnapshotTime, first.took.as_nanos() as u64);
+    }
     let last_zxid = store.read().last_zxid();
-    let (handle, events) = NodeHandle::new();
-    let (queue, log) = start_log(&config, &disk, handle.clone())?;
+    let (queue, log) = start_log(&config, &files, handle.clone())?;
     let purging = tokio::spawn(purge_regularly(
         config.storage.purge_interval_h,
         config.storage.purge_retain,
         queue.clone(),
     ));
-    let snapshots = start_snapshots(&config, disk, Arc::clone(&store), queue.clone(), Arc::clone(&stats))?;
+    let snapshots =
+        start_snapshots(&config, files.clone(), Arc::clone(&store), queue.clone(), Arc::clone(&stats))?;
     let sessions = tracked_sessions(&config, &store.read());
     let shared = Arc::new(Shared {
         sessions: Mutex::new(sessions),
@@ -67,9 +82,12 @@ pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>)
         disk: queue,
         digests: Mutex::default(),
         tracer,
+        files,
+        part: Part::new(alone.then_some(Mode::Standalone)),
+        standing: Mutex::default(),
     });
-    let node = Node::new(Arc::clone(&shared), events, log, snapshots);
-    let node = std::thread::Builder::new().name("node".into()).spawn(move || node.run())?;
+    let parts = Parts { shared: Arc::clone(&shared), events, disk: log, snapshots, member, peers: links };
+    let node = std::thread::Builder::new().name("node".into()).spawn(move || Node::new(parts).run())?;
     let metrics = serve_metrics(&shared).await?;
     let admin = serve_admin(&shared).await?;
     let (stopped, stopping) = tokio::sync::watch::channel(false);
@@ -91,6 +109,68 @@ pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>)
     }
     say_goodbye(&shared).await;
     Ok(())
+}
+
+/// The links to the other members, if there are others.
+async fn open_links(config: &Config, node: &NodeHandle) -> anyhow::Result<Option<Peers>> {
+    let Ensemble::Member(membership) = &config.ensemble else { return Ok(None) };
+    if !membership.groups.is_empty() || !membership.weights.is_empty() {
+        bail!(
+            "group.N and weight.N are not supported: this program counts majorities only; remove these keys, \
+             here and at the other members"
+        );
+    }
+    let packet_data_bytes_max = config.requests.max_frame_bytes.saturating_mul(PACKET_PER_FRAME);
+    let options =
+        PeerOptions::new(membership, config.tick_time_ms.into(), packet_data_bytes_max, store_config(config));
+    let node = node.clone();
+    Ok(Some(Peers::start(options, move |event| node.send(NodeEvent::Peer(event))).await?))
+}
+
+/// What thinks for a member, over its state.
+struct Mind {
+    member: Member,
+    store: Store,
+}
+
+fn start_member(config: &Config, files: &FileDisk, recovered: RecoveredStore) -> anyhow::Result<Mind> {
+    let RecoveredStore { found, tail, .. } = recovered;
+    let (mut store, last_zxid) = (found.state, found.last_zxid);
+    let first_session = session::first_id(elapsed_since_boot_ms(), config.session_server_id() as i64);
+    let Ensemble::Member(membership) = &config.ensemble else {
+        let dropped = store.drop_dead_ephemerals();
+        if dropped > 0 {
+            tracing::info!(dropped, "removed ephemerals of sessions that are not known");
+        }
+        return Ok(Mind { member: Member::alone(&store, first_session), store });
+    };
+    let epochs = epoch::load(files, last_zxid)?;
+    let settings = Settings {
+        tick_ms: config.tick_time_ms.into(),
+        init_limit: membership.init_limit.into(),
+        sync_limit: membership.sync_limit.into(),
+        notifications: NotificationIntervals {
+            min_ms: membership.min_notification_ms,
+            max_ms: membership.max_notification_ms,
+        },
+    };
+    let electorate = Electorate {
+        me: ServerId(membership.my_id as i64),
+        voters: membership.participants().map(|member| ServerId(member.id as i64)).collect(),
+        config: membership.text(),
+        config_version: membership.version,
+    };
+    let found = Recovered { last_zxid, accepted_epoch: epochs.accepted, current_epoch: epochs.current };
+    let mut zab = Zab::new(settings, electorate, found);
+    for (zxid, payload) in tail {
+        zab.remember(zxid, payload);
+    }
+    Ok(Mind { member: Member::in_ensemble(zab, &store, first_session), store })
+}
+
+/// The state as the directories have it now: after the log was cut.
+pub fn reload(shared: &Shared) -> anyhow::Result<Store> {
+    Ok(rebuild(&shared.config, &shared.files, &shared.stats)?.found.state)
 }
 
 async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
@@ -198,11 +278,8 @@ async fn say_goodbye(shared: &Shared) {
     }
 }
 
-fn rebuild(config: &Config, disk: &FileDisk, stats: &ServerStats) -> anyhow::Result<Store> {
-    let started_ns = clock::now_ns();
-    let options =
-        RecoveryOptions { trust_empty: config.storage.trust_empty_snapshot, ..RecoveryOptions::default() };
-    let store_config = StoreConfig {
+fn store_config(config: &Config) -> StoreConfig {
+    StoreConfig {
         extended_types: config.requests.extended_types,
         digest: config.storage.digest,
         skip_acl: config.requests.skip_acl,
@@ -210,33 +287,47 @@ fn rebuild(config: &Config, disk: &FileDisk, stats: &ServerStats) -> anyhow::Res
         reconfig: false,
         super_digest: config.auth.super_digest.clone(),
         hash_seed: hash_seed(),
-    };
-    let RecoveredStore { found: recovered, digest_mismatches, first_mismatch, .. } =
-        recover_store(disk, options, store_config)
-            .with_context(|| format!("cannot recover from {}", config.data_dir.display()))?;
-    for warning in &recovered.warnings {
+    }
+}
+
+fn rebuild(config: &Config, disk: &FileDisk, stats: &ServerStats) -> anyhow::Result<RecoveredStore> {
+    let started_ns = clock::now_ns();
+    let options =
+        RecoveryOptions { trust_empty: config.storage.trust_empty_snapshot, ..RecoveryOptions::default() };
+    let recovered = recover_store(disk, options, store_config(config))
+        .with_context(|| format!("cannot recover from {}", config.data_dir.display()))?;
+    let found = &recovered.found;
+    for warning in &found.warnings {
         tracing::warn!("{warning}");
     }
-    if let Some(zxid) = first_mismatch {
+    if let Some(zxid) = recovered.first_mismatch {
+        let digest_mismatches = recovered.digest_mismatches;
         tracing::warn!(digest_mismatches, first = %zxid, "the tree's digest is not the one in the log");
     }
     stats.observe(Measure::DbInitTime, clock::now_ns() - started_ns);
-    stats.observe(Measure::StartupTxnsLoaded, recovered.replayed);
-    stats.add(Counter::DigestMismatches, digest_mismatches);
-    let mut store = recovered.state;
-    let dropped = store.drop_dead_ephemerals();
+    stats.observe(Measure::StartupTxnsLoaded, found.replayed);
+    stats.add(Counter::DigestMismatches, recovered.digest_mismatches);
     tracing::info!(
-        zxid = %recovered.last_zxid,
-        replayed = recovered.replayed,
-        znodes = store.node_count(),
-        dead_ephemerals_dropped = dropped,
+        zxid = %found.last_zxid,
+        replayed = found.replayed,
+        znodes = found.state.node_count(),
         "recovered"
     );
-    Ok(store)
+    Ok(recovered)
 }
 
-/// A number that clients cannot know: std's hasher is seeded by the system's randomness.
+/// Where session ids start: a clock that a restart of this process does not set back.
+fn elapsed_since_boot_ms() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a valid timespec for the call to fill.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+}
+
+/// A number that clients cannot know, the same for every store of this process: std's hasher is seeded by the
+/// system's randomness.
 fn hash_seed() -> u64 {
     use std::hash::{BuildHasher as _, RandomState};
-    RandomState::new().hash_one(0)
+    static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
+    *SEED
 }

@@ -4,21 +4,24 @@ use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 use zoometry_replica::store::Store;
 use zoometry_replica::store::session::SessionTracker;
 use zoometry_replica::store::watch::WatcherId;
+use zoometry_replica::zab::Following;
 use zoometry_wire::{SessionId, Zxid};
 
 use crate::config::Config;
 use crate::conn::Conn;
+use crate::disk::FileDisk;
 use crate::disk_thread::DiskQueue;
 use crate::node::NodeHandle;
 use crate::stats::ServerStats;
 use crate::telemetry::Tracer;
+use crate::view::Mode;
 
 /// Distance of the digests kept for `hash`, in zxids. Source: `DataTree.DIGEST_LOG_INTERVAL`.
 pub const DIGEST_INTERVAL: i64 = 128;
@@ -47,9 +50,88 @@ pub struct Shared {
     pub digests: Mutex<VecDeque<(Zxid, u64)>>,
     /// Which requests are traced.
     pub tracer: Tracer,
+    /// The data directories.
+    pub files: FileDisk,
+    /// What this member is to its clients: see [`mode`](Self::mode).
+    pub part: Part,
+    /// How the ensemble stands, as the node last saw it.
+    pub standing: Mutex<Standing>,
+}
+
+/// What a member is to its clients, readable by every task without a lock.
+#[derive(Debug)]
+pub struct Part(AtomicU8);
+
+impl Part {
+    const MODES: [Option<Mode>; 6] = [
+        None,
+        Some(Mode::Standalone),
+        Some(Mode::Leader),
+        Some(Mode::Follower),
+        Some(Mode::Observer),
+        Some(Mode::ReadOnly),
+    ];
+
+    /// A part to begin with.
+    pub fn new(mode: Option<Mode>) -> Self {
+        let part = Self(AtomicU8::new(0));
+        part.set(mode);
+        part
+    }
+
+    fn set(&self, mode: Option<Mode>) {
+        let index = Self::MODES.iter().position(|known| *known == mode).unwrap_or_default();
+        self.0.store(index as u8, Ordering::Release);
+    }
+
+    fn get(&self) -> Option<Mode> {
+        Self::MODES[usize::from(self.0.load(Ordering::Acquire))]
+    }
+}
+
+/// How the ensemble stands, for operators.
+#[derive(Debug, Default)]
+pub struct Standing {
+    /// On a leader: who follows.
+    pub following: Option<Following>,
+    /// On a leader: since when, ms on the process's clock.
+    pub leading_since_ms: u64,
+    /// On a leader: the sizes of its proposals, once there was one.
+    pub proposals: Option<ProposalSizes>,
+}
+
+/// Bytes of proposals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProposalSizes {
+    /// The last one's.
+    pub last: i64,
+    /// The least.
+    pub min: i64,
+    /// The greatest.
+    pub max: i64,
+}
+
+impl ProposalSizes {
+    /// One more.
+    pub fn note(seen: &mut Option<Self>, bytes: i64) {
+        *seen = Some(match *seen {
+            None => Self { last: bytes, min: bytes, max: bytes },
+            Some(Self { min, max, .. }) => Self { last: bytes, min: min.min(bytes), max: max.max(bytes) },
+        });
+    }
 }
 
 impl Shared {
+    /// What this member is to its clients; `None` while it has no leader and serves nobody.
+    pub fn mode(&self) -> Option<Mode> {
+        self.part.get()
+    }
+
+    /// Called by the node's thread alone.
+    pub fn set_mode(&self, mode: Option<Mode>) {
+        self.part.set(mode);
+    }
+
     /// The identity that may do everything, if one is configured.
     pub fn super_digest(&self) -> Option<&str> {
         self.config.auth.super_digest.as_deref()
@@ -131,6 +213,11 @@ impl Conns {
     /// The session is on this connection now. Returns the one it was on before, which has to close.
     pub fn attach(&self, session: SessionId, conn: &Arc<Conn>) -> Option<Arc<Conn>> {
         self.by_session.lock().insert(session, Arc::clone(conn)).filter(|old| old.id != conn.id)
+    }
+
+    /// The connection that a session is on.
+    pub fn of_session(&self, session: SessionId) -> Option<Arc<Conn>> {
+        self.by_session.lock().get(&session).cloned()
     }
 
     /// The connection of a session that is over.

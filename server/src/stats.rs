@@ -363,7 +363,12 @@ impl Batch {
 
     /// A measured value, in the measure's unit.
     pub fn observe(&mut self, measure: Measure, value: u64) {
-        self.measures.push((measure, value, 1));
+        self.observe_many(measure, value, 1);
+    }
+
+    /// The same value, measured for several.
+    pub fn observe_many(&mut self, measure: Measure, value: u64, count: u32) {
+        self.measures.push((measure, value, count.into()));
     }
 
     /// The size of one reply.

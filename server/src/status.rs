@@ -5,18 +5,51 @@ use std::collections::BTreeMap;
 use zoometry_wire::{SessionId, Zxid};
 
 use crate::clock;
+use crate::config::Ensemble;
 use crate::conn::Phase;
-use crate::shared::Shared;
+use crate::shared::{ProposalSizes, Shared};
 use crate::stats::ConnView;
-use crate::view::{Facts, Inspect, Mode, SessionView, WatchTotals};
+use crate::view::{EnsembleFacts, Facts, Inspect, LeaderFacts, Mode, SessionView, WatchTotals};
+
+impl Shared {
+    fn ensemble_facts(&self, mode: Mode) -> Option<EnsembleFacts> {
+        let Ensemble::Member(membership) = &self.config.ensemble else { return None };
+        let doing = match mode {
+            Mode::Leader => "leading - broadcast",
+            Mode::Observer => "observing - broadcast",
+            Mode::Follower => "following - broadcast",
+            Mode::Standalone | Mode::ReadOnly => "looking",
+        };
+        let standing = self.standing.lock();
+        let sizes = standing.proposals.unwrap_or(ProposalSizes { last: -1, min: -1, max: -1 });
+        let leader = standing.following.filter(|_| mode == Mode::Leader).map(|following| LeaderFacts {
+            learners: following.learners as u64,
+            synced_followers: following.synced_followers as u64,
+            synced_non_voting_followers: 0,
+            synced_observers: following.synced_observers as u64,
+            pending_syncs: following.pending_syncs as u64,
+            uptime_ms: clock::now_ms().saturating_sub(standing.leading_since_ms),
+            last_proposal_size: sizes.last,
+            min_proposal_size: sizes.min,
+            max_proposal_size: sizes.max,
+        });
+        Some(EnsembleFacts {
+            peer_state: doing.into(),
+            quorum_size: membership.participants().count() as u64,
+            observer_master_id: None,
+            leader,
+        })
+    }
+}
 
 impl Inspect for Shared {
     fn facts(&self) -> Option<Facts> {
+        let mode = self.mode()?;
         let store = self.store.read();
         let watches = store.watches().counts();
         let sessions = store.sessions().count() as u64;
         Some(Facts {
-            mode: Mode::Standalone,
+            mode,
             last_zxid: store.last_zxid(),
             node_count: store.node_count() as u64,
             ephemerals: store.ephemerals_count() as u64,
@@ -30,7 +63,7 @@ impl Inspect for Shared {
             global_sessions: sessions,
             local_sessions: 0,
             disk_queue: self.disk.depth() as u64,
-            ensemble: None,
+            ensemble: self.ensemble_facts(mode),
         })
     }
 

@@ -100,6 +100,15 @@ pub enum Work {
         /// The watch events that it fired.
         fanout: Option<Fanout>,
     },
+    /// It went to the leader and came back as a commit.
+    Forwarded {
+        /// Its turn to be applied came.
+        apply_ns: u64,
+        /// It was applied, its watch events delivered.
+        applied_ns: u64,
+        /// The watch events that it fired.
+        fanout: Option<Fanout>,
+    },
 }
 
 /// Watch events of one write.
@@ -437,6 +446,17 @@ impl Builder {
                     if to_ns.saturating_sub(from_ns) >= SHORTEST_CHILD_NS {
                         child(role, name, from_ns, to_ns, Role::Server);
                     }
+                }
+            }
+            Work::Forwarded { apply_ns, applied_ns, fanout } => {
+                child(Role::AwaitCommit, "await commit", traced.received_ns, apply_ns, Role::Server);
+                child(Role::Apply, "apply", apply_ns, applied_ns, Role::Server);
+                let fanned =
+                    fanout.map(|f| (f, child(Role::Fanout, "fanout", f.first_ns, f.last_ns, Role::Apply)));
+                child(Role::Reply, "reply", applied_ns, end_ns, Role::Server);
+                if let Some((fanout, index)) = fanned {
+                    let watchers = zoometry_spans::attr(attrs::WATCH_COUNT, i64::from(fanout.watchers));
+                    out[index].attrs.push(watchers);
                 }
             }
             Work::Write { stamps, durable, apply_ns, applied_ns, fanout } => {

@@ -25,6 +25,11 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// Whether it learns what a leader decides.
+    pub fn is_learner(self) -> bool {
+        matches!(self, Self::Follower | Self::Observer)
+    }
+
     /// As `srvr` and `mntr` show it.
     pub fn name(self) -> &'static str {
         match self {

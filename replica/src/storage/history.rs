@@ -33,17 +33,7 @@ pub(crate) fn log_range<D: Disk>(log: &mut TxnLog<D>, from: i64, to: i64) -> Res
 
 /// Writes a snapshot of `seen`: one znode for each transaction.
 pub(crate) fn write_snapshot<D: Disk>(disk: &D, seen: &Seen) -> Result<String, StorageError> {
-    let last = seen.last().copied().unwrap_or(0);
-    write_fuzzy_snapshot(disk, Zxid(last), seen, last)
-}
-
-/// Writes a snapshot that began at `zxid` and ended at `ended`, when it held `seen`.
-pub(crate) fn write_fuzzy_snapshot<D: Disk>(
-    disk: &D,
-    zxid: Zxid,
-    seen: &Seen,
-    ended: i64,
-) -> Result<String, StorageError> {
+    let zxid = Zxid(seen.last().copied().unwrap_or(0));
     let head = [
         SnapshotItem::Session(SessionId(0x10_0000), 30_000),
         SnapshotItem::Acl(1, Acl::open()),
@@ -56,7 +46,7 @@ pub(crate) fn write_fuzzy_snapshot<D: Disk>(
         writer.node(&node(format!("/{zxid}")));
         writer.flush()?;
     }
-    let end = SnapshotEnd { digest: Some(digest_block(Zxid(ended), 77)), last_zxid: Some(Zxid(ended)) };
+    let end = SnapshotEnd { digest: Some(digest_block(Zxid(zxid.0.max(1)), 77)), last_zxid: Some(zxid) };
     writer.finish(end).map(|(name, _)| name)
 }
 

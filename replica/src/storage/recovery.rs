@@ -320,7 +320,7 @@ fn replay_file<D: Disk, R: Restore>(
 }
 
 /// Whether `next` may stand right behind `last`: the next counter, or the first of a later epoch.
-pub(in crate::storage) fn follows(last: Zxid, next: Zxid) -> bool {
+fn follows(last: Zxid, next: Zxid) -> bool {
     next == last.next() || (next.epoch() > last.epoch() && next.counter() <= 1)
 }
 

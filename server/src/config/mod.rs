@@ -312,6 +312,14 @@ impl Membership {
         &self.members[&self.my_id]
     }
 
+    /// The configuration as notifications and NEWLEADER carry it: server lines and the version, no newline
+    /// at the end.
+    pub fn text(&self) -> String {
+        let lines: String =
+            self.members.values().map(|member| format!("server.{}={member}\n", member.id)).collect();
+        format!("{lines}version={:x}", self.version)
+    }
+
     /// Those who vote, by id.
     pub fn participants(&self) -> impl Iterator<Item = &Member> {
         self.members.values().filter(|member| member.role == MemberRole::Participant)

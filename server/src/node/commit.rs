@@ -1,0 +1,336 @@
+//! Applying transactions, and answering who asked for them.
+//!
+//! Applying takes the store's write lock once per batch; the replies, the reads that waited for them and the
+//! watch events are in the connections' outboxes before it is released.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use zoometry_replica::store::Store;
+use zoometry_replica::store::acl;
+use zoometry_replica::store::watch::{WatchEvent, WatchSink, WatcherId};
+use zoometry_wire::records::{EventType, SYNC_CONNECTED, WatcherEvent, perms};
+use zoometry_wire::{ErrorCode, Response, SessionId, Txn, TxnRecord, Zxid};
+
+use super::{Asked, Node};
+use crate::clock;
+use crate::conn::{Conn, Phase, put_notification};
+use crate::disk_thread::Durable;
+use crate::handshake;
+use crate::shared::Conns;
+use crate::stats::{Batch, Counter, Measure, ServerStats, Stage};
+use crate::telemetry::{self, Fanout, Stamps, Traced, Work};
+use crate::view::Mode;
+
+/// Who asked for a transaction, if it was a client of this member.
+struct Origin {
+    conn: Arc<Conn>,
+    /// Its way to the disk, if it was proposed here.
+    stamps: Option<Stamps>,
+}
+
+/// What the transactions of one batch share.
+#[derive(Clone, Copy)]
+struct Moment {
+    now_ns: u64,
+    durable: Durable,
+}
+
+impl Node {
+    /// Applies what is committed, in order, and answers it.
+    pub(super) fn commit(&mut self) {
+        let Some(last) = self.committed.last().map(|record| record.header.zxid) else { return };
+        let mut records = std::mem::take(&mut self.committed);
+        let now_ns = clock::now_ns();
+        let mut moment = Moment { now_ns, durable: self.durable };
+        if self.durable.upto < last {
+            // A quorum had it before this member's own disk.
+            moment.durable = Durable {
+                upto: last,
+                taken_ns: now_ns,
+                written_ns: now_ns,
+                synced_ns: now_ns,
+                records: records.len() as u32,
+                ..Durable::default()
+            };
+        }
+        let shared = Arc::clone(&self.shared);
+        {
+            let mut store = shared.store.write();
+            let mut stages = StageRun::default();
+            for record in &records {
+                self.apply(&mut store, record, moment, &mut stages);
+            }
+            stages.book(&mut self.booked, &moment.durable);
+            shared.keep_digest(&store);
+        }
+        self.member.applied(last);
+        self.booked.stage(
+            Stage::Apply,
+            clock::now_ns().saturating_sub(moment.durable.synced_ns),
+            records.len() as u32,
+        );
+        shared.stats.record(&mut self.booked);
+        shared.stats.add(Counter::Commits, records.len() as u64);
+        records.clear();
+        self.committed = records;
+        // A connection is woken once, however many of its writes were in the batch.
+        self.woken.sort_unstable_by_key(|conn| conn.id);
+        self.woken.dedup_by_key(|conn| conn.id);
+        for conn in self.woken.drain(..) {
+            conn.wake();
+        }
+    }
+
+    /// Applies a transaction of which nobody may be told.
+    pub(super) fn adopt(&mut self, record: &TxnRecord) {
+        let zxid = record.header.zxid;
+        let mut store = self.shared.store.write();
+        // A refusal is what its client would have been told.
+        let _ = store.apply(record, &mut ());
+        self.shared.keep_digest(&store);
+        drop(store);
+        self.member.applied(zxid);
+    }
+
+    fn apply(&mut self, store: &mut Store, record: &TxnRecord, moment: Moment, stages: &mut StageRun) {
+        let header = record.header;
+        let origin = self.origin(record);
+        let stamps = origin.as_ref().and_then(|origin| origin.stamps);
+        if let Some(stamps) = stamps {
+            stages.count(&mut self.booked, stamps, &moment.durable);
+        }
+        let latency_ns = stamps.map_or(0, |stamps| moment.now_ns.saturating_sub(stamps.received_ns));
+        let tracer = &self.shared.tracer;
+        let timed =
+            origin.is_some() && tracer.verdict(header.session, header.cxid, latency_ns, None).is_some();
+        let mut delivery = Delivery {
+            conns: &self.shared.conns,
+            stats: &self.shared.stats,
+            woken: &mut self.woken,
+            timed,
+            fanout: None,
+        };
+        let apply_ns = if timed { clock::now_ns() } else { moment.now_ns };
+        let result = store.apply(record, &mut delivery);
+        let fanout = delivery.fanout;
+        match &record.txn {
+            Txn::CreateSession(timeout_ms) => self.session_created(origin, header.session, *timeout_ms),
+            Txn::CloseSession(_) => {
+                if let Some(origin) = origin {
+                    let times = (apply_ns, fanout);
+                    self.answer(store, &origin, record, &result, moment, times);
+                    self.woken.push(origin.conn);
+                }
+                self.session_closed(header.session);
+            }
+            _ => {
+                if let Some(origin) = origin {
+                    let times = (apply_ns, fanout);
+                    self.answer(store, &origin, record, &result, moment, times);
+                    self.woken.push(origin.conn);
+                }
+            }
+        }
+    }
+
+    /// Who asked. Requests that were proposed here are known by their zxid; a learner knows its clients'
+    /// requests by session and xid, which the connection compares.
+    fn origin(&mut self, record: &TxnRecord) -> Option<Origin> {
+        let header = record.header;
+        if let Some(asked) = self.asked.front()
+            && asked.from <= header.zxid
+        {
+            let Asked { conn, stamps, upto, .. } = asked;
+            let origin = Origin { conn: Arc::clone(conn), stamps: Some(*stamps) };
+            if header.zxid >= *upto {
+                self.asked.pop_front();
+            }
+            return Some(origin);
+        }
+        if !self.shared.mode().is_some_and(Mode::is_learner) {
+            return None;
+        }
+        let conn = match record.txn {
+            Txn::CreateSession(_) => self.opening.remove(&header.session),
+            _ => self.shared.conns.of_session(header.session),
+        };
+        conn.map(|conn| Origin { conn, stamps: None })
+    }
+
+    fn session_created(&mut self, origin: Option<Origin>, session: SessionId, timeout_ms: i32) {
+        let mut sessions = self.shared.sessions.lock();
+        if sessions.timeout_ms(session).is_none() {
+            sessions.open(session, timeout_ms, clock::now_ms());
+        }
+        drop(sessions);
+        if let Some(origin) = origin {
+            handshake::session_opened(&self.shared, &origin.conn, session, timeout_ms);
+        }
+    }
+
+    fn session_closed(&mut self, session: SessionId) {
+        self.shared.sessions.lock().remove(session);
+        self.member.forget_session(session);
+        if let Some(conn) = self.shared.conns.take_session(session) {
+            conn.desk().phase = Phase::Closing;
+            self.woken.push(conn);
+        }
+    }
+
+    fn answer(
+        &mut self,
+        store: &Store,
+        origin: &Origin,
+        record: &TxnRecord,
+        result: &Result<Response, ErrorCode>,
+        moment: Moment,
+        (apply_ns, fanout): (u64, Option<Fanout>),
+    ) {
+        let header = record.header;
+        let tracer = &self.shared.tracer;
+        let mut desk = origin.conn.desk();
+        if result == &Err(ErrorCode::SessionMoved) {
+            // The session lives on elsewhere; a client that still speaks here is told by the close alone.
+            desk.phase = Phase::Closing;
+            return;
+        }
+        let answered = desk.answer_write(store, header.cxid, header.zxid, result, moment.now_ns, tracer);
+        let Some(answered) = answered else { return };
+        let error = result.as_ref().err().copied();
+        let latency_ns = moment.now_ns.saturating_sub(answered.received_ns);
+        if let Some(kept_by) = tracer.verdict(header.session, header.cxid, latency_ns, error) {
+            let applied_ns = clock::now_ns();
+            let work = match origin.stamps {
+                Some(stamps) => Work::Write { stamps, durable: moment.durable, apply_ns, applied_ns, fanout },
+                None => Work::Forwarded { apply_ns, applied_ns, fanout },
+            };
+            desk.keep(Traced {
+                kept_by,
+                session: header.session,
+                xid: header.cxid,
+                op: answered.op,
+                zxid: header.zxid,
+                error,
+                peer: origin.conn.peer,
+                path: telemetry::txn_path(&record.txn),
+                received_ns: answered.received_ns,
+                work,
+                replied_ns: 0,
+            });
+        }
+        drop(desk);
+        self.shared.stats.outstanding_add(-(answered.requests as i64));
+    }
+
+    /// A learner's client gets the answer to its `sync`, behind everything that was committed before.
+    pub(super) fn synced(&mut self, session: SessionId, cxid: i32, path: String) {
+        let Some(conn) = self.shared.conns.of_session(session) else { return };
+        let store = self.shared.store.read();
+        let mut desk = conn.desk();
+        let (zxid, now_ns): (Zxid, u64) = (store.last_zxid(), clock::now_ns());
+        let result = Ok(Response::Path(path));
+        let answered = desk.answer_write(&store, cxid, zxid, &result, now_ns, &self.shared.tracer);
+        drop(desk);
+        drop(store);
+        if let Some(answered) = answered {
+            self.shared.stats.outstanding_add(-(answered.requests as i64));
+        }
+        conn.wake();
+    }
+
+    pub(super) fn book_sync(&mut self, durable: &Durable) {
+        let stats = &self.shared.stats;
+        let slow_ns = self.shared.config.storage.fsync_warning_ms.saturating_mul(1_000_000);
+        stats.add(Counter::SlowFsyncs, u64::from(durable.synced_ns - durable.written_ns > slow_ns));
+        self.booked.observe(Measure::FsyncTime, durable.synced_ns - durable.written_ns);
+        self.booked.observe(Measure::SyncProcessTime, durable.synced_ns - durable.taken_ns);
+        self.booked.observe(Measure::SyncBatchSize, durable.records.into());
+        stats.record(&mut self.booked);
+    }
+}
+
+/// Writes of one submission in one batch: they share their times, so they are booked once.
+#[derive(Default)]
+struct StageRun {
+    stamps: Stamps,
+    writes: u32,
+}
+
+impl StageRun {
+    fn count(&mut self, booked: &mut Batch, stamps: Stamps, durable: &Durable) {
+        if stamps != self.stamps {
+            self.book(booked, durable);
+            self.stamps = stamps;
+        }
+        self.writes += 1;
+    }
+
+    /// Where they spent their time up to the disk; nothing for those that no client asked for.
+    fn book(&mut self, booked: &mut Batch, durable: &Durable) {
+        let Stamps { received_ns, prep_ns, appended_ns } = self.stamps;
+        let writes = std::mem::take(&mut self.writes);
+        if prep_ns == 0 || writes == 0 {
+            return;
+        }
+        // The disk may have been faster than the reading behind the append.
+        let appended_ns = appended_ns.max(prep_ns);
+        let queued_ns = prep_ns.saturating_sub(received_ns);
+        let prepared_ns = appended_ns - prep_ns;
+        booked.stage(Stage::Queue, queued_ns, writes);
+        booked.stage(Stage::Prep, prepared_ns, writes);
+        booked.stage(Stage::Append, durable.written_ns.saturating_sub(appended_ns), writes);
+        booked.stage(Stage::Sync, durable.synced_ns - durable.written_ns, writes);
+        booked.observe_many(Measure::PrepQueueTime, queued_ns, writes);
+        booked.observe_many(Measure::PrepProcessTime, prepared_ns, writes);
+        let waited_ns = durable.taken_ns.saturating_sub(appended_ns);
+        booked.observe_many(Measure::SyncQueueTime, waited_ns, writes);
+        let until_durable_ns = durable.synced_ns.saturating_sub(appended_ns);
+        booked.observe_many(Measure::SyncQueueAndFlushTime, until_durable_ns, writes);
+    }
+}
+
+/// What an event is counted as.
+fn watch_measure(kind: EventType) -> Measure {
+    match kind {
+        EventType::NodeCreated => Measure::CreatedWatches,
+        EventType::NodeDeleted => Measure::DeletedWatches,
+        EventType::NodeDataChanged => Measure::ChangedWatches,
+        EventType::NodeChildrenChanged => Measure::ChildrenWatches,
+    }
+}
+
+/// Puts watch events into outboxes while the store is being changed.
+struct Delivery<'a> {
+    conns: &'a Conns,
+    stats: &'a ServerStats,
+    woken: &'a mut Vec<Arc<Conn>>,
+    /// The write is traced.
+    timed: bool,
+    fanout: Option<Fanout>,
+}
+
+impl WatchSink for Delivery<'_> {
+    fn fire(&mut self, event: &WatchEvent<'_>, watchers: &[WatcherId]) {
+        let first_ns = if self.timed { clock::now_ns() } else { 0 };
+        let mut told = 0;
+        let mut frame = BytesMut::new();
+        let notification =
+            WatcherEvent { kind: event.kind as i32, state: SYNC_CONNECTED, path: event.path.to_string() };
+        put_notification(&mut frame, event.zxid, &notification);
+        self.conns.each(watchers, |conn| {
+            let mut desk = conn.desk();
+            if acl::allows(event.acl, perms::READ, &desk.ids) {
+                desk.notify(&frame);
+                drop(desk);
+                self.woken.push(Arc::clone(conn));
+                told += 1;
+            }
+        });
+        self.stats.observe(watch_measure(event.kind), told as u64);
+        self.stats.add(Counter::WatchBytes, told as u64 * frame.len() as u64);
+        if self.timed {
+            Fanout::add(&mut self.fanout, told, first_ns, clock::now_ns());
+        }
+    }
+}

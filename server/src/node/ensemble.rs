@@ -1,0 +1,255 @@
+//! The node in an ensemble: performing what consensus says, hearing the peer links, changing parts.
+//!
+//! Rules: outputs are performed in their order; what the log gets goes through the disk's queue, so
+//! "transactions, then epoch, then acknowledgement" is an order there; a member without a leader serves
+//! nobody, and its clients are sent to others by closing their connections.
+
+use std::sync::Arc;
+
+use zoometry_replica::member::Output;
+use zoometry_replica::storage::epoch::EpochFile;
+use zoometry_replica::zab::{Action, EpochKind, Event, Link, Role};
+use zoometry_wire::peer::{PacketKind, PeerState, QuorumPacket};
+
+use super::{Node, NodeEvent};
+use crate::clock;
+use crate::conn::Phase;
+use crate::member;
+use crate::peers::PeerEvent;
+use crate::shared::ProposalSizes;
+use crate::stats::{Counter, Measure};
+use crate::view::Mode;
+
+/// The process ends with this code when the leader's word contradicts this member's state (Apache's
+/// `UNMATCHED_TXN_COMMIT`).
+const EXIT_INCONSISTENT: i32 = 12;
+
+impl Node {
+    /// Performs what the member has said, in order, until it says nothing more.
+    pub(super) fn perform(&mut self) {
+        let mut appended = 0;
+        while !self.outputs.is_empty() {
+            let mut outputs = std::mem::take(&mut self.outputs);
+            for output in outputs.drain(..) {
+                match output {
+                    Output::Commit(record) => self.committed.push(record),
+                    Output::Perform(Action::Append(zxid, payload)) => {
+                        let bytes = payload.len() as u64;
+                        if self.peers.is_some() {
+                            ProposalSizes::note(&mut self.proposals, bytes as i64);
+                        }
+                        self.shared.disk.append(zxid, payload);
+                        self.snapshots.appended(1, bytes);
+                        appended += 1;
+                    }
+                    Output::Perform(Action::Send(link, packet)) => self.send(link, &packet),
+                    output => {
+                        // What follows may look at the state.
+                        self.commit();
+                        self.perform_rare(output);
+                    }
+                }
+            }
+            self.commit();
+            if self.outputs.is_empty() {
+                // The allocation is used again.
+                self.outputs = outputs;
+            }
+        }
+        self.shared.stats.add(Counter::SyncQueued, appended);
+    }
+
+    fn perform_rare(&mut self, output: Output) {
+        match output {
+            Output::Adopt(record) => {
+                self.leave_clients();
+                self.adopt(&record);
+            }
+            Output::Become(role) => self.become_part(role),
+            Output::Revalidated(session, lives) => self.reattached(session, lives),
+            Output::Synced(session, cxid, path) => self.synced(session, cxid, path),
+            Output::Perform(action) => self.act(action),
+            Output::Commit(_) => unreachable!("commits are gathered"),
+        }
+    }
+
+    fn send(&mut self, link: Link, packet: &QuorumPacket) {
+        if let Some(peers) = &self.peers {
+            peers.send(link, packet);
+        }
+        match PacketKind::from_code(packet.kind) {
+            Some(PacketKind::Proposal) => self.shared.stats.add(Counter::Proposals, 1),
+            Some(PacketKind::Diff) => self.shared.stats.add(Counter::DiffSyncs, 1),
+            Some(PacketKind::Snap) => self.shared.stats.add(Counter::SnapSyncs, 1),
+            _ => return,
+        }
+        if matches!(
+            PacketKind::from_code(packet.kind),
+            Some(PacketKind::Diff | PacketKind::Snap | PacketKind::Trunc)
+        ) {
+            let kind = PacketKind::from_code(packet.kind);
+            tracing::info!(link = link.0, ?kind, zxid = %packet.zxid, "synchronising a learner");
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        let Some(peers) = &self.peers else { return };
+        match action {
+            Action::Notify(to, vote) => peers.notify(to, vote),
+            Action::Connect(to) => peers.connect(to),
+            Action::SendSnapshot(link) => peers.send_snapshot(link, Arc::clone(&self.shared.store)),
+            Action::Close(link) => {
+                peers.close(link);
+                self.arrived.remove(&link);
+            }
+            Action::InstallSnapshot(link) => {
+                if let Some(store) = self.arrived.remove(&link) {
+                    tracing::info!(zxid = %store.last_zxid(), "taking over the leader's snapshot");
+                    *self.shared.store.write() = *store;
+                }
+            }
+            Action::StoreEpoch(kind, epoch) => {
+                let node = self.shared.node.clone();
+                let file = match kind {
+                    EpochKind::Accepted => EpochFile::Accepted,
+                    EpochKind::Current => EpochFile::Current,
+                };
+                let stored = move || node.send(NodeEvent::EpochStored(kind, epoch));
+                self.shared.disk.epoch(file, epoch, stored);
+            }
+            Action::Truncate(zxid) => {
+                tracing::warn!(%zxid, "the leader does not have what this member has logged behind here; cutting it off");
+                let node = self.shared.node.clone();
+                self.shared.disk.truncate(zxid, move || node.send(NodeEvent::Truncated));
+            }
+            Action::StoreSnapshot => {
+                let node = self.shared.node.clone();
+                let store = Arc::clone(&self.shared.store);
+                let files = self.shared.files.clone();
+                self.shared.disk.barrier(move || {
+                    if let Err(error) = crate::snapshot_thread::take_snapshot(&files, &store) {
+                        crate::disk_thread::exit(&error);
+                    }
+                    node.send(NodeEvent::SnapshotStored);
+                });
+            }
+            Action::Fail(why) => {
+                tracing::error!("this member's state cannot be trusted any more, it stops: {why}");
+                std::process::exit(EXIT_INCONSISTENT);
+            }
+            Action::Append(..)
+            | Action::Send(..)
+            | Action::Apply(..)
+            | Action::Adopt(..)
+            | Action::Become(_)
+            | Action::Pong(..)
+            | Action::Upcall(..) => unreachable!("performed elsewhere"),
+        }
+    }
+
+    /// The log was cut: the state is read again from what is left.
+    pub(super) fn reload(&mut self) {
+        match member::reload(&self.shared) {
+            Ok(store) => *self.shared.store.write() = store,
+            Err(error) => {
+                tracing::error!(
+                    "cannot read the state again after the log was cut, this member stops: {error:#}"
+                );
+                std::process::exit(EXIT_INCONSISTENT);
+            }
+        }
+        self.consensus(Event::Truncated);
+    }
+
+    pub(super) fn flush_links(&mut self) {
+        if let Some(peers) = &self.peers {
+            peers.flush();
+        }
+    }
+
+    /// Something happened on the peer links.
+    pub(super) fn hear(&mut self, event: PeerEvent) {
+        let event = match event {
+            PeerEvent::Packets(link, packets) => {
+                self.think(|member, at, out| {
+                    for packet in packets {
+                        member.step(at, Event::Packet(link, packet), out);
+                    }
+                });
+                return self.perform();
+            }
+            PeerEvent::Snapshot(link, packet, store) => {
+                self.arrived.insert(link, store);
+                Event::Packet(link, packet)
+            }
+            PeerEvent::Closed(link) => {
+                self.arrived.remove(&link);
+                Event::Closed(link)
+            }
+            PeerEvent::Reachable(member, up) => Event::Reachable(member, up),
+            PeerEvent::Vote(member, vote) => Event::Vote(member, vote),
+            PeerEvent::Accepted(link) => Event::Accepted(link),
+            PeerEvent::Connected(link) => Event::Connected(link),
+            PeerEvent::Unreachable(_) => Event::Unreachable,
+        };
+        self.consensus(event);
+    }
+
+    fn become_part(&mut self, role: Role) {
+        match role {
+            Role::Looking => {
+                self.leave_clients();
+                self.looking_since_ms = clock::now_ms();
+                self.shared.stats.add(Counter::Lookings, 1);
+                tracing::info!("looking for a leader");
+            }
+            Role::Leading { epoch } => {
+                self.leading_since_ms = clock::now_ms();
+                self.proposals = None;
+                tracing::info!(epoch, "leading");
+            }
+            Role::Following { leader, epoch, .. } => tracing::info!(%leader, epoch, "following"),
+        }
+        self.think(|member, at, out| member.begin(at, role, out));
+        let mode = match (role, self.member.peer_state()) {
+            (Role::Looking, _) => None,
+            (Role::Leading { .. }, _) => Some(Mode::Leader),
+            (Role::Following { .. }, Some(PeerState::Observing)) => Some(Mode::Observer),
+            (Role::Following { .. }, _) => Some(Mode::Follower),
+        };
+        if mode.is_some() {
+            let took_ns = (clock::now_ms() - self.looking_since_ms) * 1_000_000;
+            self.shared.stats.observe(Measure::ElectionTime, took_ns);
+        }
+        self.shared.set_mode(mode);
+        self.publish();
+    }
+
+    /// Nobody is served any more: clients go and find a member that has a leader. What waited here was
+    /// promised nothing.
+    fn leave_clients(&mut self) {
+        if self.shared.mode().is_none() {
+            return;
+        }
+        self.shared.set_mode(None);
+        self.asked.clear();
+        self.opening.clear();
+        self.reattaching.clear();
+        self.held.clear();
+        for conn in self.shared.conns.all() {
+            // Who has not asked for a session may be an operator with a four-letter word.
+            if conn.desk().phase != Phase::New {
+                conn.close();
+            }
+        }
+    }
+
+    /// Shows operators how the ensemble stands.
+    pub(super) fn publish(&mut self) {
+        let following = self.member.following();
+        let mut standing = self.shared.standing.lock();
+        standing.following = following;
+        standing.leading_since_ms = self.leading_since_ms;
+        standing.proposals = self.proposals;
+    }
+}

@@ -1,0 +1,441 @@
+//! The node's thread: the one place where writes become transactions and transactions become state.
+//!
+//! Every event that can wake it is in [`NodeEvent`]. What is to be done is thought out by
+//! [`Member`](zoometry_replica::member::Member), which has no hands; this thread performs its outputs in their
+//! order: the log's through the disk's queue, those for other members through the peer links, commits here.
+//! Alone, a write is committed when the disk has it; in an ensemble, when a quorum's disks have it. Preparing
+//! goes on meanwhile, so a batch fills by itself.
+//!
+//! - this file: the events, the loop, what clients ask for, what time brings
+//! - `commit`: applying transactions and answering who asked for them
+//! - `ensemble`: the member's part, the peer links, synchronisation
+
+mod commit;
+mod ensemble;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+use zoometry_replica::member::{Asking, Member, Output, Submitted, Surroundings};
+use zoometry_replica::store::Store;
+use zoometry_replica::zab::{EpochKind, Event, Link};
+use zoometry_wire::{Id, Request, SessionId, TxnRecord, Zxid};
+
+use crate::clock;
+use crate::conn::Conn;
+use crate::disk_thread::{DiskThread, Durable};
+use crate::handshake;
+use crate::peers::{PeerEvent, Peers};
+use crate::shared::{ProposalSizes, Shared};
+use crate::snapshot_thread::Snapshotter;
+use crate::stats::{Batch, Counter};
+use crate::telemetry::Stamps;
+
+/// Writes prepared and not yet applied; further ones are held back in their order, where each connection's
+/// share is limited by `zoometry.maxPipelined`.
+pub const PROPOSED_LIMIT: usize = 10_000;
+
+/// Containers and TTL znodes deleted in one round.
+const EXPIRED_NODES_PER_ROUND: usize = 1000;
+
+/// Events taken from the queue before the peer links are told to send what the first of them has brought.
+const EVENTS_PER_FLUSH: usize = 64;
+
+/// How often consensus is told what time it is.
+const CONSENSUS_TICK_MS: u64 = 10;
+
+/// Everything that can wake the node.
+#[derive(Debug)]
+pub enum NodeEvent {
+    /// A client wants something.
+    Client(FromClient),
+    /// The disk has everything up to here.
+    Durable(Durable),
+    /// Something happened on the peer links.
+    Peer(PeerEvent),
+    /// An epoch file is on the disk.
+    EpochStored(EpochKind, i64),
+    /// The log was cut.
+    Truncated,
+    /// The state that the leader sent is on the disk.
+    SnapshotStored,
+    /// The member stops: nothing new is taken in, what is under way is finished.
+    Stop,
+}
+
+/// What clients want of the node.
+#[derive(Debug)]
+pub enum FromClient {
+    /// A session.
+    OpenSession {
+        /// Where it is answered.
+        conn: Arc<Conn>,
+        /// The negotiated timeout.
+        timeout_ms: i32,
+    },
+    /// To go on with a session, whose password it knew.
+    Reattach {
+        /// Where it is answered.
+        conn: Arc<Conn>,
+        /// The session.
+        session: SessionId,
+        /// The negotiated timeout.
+        timeout_ms: i32,
+    },
+    /// Writes, in the client's order.
+    Submit(Submission),
+}
+
+/// Writes of one connection, and on a learner its `sync`s.
+#[derive(Debug)]
+pub struct Submission {
+    /// Where they are answered.
+    pub conn: Arc<Conn>,
+    /// Its session.
+    pub session: SessionId,
+    /// Its identities when the writes arrived.
+    pub ids: Arc<[Id]>,
+    /// The writes, in order.
+    pub writes: Vec<Write>,
+    /// When their bytes were read, ns on the process's clock.
+    pub received_ns: u64,
+}
+
+/// One write.
+#[derive(Debug)]
+pub struct Write {
+    /// The client's number for it.
+    pub xid: i32,
+    /// What it asks for.
+    pub request: Request,
+}
+
+/// The way to the node's thread.
+#[derive(Debug, Clone)]
+pub struct NodeHandle(Sender<NodeEvent>);
+
+impl NodeHandle {
+    /// A handle and the queue's other end.
+    pub fn new() -> (Self, Receiver<NodeEvent>) {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        (Self(sender), receiver)
+    }
+
+    /// Hands an event over. A node that has stopped takes no more; its clients are being closed.
+    pub fn send(&self, event: NodeEvent) {
+        let _ = self.0.send(event);
+    }
+}
+
+/// Whom a run of transactions proposed here has to be answered to.
+#[derive(Debug)]
+struct Asked {
+    from: Zxid,
+    upto: Zxid,
+    conn: Arc<Conn>,
+    stamps: Stamps,
+}
+
+/// A connection that waits for the leader's word on its session.
+#[derive(Debug)]
+struct Reattaching {
+    conn: Arc<Conn>,
+    timeout_ms: i32,
+}
+
+/// The node.
+pub struct Node {
+    shared: Arc<Shared>,
+    events: Receiver<NodeEvent>,
+    disk: DiskThread,
+    snapshots: Snapshotter,
+    member: Member,
+    /// The links to the other members of an ensemble.
+    peers: Option<Peers>,
+    /// Who asked for what was proposed here, in the order of the zxids.
+    asked: VecDeque<Asked>,
+    /// On a learner: connections whose new sessions are on their way through the leader.
+    opening: FxHashMap<SessionId, Arc<Conn>>,
+    reattaching: FxHashMap<SessionId, Vec<Reattaching>>,
+    held: VecDeque<FromClient>,
+    /// Stores that arrived whole, until consensus says what becomes of them.
+    arrived: FxHashMap<Link, Box<Store>>,
+    outputs: Vec<Output>,
+    committed: Vec<TxnRecord>,
+    woken: Vec<Arc<Conn>>,
+    /// The disk's last report.
+    durable: Durable,
+    looking_since_ms: u64,
+    leading_since_ms: u64,
+    proposals: Option<ProposalSizes>,
+    next_tick_ms: u64,
+    next_container_check_ms: u64,
+    stopping: bool,
+    /// What the writes of the batch being applied have to tell the statistics.
+    booked: Batch,
+}
+
+/// What a node is made of.
+pub struct Parts {
+    /// What it shares with the connections.
+    pub shared: Arc<Shared>,
+    /// Its events.
+    pub events: Receiver<NodeEvent>,
+    /// The disk's thread.
+    pub disk: DiskThread,
+    /// The snapshots' thread.
+    pub snapshots: Snapshotter,
+    /// Its mind.
+    pub member: Member,
+    /// In an ensemble: the links to the others.
+    pub peers: Option<Peers>,
+}
+
+impl Node {
+    /// A node over a recovered store.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { shared, events, disk, snapshots, member, peers } = parts;
+        // A whole interval first, as Apache's timer waits: whoever restarts a member finds what was there.
+        let next_container_check_ms =
+            clock::now_ms().saturating_add(shared.config.requests.container_check_interval_ms);
+        Self {
+            shared,
+            events,
+            disk,
+            snapshots,
+            member,
+            peers,
+            asked: VecDeque::new(),
+            opening: FxHashMap::default(),
+            reattaching: FxHashMap::default(),
+            held: VecDeque::new(),
+            arrived: FxHashMap::default(),
+            outputs: Vec::new(),
+            committed: Vec::new(),
+            woken: Vec::new(),
+            durable: Durable::default(),
+            looking_since_ms: clock::now_ms(),
+            leading_since_ms: 0,
+            proposals: None,
+            next_tick_ms: 0,
+            next_container_check_ms,
+            stopping: false,
+            booked: Batch::default(),
+        }
+    }
+
+    /// Runs until it is told to stop and everything under way has been answered. Members of an ensemble do
+    /// not wait for the others.
+    pub fn run(mut self) {
+        let mut unflushed = 0;
+        while !self.has_ended() {
+            let event =
+                if unflushed < EVENTS_PER_FLUSH { self.events.try_recv() } else { Err(TryRecvError::Empty) };
+            let event = match event {
+                Ok(event) => Some(event),
+                Err(TryRecvError::Empty) => {
+                    self.flush_links();
+                    unflushed = 0;
+                    self.wait()
+                }
+                Err(TryRecvError::Disconnected) => Some(NodeEvent::Stop),
+            };
+            if let Some(event) = event {
+                unflushed += 1;
+                self.step(event);
+            }
+            self.tick();
+        }
+        if let Some(peers) = &self.peers {
+            peers.stop();
+        }
+        self.snapshots.stop();
+        self.disk.stop();
+    }
+
+    fn has_ended(&self) -> bool {
+        self.stopping && (self.peers.is_some() || self.member.outstanding() == 0)
+    }
+
+    fn wait(&mut self) -> Option<NodeEvent> {
+        let wait_ms = self.next_tick_ms.saturating_sub(clock::now_ms());
+        match self.events.recv_timeout(Duration::from_millis(wait_ms)) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(NodeEvent::Stop),
+        }
+    }
+
+    fn step(&mut self, event: NodeEvent) {
+        match event {
+            NodeEvent::Client(asked) if self.member.outstanding() < PROPOSED_LIMIT => self.take(asked),
+            NodeEvent::Client(asked) => self.held.push_back(asked),
+            NodeEvent::Durable(durable) => {
+                self.durable = durable;
+                self.consensus(Event::Durable(durable.upto));
+                self.book_sync(&durable);
+            }
+            NodeEvent::Peer(event) => self.hear(event),
+            NodeEvent::EpochStored(kind, epoch) => self.consensus(Event::EpochStored(kind, epoch)),
+            NodeEvent::Truncated => self.reload(),
+            NodeEvent::SnapshotStored => self.consensus(Event::SnapshotStored),
+            NodeEvent::Stop => {
+                self.stopping = true;
+                self.held.clear();
+            }
+        }
+        while self.member.outstanding() < PROPOSED_LIMIT {
+            let Some(asked) = self.held.pop_front() else { break };
+            self.take(asked);
+        }
+    }
+
+    /// Lets the member think, with the clocks and the shared state at hand. What it says is in `outputs`.
+    fn think<T>(
+        &mut self,
+        thought: impl FnOnce(&mut Member, &mut Surroundings<'_>, &mut Vec<Output>) -> T,
+    ) -> T {
+        let store = self.shared.store.read();
+        let mut sessions = self.shared.sessions.lock();
+        let mut at = Surroundings {
+            now_ms: clock::now_ms(),
+            wall_ms: clock::wall_ms(),
+            store: &store,
+            sessions: &mut sessions,
+        };
+        thought(&mut self.member, &mut at, &mut self.outputs)
+    }
+
+    fn consensus(&mut self, event: Event) {
+        self.think(|member, at, out| member.step(at, event, out));
+        self.perform();
+    }
+
+    fn take(&mut self, asked: FromClient) {
+        match asked {
+            _ if self.stopping => {}
+            FromClient::OpenSession { conn, timeout_ms } => {
+                let (session, submitted) =
+                    self.think(|member, at, out| member.open_session(at, timeout_ms, out));
+                match submitted {
+                    Submitted::Proposed(zxid) => {
+                        let stamps = Stamps::default();
+                        self.asked.push_back(Asked { from: zxid, upto: zxid, conn, stamps });
+                    }
+                    Submitted::Forwarded => {
+                        self.opening.insert(session, conn);
+                    }
+                    Submitted::NotServing => conn.close(),
+                }
+                self.perform();
+            }
+            FromClient::Reattach { conn, session, timeout_ms } => {
+                let waiting = self.reattaching.entry(session).or_default();
+                waiting.push(Reattaching { conn, timeout_ms });
+                self.think(|member, at, out| member.reattach(at, session, timeout_ms, out));
+                self.perform();
+            }
+            FromClient::Submit(submission) => self.submit(submission),
+        }
+    }
+
+    /// Writes of one connection. They are prepared and handed to the disk together and share their stamps.
+    fn submit(&mut self, submission: Submission) {
+        let Submission { conn, session, ids, writes, received_ns } = submission;
+        let prep_ns = clock::now_ns();
+        let count = writes.len() as u64;
+        self.shared.stats.add(Counter::PrepQueued, count);
+        let mut proposed: Option<(Zxid, Zxid)> = None;
+        let mut refused = false;
+        self.think(|member, at, out| {
+            for write in &writes {
+                let asking = Asking { session, cxid: write.xid, ids: &ids, request: &write.request };
+                match member.submit(at, asking, out) {
+                    Submitted::Proposed(zxid) => {
+                        proposed = Some((proposed.map_or(zxid, |(from, _)| from), zxid));
+                    }
+                    Submitted::Forwarded => {}
+                    Submitted::NotServing => refused = true,
+                }
+            }
+        });
+        if refused {
+            conn.close();
+        }
+        let stamps = Stamps { received_ns, prep_ns, appended_ns: 0 };
+        if let Some((from, upto)) = proposed {
+            self.asked.push_back(Asked { from, upto, conn, stamps });
+        }
+        self.perform();
+        if proposed.is_some()
+            && let Some(asked) = self.asked.back_mut()
+        {
+            asked.stamps.appended_ns = clock::now_ns();
+        }
+    }
+
+    /// What time brings: sessions that have fallen silent, containers that are empty.
+    fn tick(&mut self) {
+        let now_ms = clock::now_ms();
+        if now_ms < self.next_tick_ms || self.stopping {
+            return;
+        }
+        let tick_ms = u64::from(self.shared.config.tick_time_ms);
+        self.next_tick_ms = now_ms + (tick_ms / 2).clamp(1, 500);
+        if self.peers.is_some() {
+            self.next_tick_ms = now_ms + CONSENSUS_TICK_MS;
+            self.consensus(Event::Tick);
+            self.publish();
+        }
+        let expired = self.think(|member, at, out| member.expire(at, out));
+        for session in expired {
+            let timeout_ms = self.shared.sessions.lock().timeout_ms(session).unwrap_or_default();
+            let expiry = tracing::info_span!("session expiry", %session, timeout_ms).entered();
+            tracing::info!("expiring a session that has fallen silent");
+            self.shared.stats.add(Counter::SessionsExpired, 1);
+            drop(expiry);
+        }
+        if now_ms >= self.next_container_check_ms {
+            self.next_container_check_ms = now_ms + self.shared.config.requests.container_check_interval_ms;
+            self.delete_expired_nodes();
+        }
+        self.perform();
+    }
+
+    fn delete_expired_nodes(&mut self) {
+        if !self.member.prepares() {
+            return;
+        }
+        let wall_ms = clock::wall_ms();
+        let never_used_ms = self.shared.config.requests.container_max_never_used_ms;
+        let never_used_ms = never_used_ms.map_or(0, |ms| ms as i64);
+        let paths = self.shared.store.read().expired_nodes(wall_ms, never_used_ms, EXPIRED_NODES_PER_ROUND);
+        self.think(|member, at, out| {
+            for path in paths {
+                member.delete_expired(at, path, out);
+            }
+        });
+    }
+
+    /// The leader (or this member itself) has said whether a session lives.
+    fn reattached(&mut self, session: SessionId, lives: bool) {
+        // Several connections may have asked; answers come in the order of the questions.
+        let Some(waiting) = self.reattaching.get_mut(&session) else { return };
+        let Reattaching { conn, timeout_ms } = waiting.remove(0);
+        if waiting.is_empty() {
+            self.reattaching.remove(&session);
+        }
+        if !lives {
+            return handshake::session_refused(&conn);
+        }
+        if !self.shared.sessions.lock().is_open(session) {
+            // Its creation has not reached this member yet; the leader knows it.
+            self.shared.sessions.lock().open(session, timeout_ms, clock::now_ms());
+        }
+        self.shared.stats.add(Counter::SessionsRevalidated, 1);
+        handshake::session_opened(&self.shared, &conn, session, timeout_ms);
+    }
+}
