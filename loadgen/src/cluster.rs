@@ -4,35 +4,42 @@
 //! installed Apache ZooKeeper. Both get loopback ports that were free a moment ago, a directory of their own, the same zoo.cfg, and are
 //! gone when the run is: SIGTERM at the end, SIGKILL on drop, and the kernel kills them when this process dies.
 //!
-//! It does not repair members that fall over during a run, and starts one member only so far.
+//! Members are broken on purpose by [`Cluster::perform`]; it does not repair members that fall over by themselves.
 
 mod apache;
 mod child;
+mod file;
+mod local;
+mod relay;
 
 pub use apache::Installation;
 pub use child::Child;
+pub use file::{ClusterFile, Commands, FileMember};
+pub use local::{Links, Local, Process};
 
 use crate::driver::Client;
 use crate::progress::Waiting;
 use crate::results::MemberFingerprint;
 use crate::scrape;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
+use local::{Program, SPAN_FILE, start_members};
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// A local member gets this long until it serves.
+/// How many members `run` and `up` start when nobody says.
+pub const DEFAULT_MEMBERS: u32 = 1;
+/// How many members an ensemble on one machine may have.
+pub const MEMBERS_MAX: u32 = 9;
+/// A local ensemble gets this long until all of it serves, and [`START_LIMIT_PER_MEMBER`] more for each member.
 pub const START_LIMIT: Duration = Duration::from_secs(30);
+/// See [`START_LIMIT`].
+pub const START_LIMIT_PER_MEMBER: Duration = Duration::from_secs(5);
 /// A local member gets this long to end after SIGTERM.
 pub const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// Timeout of the session that asks whether a member serves.
 const PROBE_TIMEOUT_MS: i32 = 4000;
-/// zoo.cfg's tickTime for local members.
-const TICK_MS: u32 = 2000;
-
-/// Where one of our own members leaves its spans, in its directory.
-const SPAN_FILE: &str = "spans.jsonl";
 
 /// How our own members trace; the load generator samples by the same share.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -65,9 +72,37 @@ pub enum Wanted {
     Apache(u32),
     /// `host:port,host:port`.
     Hosts(Vec<String>),
+    /// `FILE.toml`: hosts, and the commands that break them.
+    File(ClusterFile),
 }
 
 impl Wanted {
+    /// Whether its members are started for the run, and belong to nobody else.
+    pub fn is_started_here(&self) -> bool {
+        matches!(self, Wanted::Zoometry(_) | Wanted::Apache(_))
+    }
+
+    /// How many members it has.
+    pub fn members(&self) -> usize {
+        match self {
+            Wanted::Zoometry(n) | Wanted::Apache(n) => *n as usize,
+            Wanted::Hosts(hosts) => hosts.len(),
+            Wanted::File(file) => file.members.len(),
+        }
+    }
+
+    /// What is worth knowing about an ensemble of this size.
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            Wanted::Zoometry(n) | Wanted::Apache(n) if n % 2 == 0 => Some(format!(
+                "note: {n} members survive the loss of {}, no more than {} would; odd numbers are usual",
+                (n - 1) / 2,
+                n - 1
+            )),
+            _ => None,
+        }
+    }
+
     /// A short name for directories and charts: `zoometry-1`.
     pub fn label(&self) -> String {
         match self {
@@ -75,6 +110,7 @@ impl Wanted {
             Wanted::Apache(n) => format!("apache-{n}"),
             Wanted::Hosts(hosts) if hosts.len() == 1 => hosts[0].clone(),
             Wanted::Hosts(hosts) => format!("{}-and-{}-more", hosts[0], hosts.len() - 1),
+            Wanted::File(file) => file.name.clone(),
         }
     }
 }
@@ -85,6 +121,10 @@ impl std::fmt::Display for Wanted {
             Wanted::Zoometry(n) => write!(f, "zoometry:{n}"),
             Wanted::Apache(n) => write!(f, "apache:{n}"),
             Wanted::Hosts(hosts) => write!(f, "{}", hosts.join(",")),
+            Wanted::File(file) => {
+                let addresses: Vec<&str> = file.members.iter().map(|m| m.address.as_str()).collect();
+                write!(f, "{}", addresses.join(","))
+            }
         }
     }
 }
@@ -93,36 +133,35 @@ impl std::str::FromStr for Wanted {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let expected = "expected zoometry:N, apache:N, or host:port,host:port,...";
         let members = |n: &str| match n.parse::<u32>() {
-            Ok(1) => Ok(1),
-            Ok(n @ 2..=15) => Err(format!(
-                "'{text}' asks for {n} members, and this version starts one: use {}:1, or start \
-                 the ensemble yourself and name its hosts",
-                text.split(':').next().unwrap_or(text)
-            )),
-            _ => Err(format!("'{text}': {expected}; N is a number of members")),
+            Ok(n) if (1..=MEMBERS_MAX).contains(&n) => Ok(n),
+            _ => Err(format!("'{text}': {EXPECTED}; N is a number of members from 1 to {MEMBERS_MAX}")),
         };
         match text.split_once(':') {
             Some(("zoometry", n)) => members(n).map(Wanted::Zoometry),
             Some(("apache", n)) => members(n).map(Wanted::Apache),
+            _ if text.ends_with(".toml") => ClusterFile::load(Path::new(text)).map(Wanted::File),
             _ => {
                 let hosts: Vec<String> = text.split(',').map(|host| host.trim().to_owned()).collect();
-                for host in &hosts {
-                    let (name, port) = host.rsplit_once(':').unwrap_or((host, ""));
-                    if name.is_empty() || port.parse::<u16>().is_err_and(|_| !port.is_empty()) {
-                        return Err(format!("'{host}' is no address; {expected}"));
-                    }
-                    if port.is_empty() {
-                        return Err(format!(
-                            "'{host}' has no port; {expected} (ZooKeeper's usual port is 2181)"
-                        ));
-                    }
-                }
+                hosts.iter().try_for_each(|host| check_address(host))?;
                 Ok(Wanted::Hosts(hosts))
             }
         }
     }
+}
+
+const EXPECTED: &str = "expected zoometry:N, apache:N, host:port,host:port,... or a cluster file (.toml)";
+
+/// Complains about what is not `host:port`.
+fn check_address(host: &str) -> Result<(), String> {
+    let (name, port) = host.rsplit_once(':').unwrap_or((host, ""));
+    if name.is_empty() || port.parse::<u16>().is_err_and(|_| !port.is_empty()) {
+        return Err(format!("'{host}' is no address; {EXPECTED}"));
+    }
+    if port.is_empty() {
+        return Err(format!("'{host}' has no port; {EXPECTED} (ZooKeeper's usual port is 2181)"));
+    }
+    Ok(())
 }
 
 /// One member.
@@ -132,8 +171,10 @@ pub struct Member {
     pub name: String,
     /// Its client port.
     pub address: SocketAddr,
-    /// The process, if we started it.
-    pub child: Option<Child>,
+    /// Its process, if we start it.
+    pub local: Option<Local>,
+    /// What breaks it, if we do not.
+    pub commands: Commands,
     /// What it was started with, for the manifest.
     pub settings: BTreeMap<String, String>,
 }
@@ -147,6 +188,26 @@ pub struct Cluster {
     pub members: Vec<Member>,
     /// Where local members keep their things; `None` for hosts.
     pub directory: Option<PathBuf>,
+    relays: Option<relay::Relays>,
+}
+
+/// What can be done to a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// SIGKILL.
+    Kill,
+    /// SIGTERM, and its end is waited for.
+    End,
+    /// A new process on the same data.
+    Start,
+    /// SIGSTOP.
+    Stop,
+    /// SIGCONT.
+    Continue,
+    /// Cut off from the other members.
+    Cut,
+    /// No longer cut off.
+    Heal,
 }
 
 impl Cluster {
@@ -155,12 +216,21 @@ impl Cluster {
     /// # Errors
     /// A host that does not resolve.
     pub fn hosts(wanted: &Wanted) -> Result<Cluster> {
-        let Wanted::Hosts(hosts) = wanted else { bail!("{wanted} is not a list of hosts") };
-        let members = hosts.iter().map(|host| resolve(host)).collect::<Result<Vec<_>>>()?;
-        Ok(Cluster { wanted: wanted.clone(), members, directory: None })
+        let members = match wanted {
+            Wanted::Hosts(hosts) => {
+                hosts.iter().map(|host| resolve(host, Commands::default())).collect::<Result<Vec<_>>>()?
+            }
+            Wanted::File(file) => file
+                .members
+                .iter()
+                .map(|member| resolve(&member.address, member.commands.clone()))
+                .collect::<Result<Vec<_>>>()?,
+            _ => bail!("{wanted} is not a list of hosts"),
+        };
+        Ok(Cluster { wanted: wanted.clone(), members, directory: None, relays: None })
     }
 
-    /// Resolves the hosts, or starts the members below `directory` and waits until they serve.
+    /// Resolves the hosts, or starts the members below `directory` and waits until each has opened a session for us.
     ///
     /// # Errors
     /// A host that does not resolve; no Apache ZooKeeper installed; a member that died or did not serve in time, with the last
@@ -169,22 +239,47 @@ impl Cluster {
         wanted: &Wanted,
         directory: &Path,
         tracing: Tracing,
+        links: Links,
         waiting: &mut Waiting,
     ) -> Result<Cluster> {
-        let members = match wanted {
-            Wanted::Hosts(_) => return Cluster::hosts(wanted),
-            Wanted::Zoometry(n) => start_members(*n, directory, tracing, &Program::Zoometry)?,
+        let (members, relays) = match wanted {
+            Wanted::Hosts(_) | Wanted::File(_) => return Cluster::hosts(wanted),
+            Wanted::Zoometry(n) => start_members(*n, directory, tracing, &Program::Zoometry, links)?,
             Wanted::Apache(n) => {
                 let installation = Installation::find(&|name| std::env::var_os(name))?;
-                start_members(*n, directory, tracing, &Program::Apache(installation))?
+                start_members(*n, directory, tracing, &Program::Apache(installation), links)?
             }
         };
         let directory = Some(directory.to_owned());
-        let mut cluster = Cluster { wanted: wanted.clone(), members, directory };
-        for member in &mut cluster.members {
-            wait_until_serving(member, waiting).await?;
-        }
+        let mut cluster = Cluster { wanted: wanted.clone(), members, directory, relays };
+        cluster.wait_until_serving(waiting).await?;
         Ok(cluster)
+    }
+
+    /// Waits until every member has opened a session for us.
+    async fn wait_until_serving(&mut self, waiting: &mut Waiting) -> Result<()> {
+        let limit = START_LIMIT + START_LIMIT_PER_MEMBER * self.members.len() as u32;
+        let started = Instant::now();
+        for at in 0..self.members.len() {
+            let address = self.members[at].address;
+            loop {
+                if let Ok(client) = Client::connect(&[address], PROBE_TIMEOUT_MS, Instant::now()).await {
+                    client.close().await;
+                    break;
+                }
+                if let Some(fallen) = self.fallen() {
+                    bail!("before all members served, {fallen}");
+                }
+                let member = &self.members[at];
+                if started.elapsed() > limit {
+                    let last_words = member.local.as_ref().map_or_else(String::new, Local::last_words);
+                    bail!("the server on {} does not serve after {limit:?}{last_words}", member.name);
+                }
+                waiting.still(started.elapsed(), || format!("waiting for the server on {}", member.name));
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        Ok(())
     }
 
     /// The files in which local members leave their spans, as far as they exist.
@@ -208,7 +303,7 @@ impl Cluster {
 
     /// Whether its members share this machine with us: they were started here, or listen on loopback.
     pub fn is_local(&self) -> bool {
-        self.members.iter().any(|member| member.child.is_some() || member.address.ip().is_loopback())
+        self.members.iter().any(|member| member.local.is_some() || member.address.ip().is_loopback())
     }
 
     /// What each member says about itself.
@@ -233,20 +328,97 @@ impl Cluster {
         None
     }
 
-    /// A local member that is not running any more, with the end of its log.
+    /// What each member says it does at this moment: `leader`, `follower`, …; `None` where it serves nobody.
+    pub async fn roles(&self) -> Vec<Option<String>> {
+        let mut roles = Vec::new();
+        for member in &self.members {
+            roles.push(scrape::role(member.address).await);
+        }
+        roles
+    }
+
+    /// A local member that ended without being asked to, with the end of its log.
     pub fn fallen(&mut self) -> Option<String> {
         self.members.iter_mut().find_map(|member| {
-            let child = member.child.as_mut()?;
-            let how = child.exited()?;
-            Some(format!("{} ended ({how}){}", member.name, child.last_words()))
+            let how = member.local.as_mut()?.fallen()?;
+            Some(format!("{} ended {how}", member.name))
         })
+    }
+
+    /// Whether a deed can be done to the member at `at` at all.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn can_perform(&self, at: usize, deed: Deed) -> Result<()> {
+        let member = &self.members[at];
+        if member.local.is_some() {
+            if matches!(deed, Deed::Cut | Deed::Heal) && self.relays.is_none() {
+                bail!("{} has no others that it could be cut off from", member.name);
+            }
+            return Ok(());
+        }
+        // The command that starts a member also ends the process that it had.
+        if deed != Deed::End && member.command(deed).is_none() {
+            bail!(
+                "{} was not started by this run, and nothing says how to {} it: give --cluster a file with \
+                 [[member]] address = \"{}\", {} = \"command\"",
+                member.name,
+                deed.key(),
+                member.name,
+                deed.key()
+            );
+        }
+        Ok(())
+    }
+
+    /// Does something to the member at `at`. When this returns it has been done.
+    ///
+    /// # Errors
+    /// What could not be done.
+    pub async fn perform(&mut self, at: usize, deed: Deed) -> Result<()> {
+        let name = self.members[at].name.clone();
+        let done = self.do_to(at, deed).await;
+        done.with_context(|| format!("{} {name}", deed.key()))
+    }
+
+    async fn do_to(&mut self, at: usize, deed: Deed) -> Result<()> {
+        self.can_perform(at, deed)?;
+        let member = &mut self.members[at];
+        let Some(local) = &mut member.local else {
+            return match member.command(deed) {
+                Some(command) => file::run(command).await,
+                None => Ok(()),
+            };
+        };
+        match (deed, &self.relays) {
+            (Deed::Kill, _) => local.kill(),
+            (Deed::End, _) => {
+                local.ask_to_end();
+                local.end(STOP_LIMIT).await
+            }
+            (Deed::Start, _) if local.has_process() => Ok(()),
+            (Deed::Start, _) => local.start(),
+            (Deed::Stop, _) => local.pause(),
+            (Deed::Continue, _) => local.resume(),
+            (Deed::Cut, Some(relays)) => {
+                relays.cut(at);
+                Ok(())
+            }
+            (Deed::Heal, Some(relays)) => {
+                relays.heal(at);
+                Ok(())
+            }
+            (Deed::Cut | Deed::Heal, None) => bail!("there are no relays between the members"),
+        }
     }
 
     /// Stops local members; keeps their logs and zoo.cfg, removes their data unless `keep`.
     pub async fn stop(mut self, keep: Keep) -> Result<()> {
+        // All at once: the last ones of an ensemble have nobody to talk to.
+        self.members.iter_mut().filter_map(|member| member.local.as_mut()).for_each(Local::ask_to_end);
         for member in &mut self.members {
-            if let Some(child) = &mut member.child {
-                child.stop(STOP_LIMIT).await.with_context(|| format!("stop {}", member.name))?;
+            if let Some(local) = &mut member.local {
+                local.end(STOP_LIMIT).await.with_context(|| format!("stop {}", member.name))?;
             }
         }
         if let (Some(directory), Keep::Nothing) = (&self.directory, keep) {
@@ -268,109 +440,43 @@ pub enum Keep {
     Data,
 }
 
-fn resolve(host: &str) -> Result<Member> {
+impl Deed {
+    /// The key of its command in a cluster file.
+    fn key(self) -> &'static str {
+        match self {
+            Deed::Kill => "kill",
+            Deed::End | Deed::Start => "restart",
+            Deed::Stop => "stop",
+            Deed::Continue => "continue",
+            Deed::Cut => "cut",
+            Deed::Heal => "heal",
+        }
+    }
+}
+
+impl Member {
+    fn command(&self, deed: Deed) -> Option<&str> {
+        let Commands { kill, restart, stop, resume, cut, heal } = &self.commands;
+        let command = match deed {
+            Deed::Kill => kill,
+            Deed::End => &None,
+            Deed::Start => restart,
+            Deed::Stop => stop,
+            Deed::Continue => resume,
+            Deed::Cut => cut,
+            Deed::Heal => heal,
+        };
+        command.as_deref()
+    }
+}
+
+fn resolve(host: &str, commands: Commands) -> Result<Member> {
     let address = host
         .to_socket_addrs()
         .with_context(|| format!("{host} cannot be resolved; --cluster takes host:port,host:port,..."))?
         .next()
         .with_context(|| format!("{host} has no address"))?;
-    Ok(Member { name: host.to_owned(), address, child: None, settings: BTreeMap::new() })
-}
-
-enum Program {
-    Zoometry,
-    Apache(Installation),
-}
-
-fn start_members(count: u32, directory: &Path, tracing: Tracing, program: &Program) -> Result<Vec<Member>> {
-    ensure!(count == 1, "this version starts one member, not {count}");
-    let mut members = Vec::new();
-    for number in 1..=count {
-        let home = directory.join(format!("member-{number}"));
-        let data = home.join("data");
-        std::fs::create_dir_all(&data)
-            .with_context(|| format!("create the data directory {}", data.display()))?;
-        let home = home.canonicalize().with_context(|| format!("resolve {}", home.display()))?;
-        let port = free_port()?;
-        let config = home.join("zoo.cfg");
-        let mut text = zoo_cfg(&home.join("data"), port);
-        if let Program::Zoometry = program {
-            text.push_str(&tracing_cfg(&home.join(SPAN_FILE), tracing));
-        }
-        std::fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
-        let log = home.join("server.log");
-        let (child, settings) = match program {
-            Program::Zoometry => {
-                let executable = std::env::current_exe().context("find this executable")?;
-                (Child::spawn(&executable, &["server".into(), config.into()], &log)?, BTreeMap::new())
-            }
-            Program::Apache(installation) => {
-                let arguments = installation.arguments(&config);
-                let settings = installation.settings();
-                (Child::spawn(&installation.java, &arguments, &log)?, settings)
-            }
-        };
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        members.push(Member { name: address.to_string(), address, child: Some(child), settings });
-    }
-    Ok(members)
-}
-
-/// The same for every kind of member, so that they can be compared: everything durable, nothing throttled.
-fn zoo_cfg(data: &Path, port: u16) -> String {
-    format!(
-        "# Written by zoometry for one run.\n\
-         tickTime={TICK_MS}\n\
-         dataDir={}\n\
-         clientPort={port}\n\
-         clientPortAddress=127.0.0.1\n\
-         maxClientCnxns=0\n\
-         forceSync=yes\n\
-         admin.enableServer=false\n\
-         4lw.commands.whitelist=*\n",
-        data.display()
-    )
-}
-
-/// What only our own members understand.
-fn tracing_cfg(file: &Path, tracing: Tracing) -> String {
-    let Tracing { sample, slow_ms, slowest, clients } = tracing;
-    let mut text = format!(
-        "zoometry.traceSample={sample}\nzoometry.traceSlowMs={slow_ms}\nzoometry.traceSlowest={slowest}\n"
-    );
-    if clients == Clients::Ours {
-        text.push_str(&format!("zoometry.traceParent=true\nzoometry.traceFile={}\n", file.display()));
-    }
-    text
-}
-
-/// A port that nobody listens on now. Another process can take it before the member does; the member then says so.
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port on 127.0.0.1")?;
-    Ok(listener.local_addr()?.port())
-}
-
-async fn wait_until_serving(member: &mut Member, waiting: &mut Waiting) -> Result<()> {
-    let started = Instant::now();
-    loop {
-        // A member that answers srvr serves; one that keeps its words to itself must open a session for us.
-        if scrape::role(member.address).await.is_some() {
-            return Ok(());
-        }
-        if let Ok(client) = Client::connect(&[member.address], PROBE_TIMEOUT_MS, Instant::now()).await {
-            client.close().await;
-            return Ok(());
-        }
-        let child = member.child.as_mut().expect("only local members are waited for");
-        if let Some(how) = child.exited() {
-            bail!("the server on {} ended before it served ({how}){}", member.name, child.last_words());
-        }
-        if started.elapsed() > START_LIMIT {
-            bail!("the server on {} does not serve after {START_LIMIT:?}{}", member.name, child.last_words());
-        }
-        waiting.still(started.elapsed(), || format!("waiting for the server on {}", member.name));
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    Ok(Member { name: host.to_owned(), address, local: None, commands, settings: BTreeMap::new() })
 }
 
 #[cfg(test)]
@@ -382,6 +488,7 @@ mod tests {
         let good = [
             ("zoometry:1", Wanted::Zoometry(1), "zoometry-1"),
             ("apache:1", Wanted::Apache(1), "apache-1"),
+            ("apache:3", Wanted::Apache(3), "apache-3"),
             ("zk1:2181", Wanted::Hosts(vec!["zk1:2181".into()]), "zk1:2181"),
             ("a:1, b:2", Wanted::Hosts(vec!["a:1".into(), "b:2".into()]), "a:1-and-1-more"),
         ];
@@ -390,16 +497,28 @@ mod tests {
             assert_eq!(wanted.label(), label);
         }
         for (text, complaint) in [
-            ("zoometry:3", "starts one"),
+            ("zoometry:10", "from 1 to 9"),
             ("apache:0", "number of members"),
             ("zoometry:many", "number of members"),
             ("localhost", "has no port"),
             ("zk1:port", "is no address"),
             ("", "is no address"),
             ("a:1,,b:2", "is no address"),
+            ("no-such-cluster.toml", "cannot be read"),
         ] {
             let error = text.parse::<Wanted>().unwrap_err();
             assert!(error.contains(complaint), "{text}: {error}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_said_how_to_do_is_refused_with_what_is_missing() {
+        let commands = Commands { kill: Some("true".into()), ..Commands::default() };
+        let member = FileMember { address: "127.0.0.1:2181".into(), commands };
+        let wanted = Wanted::File(ClusterFile { name: "lab".into(), members: vec![member] });
+        let mut cluster = Cluster::hosts(&wanted).unwrap();
+        cluster.perform(0, Deed::Kill).await.unwrap();
+        let error = format!("{:#}", cluster.perform(0, Deed::Stop).await.unwrap_err());
+        assert!(error.contains("nothing says how to stop it") && error.contains("stop = "), "{error}");
     }
 }

@@ -254,9 +254,16 @@ pub fn workers_for(cores: usize, shared_with_servers: bool) -> u32 {
 /// The order in which session `number` tries the members.
 fn route(settings: &Settings, number: u32) -> Vec<u16> {
     let members = settings.members.len() as u16;
-    let turned = |list: Vec<u16>| -> Vec<u16> {
-        let by = number as usize % list.len().max(1);
-        list[by..].iter().chain(&list[..by]).copied().collect()
+    // First choices are spread evenly; so are the second choices of those who share a first one, so that the sessions of a member
+    // that is lost do not all go to one other.
+    let turned = |mut list: Vec<u16>| -> Vec<u16> {
+        let (number, length) = (number as usize, list.len().max(1));
+        list.rotate_left(number % length);
+        if list.len() > 2 {
+            let others = &mut list[1..];
+            others.rotate_left(number / length % others.len());
+        }
+        list
     };
     let all = || (0..members).collect::<Vec<u16>>();
     match (settings.spec.sessions.placement, settings.leader) {

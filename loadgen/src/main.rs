@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use zoometry::cluster::{Clients, Cluster, Keep, Tracing, Wanted};
+use zoometry::cluster::{Clients, Cluster, DEFAULT_MEMBERS, Keep, Links, Tracing, Wanted};
 use zoometry::progress::{Show, Waiting};
 use zoometry::run::{self, Exit, Options, Print, Repeats};
 use zoometry_spans::{Resource, Setup, init_tracing};
@@ -74,8 +74,9 @@ enum Command {
 struct RunArgs {
     /// The workload, a TOML file; workloads/README.md describes the language
     file: PathBuf,
-    /// Whom to load: zoometry:N or apache:N (started on this machine), or host:port,host:port
-    #[arg(long, value_name = "CLUSTER", default_value = "zoometry:1")]
+    /// Whom to load: zoometry:N or apache:N (started on this machine), host:port,host:port, or a
+    /// cluster file
+    #[arg(long, value_name = "CLUSTER", default_value_t = Wanted::Zoometry(DEFAULT_MEMBERS))]
     cluster: Wanted,
     /// Override a value of the workload, such as phase.high.duration=5s; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -127,9 +128,9 @@ struct CompareArgs {
 
 #[derive(clap::Args)]
 struct UpArgs {
-    /// How many servers; this version starts one
-    #[arg(default_value = "1")]
-    members: String,
+    /// How many servers, 1 to 9
+    #[arg(default_value_t = DEFAULT_MEMBERS)]
+    members: u32,
     /// Start Apache ZooKeeper instead of our own server
     #[arg(long)]
     apache: bool,
@@ -263,16 +264,9 @@ async fn stay_up(wanted: &Wanted, data_dir: Option<PathBuf>) -> anyhow::Result<(
     let mut waiting = Waiting::new(Show::on_stderr(false));
     let sample = zoometry_spans::SampleRate::DEFAULT_PROBABILITY;
     let tracing = Tracing { sample, slow_ms: 100, slowest: 0, clients: Clients::Others };
-    let mut cluster = Cluster::start(wanted, &directory, tracing, &mut waiting).await?;
+    let mut cluster = Cluster::start(wanted, &directory, tracing, Links::Direct, &mut waiting).await?;
     waiting.done();
-    let connect = cluster.connect_string();
-    println!(
-        "{wanted} is up.\n\n  connect string  {connect}\n  data            {}\n\n\
-         Try:\n  zkCli.sh -server {connect}\n  python3 -c \"from kazoo.client import KazooClient; \
-         c = KazooClient('{connect}'); c.start(); print(c.get_children('/'))\"\n  \
-         zoometry run workloads/read-heavy.toml --cluster {connect}\n\nCtrl-C stops it.",
-        directory.display()
-    );
+    show_up(&cluster, &directory).await;
     loop {
         tokio::select! {
             asked = tokio::signal::ctrl_c() => {
@@ -291,4 +285,26 @@ async fn stay_up(wanted: &Wanted, data_dir: Option<PathBuf>) -> anyhow::Result<(
         std::fs::remove_dir_all(&directory)?;
     }
     Ok(())
+}
+
+/// What somebody needs to know who wants to play with it.
+async fn show_up(cluster: &Cluster, directory: &std::path::Path) {
+    let connect = cluster.connect_string();
+    let mut members = String::new();
+    let roles = cluster.roles().await;
+    for (at, (member, role)) in cluster.members.iter().zip(roles).enumerate() {
+        let role = role.unwrap_or_else(|| "does not say what it does".into());
+        members.push_str(&format!("  server.{}        {}  {role}\n", at + 1, member.name));
+    }
+    println!(
+        "{} is up.\n\n{members}  connect string  {connect}\n  data            {}\n\n\
+         Try:\n  zkCli.sh -server {connect}\n  python3 -c \"from kazoo.client import KazooClient; \
+         c = KazooClient('{connect}'); c.start(); print(c.get_children('/'))\"\n  \
+         zoometry run workloads/read-heavy.toml --cluster {connect}\n\nCtrl-C stops it.",
+        cluster.wanted,
+        directory.display()
+    );
+    if let Some(advice) = cluster.wanted.advice() {
+        println!("\n{advice}");
+    }
 }

@@ -10,7 +10,7 @@ mod repeat;
 
 pub use repeat::{Repeats, repeat};
 
-use crate::cluster::{Clients, Cluster, Keep, Tracing, Wanted};
+use crate::cluster::{Clients, Cluster, Keep, Links, Process, Tracing, Wanted};
 use crate::driver::{
     self, Client, Control, Driver, FanOut, Places, Report, Settings, Verified, What, workers_for,
 };
@@ -310,7 +310,7 @@ impl<'a> Run<'a> {
     /// There will be no results: takes away what was left on a cluster that is not ours, and the directory. A failed
     /// member's log is kept.
     async fn abandon(&self, failure: Failure, parents: &[String]) -> Failure {
-        if let Wanted::Hosts(_) = self.options.cluster
+        if !self.options.cluster.is_started_here()
             && let Ok(cluster) = Cluster::hosts(&self.options.cluster)
             && let Ok(mut client) =
                 Client::connect(&cluster.addresses(), OWN_TIMEOUT_MS, Instant::now()).await
@@ -347,9 +347,13 @@ impl<'a> Run<'a> {
             slowest: SLOWEST_ON_SERVER,
             clients: Clients::Ours,
         };
-        let cluster =
-            Cluster::start(&self.options.cluster, &home, tracing, &mut waiting).await.blame(Exit::Cluster)?;
+        let cluster = Cluster::start(&self.options.cluster, &home, tracing, Links::Direct, &mut waiting)
+            .await
+            .blame(Exit::Cluster)?;
         waiting.done();
+        if let Some(advice) = self.options.cluster.advice() {
+            self.tell(&advice);
+        }
         let deadline = Instant::now() + REACH_LIMIT;
         let mut client = Client::connect(&cluster.addresses(), OWN_TIMEOUT_MS, deadline)
             .await
@@ -717,7 +721,7 @@ fn session_event(happening: &driver::Happening, members: &[results::MemberFinger
 /// Asks the members once per second, and reads their processes at the phases' boundaries.
 struct Scraper {
     clock: Clock,
-    members: Vec<(String, Option<u32>)>,
+    members: Vec<(String, Option<Arc<Process>>)>,
     samples: Arc<Mutex<Vec<ServerSample>>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
@@ -728,30 +732,31 @@ impl Scraper {
         let mut tasks = Vec::new();
         for member in &cluster.members {
             let (name, address) = (member.name.clone(), member.address);
-            let pid = member.child.as_ref().map(|child| child.id());
-            let (kept, of) = (samples.clone(), name.clone());
+            let process = member.local.as_ref().map(|local| local.process.clone());
+            let (kept, of, sampled) = (samples.clone(), name.clone(), process.clone());
             tasks.push(tokio::spawn(async move {
                 let mut every = tokio::time::interval(SCRAPE);
                 every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
                 loop {
                     every.tick().await;
-                    let sample = scrape::sample(&clock, &of, address, pid).await;
+                    let sample = scrape::sample(&clock, &of, address, sampled.as_deref()).await;
                     kept.lock().expect("no task panics holding it").push(sample);
                 }
             }));
-            if pid.is_some() {
+            if process.is_some() {
                 let (kept, boundaries) = (samples.clone(), boundaries.clone());
                 tasks.push(tokio::spawn(async move {
                     for at_ns in boundaries {
                         tokio::time::sleep(Duration::from_nanos(at_ns.saturating_sub(clock.now_ns()))).await;
-                        let sample = scrape::process_sample(&clock, &name, pid);
+                        let sample = scrape::process_sample(&clock, &name, process.as_deref());
                         kept.lock().expect("no task panics holding it").push(sample);
                     }
                 }));
             }
         }
         let members = cluster.members.iter();
-        let members = members.map(|m| (m.name.clone(), m.child.as_ref().map(|child| child.id()))).collect();
+        let members =
+            members.map(|m| (m.name.clone(), m.local.as_ref().map(|local| local.process.clone()))).collect();
         Scraper { clock, members, samples, tasks }
     }
 
@@ -761,7 +766,10 @@ impl Scraper {
             let _ = task.await;
         }
         // A run that was cut short ends between two samples.
-        let last = self.members.iter().map(|(name, pid)| scrape::process_sample(&self.clock, name, *pid));
+        let last = self
+            .members
+            .iter()
+            .map(|(name, process)| scrape::process_sample(&self.clock, name, process.as_deref()));
         let mut samples = std::mem::take(&mut *self.samples.lock().expect("no task panics holding it"));
         samples.extend(last.filter(|sample| sample.cpu_ns.is_some()));
         samples.sort_by(|a, b| (a.at_ns, &a.member).cmp(&(b.at_ns, &b.member)));

@@ -4,6 +4,7 @@
 //! process's CPU time (nanoseconds, all threads) and resident memory. Nothing here can fail a run: what is not
 //! answered within [`WORD_LIMIT`] is missing from the sample.
 
+use crate::cluster::Process;
 use crate::results::{Environment, MemberFingerprint, ServerSample};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -56,8 +57,13 @@ pub async fn fingerprint(name: &str, address: SocketAddr) -> MemberFingerprint {
 }
 
 /// A member's figures now.
-pub async fn sample(clock: &Clock, name: &str, address: SocketAddr, pid: Option<u32>) -> ServerSample {
-    let mut sample = process_sample(clock, name, pid);
+pub async fn sample(
+    clock: &Clock,
+    name: &str,
+    address: SocketAddr,
+    process: Option<&Process>,
+) -> ServerSample {
+    let mut sample = process_sample(clock, name, process);
     let answer = word(address, "mntr").await.unwrap_or_default();
     for (key, value) in answer.lines().filter_map(|line| line.split_once('\t')) {
         match value.trim().parse::<f64>() {
@@ -72,13 +78,13 @@ pub async fn sample(clock: &Clock, name: &str, address: SocketAddr, pid: Option<
 }
 
 /// The part of a sample that needs no answer from the member: exact at the moment of the call.
-pub fn process_sample(clock: &Clock, name: &str, pid: Option<u32>) -> ServerSample {
+pub fn process_sample(clock: &Clock, name: &str, process: Option<&Process>) -> ServerSample {
     ServerSample {
         at_ns: clock.now_ns(),
         member: name.to_owned(),
         role: String::new(),
-        cpu_ns: pid.and_then(process_cpu_ns),
-        rss_bytes: pid.and_then(resident_bytes),
+        cpu_ns: process.map(Process::cpu_ns),
+        rss_bytes: process.map(Process::resident_bytes),
         metrics: BTreeMap::new(),
     }
 }

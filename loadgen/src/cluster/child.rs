@@ -1,6 +1,6 @@
 //! A server process that never outlives us.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -24,10 +24,14 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts a program with its output in `log`. Must be called on a thread that lives as long as the child should: the kernel
+    /// Starts a program with its output at the end of `log`. Must be called on a thread that lives as long as the child should: the kernel
     /// kills the child when that thread ends (PR_SET_PDEATHSIG).
     pub fn spawn(program: &Path, arguments: &[OsString], log: &Path) -> Result<Child> {
-        let output = File::create(log).with_context(|| format!("write {}", log.display()))?;
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| format!("write {}", log.display()))?;
         let mut command = Command::new(program);
         command
             .args(arguments)
@@ -83,13 +87,35 @@ impl Child {
         format!("; the end of {}:\n    {}", self.log.display(), last.join("\n    "))
     }
 
-    /// SIGTERM, and SIGKILL after `limit`.
-    pub async fn stop(&mut self, limit: Duration) -> Result<()> {
-        if self.exited().is_some() {
-            return Ok(());
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn signal(&mut self, signal: i32) -> Result<()> {
+        if let Some(how) = self.exited() {
+            bail!("{} has ended ({how})", self.command);
         }
         // SAFETY: the process is our child and has not been waited for, so the id is still its own.
-        unsafe { libc::kill(self.process.id() as libc::pid_t, libc::SIGTERM) };
+        if unsafe { libc::kill(self.process.id() as libc::pid_t, signal) } != 0 {
+            return Err(std::io::Error::last_os_error()).with_context(|| format!("signal {}", self.command));
+        }
+        Ok(())
+    }
+
+    /// Whether it has not ended yet. Unlike [`Child::exited`] this leaves an ended process as it is, so that its figures can still
+    /// be read.
+    pub fn is_running(&self) -> bool {
+        // SAFETY: siginfo_t is plain data, for which all zeros are valid.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        // SAFETY: `info` is writable and outlives the call; the id is that of a child of ours.
+        let asked = unsafe { libc::waitid(libc::P_PID, self.process.id(), &mut info, options) };
+        // SAFETY: waitid has filled it in, or left the zeros.
+        asked == 0 && unsafe { info.si_pid() } == 0
+    }
+
+    /// Waits for its end, for `limit`; then SIGKILL.
+    pub async fn wait(&mut self, limit: Duration) -> Result<()> {
         let started = Instant::now();
         while self.exited().is_none() {
             if started.elapsed() > limit {
@@ -158,7 +184,8 @@ mod tests {
         )
         .unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
-        child.stop(Duration::from_millis(100)).await.unwrap();
+        child.signal(libc::SIGTERM).unwrap();
+        child.wait(Duration::from_millis(100)).await.unwrap();
         assert!(child.exited().is_some());
     }
 }

@@ -1,0 +1,184 @@
+//! A cluster that is already there, with the commands that break its members: `--cluster FILE.toml`.
+//!
+//! ```toml
+//! [[member]]
+//! address = "zk1:2181"
+//! kill = "ssh zk1 systemctl kill -s KILL zookeeper"
+//! restart = "ssh zk1 systemctl start zookeeper"
+//! stop = "ssh zk1 systemctl kill -s STOP zookeeper"
+//! continue = "ssh zk1 systemctl kill -s CONT zookeeper"
+//! ```
+//!
+//! Commands are run by `sh -c`; one that fails, or takes longer than [`COMMAND_LIMIT`], ends the run. `restart` starts a member that
+//! was killed, and starts one anew that runs. Only the commands that a workload's faults need must be there.
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+/// A command gets this long.
+pub(super) const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+/// Longest cluster file read.
+const FILE_MAX_BYTES: u64 = 1 << 20;
+/// Of a failed command's output this much is shown.
+const SHOWN_BYTES: usize = 2000;
+
+/// What a cluster file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterFile {
+    /// The file's name without its extension.
+    pub name: String,
+    /// At least one.
+    pub members: Vec<FileMember>,
+}
+
+/// One member in a cluster file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileMember {
+    /// `host:port` of its client port.
+    pub address: String,
+    /// What breaks it.
+    pub commands: Commands,
+}
+
+/// The commands that break a member and mend it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Commands {
+    /// Ends it as SIGKILL does.
+    pub kill: Option<String>,
+    /// Starts it again.
+    pub restart: Option<String>,
+    /// Stops it as SIGSTOP does.
+    pub stop: Option<String>,
+    /// Lets it go on.
+    pub resume: Option<String>,
+    /// Cuts it off from the other members.
+    pub cut: Option<String>,
+    /// Lets it talk to them again.
+    pub heal: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    member: Vec<toml::Spanned<toml::Table>>,
+}
+
+impl ClusterFile {
+    /// Reads a cluster file.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where.
+    pub fn load(path: &Path) -> Result<ClusterFile, String> {
+        let shown = path.display();
+        let unreadable = |error: std::io::Error| format!("{shown} cannot be read: {error}");
+        let length = std::fs::metadata(path).map_err(unreadable)?.len();
+        if length > FILE_MAX_BYTES {
+            return Err(format!(
+                "{shown} has {length} bytes; expected a cluster file of at most {FILE_MAX_BYTES}"
+            ));
+        }
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        ClusterFile::parse(name, &text).map_err(|why| format!("{shown}: {why}"))
+    }
+
+    fn parse(name: String, text: &str) -> Result<ClusterFile, String> {
+        let document: Document = toml::from_str(text).map_err(|error| error.to_string().trim().to_owned())?;
+        let mut members = Vec::new();
+        for table in document.member {
+            let line = text[..table.span().start].matches('\n').count() + 1;
+            members
+                .push(member(table.into_inner()).map_err(|why| format!("[[member]] at line {line}: {why}"))?);
+        }
+        if members.is_empty() {
+            return Err("there is no [[member]] with an address".into());
+        }
+        Ok(ClusterFile { name, members })
+    }
+}
+
+fn member(table: toml::Table) -> Result<FileMember, String> {
+    let known = ["address", "kill", "restart", "stop", "continue", "cut", "heal"];
+    if let Some(key) = table.keys().find(|key| !known.contains(&key.as_str())) {
+        return Err(format!("unknown key `{key}`{}", crate::spec::hint(key, &known)));
+    }
+    let text = |key: &str| match table.get(key) {
+        None => Ok(None),
+        Some(toml::Value::String(text)) if !text.trim().is_empty() => Ok(Some(text.clone())),
+        Some(_) => Err(format!("{key}: expected a string that is not empty")),
+    };
+    let address = text("address")?.ok_or("it has no address: expected address = \"host:port\"")?;
+    super::check_address(&address)?;
+    let commands = Commands {
+        kill: text("kill")?,
+        restart: text("restart")?,
+        stop: text("stop")?,
+        resume: text("continue")?,
+        cut: text("cut")?,
+        heal: text("heal")?,
+    };
+    Ok(FileMember { address, commands })
+}
+
+/// Runs a command to its end.
+pub(super) async fn run(command: &str) -> Result<()> {
+    let child = tokio::process::Command::new("/bin/sh")
+        .args(["-c", command])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("run `{command}`"))?;
+    let output = tokio::time::timeout(COMMAND_LIMIT, child.wait_with_output())
+        .await
+        .with_context(|| format!("`{command}` has not ended after {COMMAND_LIMIT:?}"))?
+        .with_context(|| format!("run `{command}`"))?;
+    if !output.status.success() {
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said[said.len().saturating_sub(SHOWN_BYTES)..]).trim().to_owned();
+        bail!("`{command}` failed ({}): {said}", output.status);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_file_names_members_and_their_commands() {
+        let text = "[[member]]\naddress = \"zk1:2181\"\nkill = \"kill -9 7\"\ncontinue = \"kill -CONT 7\"\n\n\
+                    [[member]]\naddress = \"zk2:2181\"\n";
+        let file = ClusterFile::parse("lab".into(), text).unwrap();
+        assert_eq!(file.members[0].commands.kill.as_deref(), Some("kill -9 7"));
+        assert_eq!(file.members[0].commands.resume.as_deref(), Some("kill -CONT 7"));
+        assert_eq!(file.members[1], FileMember { address: "zk2:2181".into(), commands: Commands::default() });
+    }
+
+    #[test]
+    fn mistakes_in_a_cluster_file_are_named() {
+        for (text, complaint) in [
+            ("", "member"),
+            ("member = []", "there is no [[member]]"),
+            ("[[member]]\nkill = \"x\"\n", "[[member]] at line 1: it has no address"),
+            ("\n[[member]]\naddress = \"zk1\"\n", "[[member]] at line 2: 'zk1' has no port"),
+            ("[[member]]\naddress = \"a:1\"\nkil = \"x\"\n", "unknown key `kil`; did you mean `kill`?"),
+            ("[[member]]\naddress = \"a:1\"\nkill = 9\n", "kill: expected a string"),
+            ("[[server]]\naddress = \"a:1\"\n", "server"),
+        ] {
+            let error = ClusterFile::parse("lab".into(), text).unwrap_err();
+            assert!(error.contains(complaint), "{text}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_that_fails_says_what_it_said() {
+        run("true").await.unwrap();
+        let error = run("echo no such host >&2; exit 3").await.unwrap_err().to_string();
+        assert!(error.contains("no such host") && error.contains("exit 3"), "{error}");
+    }
+}

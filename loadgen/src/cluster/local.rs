@@ -1,0 +1,338 @@
+//! Members that are started on this machine: their directories, ports and zoo.cfg, and their processes, which faults end and
+//! start again.
+//!
+//! Every member has `member-N/` with `zoo.cfg`, `server.log` (appended to by every process that it has had) and `data/`. Ports are
+//! asked of the OS, all of an ensemble's at one time, so that they are distinct. They come from the range that outgoing connections
+//! use as well; Linux gives even ports to these and odd ones to us, so a member finds its ports free when it comes back.
+
+use super::{Child, Installation, Member, Tracing, relay};
+use crate::scrape;
+use anyhow::{Context, Result};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// zoo.cfg's tickTime for local members.
+const TICK_MS: u32 = 2000;
+/// zoo.cfg's initLimit, in ticks.
+const INIT_LIMIT: u32 = 10;
+/// zoo.cfg's syncLimit, in ticks.
+const SYNC_LIMIT: u32 = 5;
+/// Where one of our own members leaves its spans, in its directory.
+pub(super) const SPAN_FILE: &str = "spans.jsonl";
+
+/// What is run as a member.
+pub(super) enum Program {
+    /// This very executable.
+    Zoometry,
+    /// An installed Apache ZooKeeper.
+    Apache(Installation),
+}
+
+/// How members reach each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// By their own ports.
+    Direct,
+    /// Through relays in this process, so that members can be cut off.
+    Relayed,
+}
+
+/// A member's ports on 127.0.0.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ports {
+    pub(super) client: u16,
+    pub(super) quorum: u16,
+    pub(super) election: u16,
+}
+
+impl Ports {
+    /// For so many members. Another process can take a port before its member does; the member then says so.
+    fn find(members: u32) -> Result<Vec<Ports>> {
+        let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        let held: std::io::Result<Vec<TcpListener>> = (0..members * 3).map(bind).collect();
+        let held = held.context("find free ports on 127.0.0.1")?;
+        let ports: std::io::Result<Vec<u16>> =
+            held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect();
+        let ports = ports.context("find free ports on 127.0.0.1")?;
+        Ok(ports
+            .chunks(3)
+            .map(|three| Ports { client: three[0], quorum: three[1], election: three[2] })
+            .collect())
+    }
+}
+
+/// The process that a member is at the moment, for those who measure it: faults replace it while they look.
+#[derive(Debug, Default)]
+pub struct Process(Mutex<(Option<u32>, u64)>);
+
+impl Process {
+    /// CPU time of all processes that the member has had, user and system.
+    pub fn cpu_ns(&self) -> u64 {
+        let (pid, before_ns) = *self.0.lock().expect("no thread panics holding it");
+        before_ns + pid.and_then(scrape::process_cpu_ns).unwrap_or(0)
+    }
+
+    /// Resident memory; 0 while it has no process.
+    pub fn resident_bytes(&self) -> u64 {
+        let (pid, _) = *self.0.lock().expect("no thread panics holding it");
+        pid.and_then(scrape::resident_bytes).unwrap_or(0)
+    }
+
+    /// A new process, after the one before has been booked.
+    fn replaced(&self, pid: Option<u32>) {
+        let spent_ns = self.cpu_ns();
+        *self.0.lock().expect("no thread panics holding it") = (pid, spent_ns);
+    }
+}
+
+/// What a local member is made of.
+#[derive(Debug)]
+pub struct Local {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    log: PathBuf,
+    child: Option<Child>,
+    /// Ended on purpose: that it does not run is no surprise.
+    down: bool,
+    /// For samplers.
+    pub process: Arc<Process>,
+}
+
+impl Local {
+    /// Starts its process, on whatever data there is.
+    pub(super) fn start(&mut self) -> Result<()> {
+        let child = Child::spawn(&self.program, &self.arguments, &self.log)?;
+        self.process.replaced(Some(child.id()));
+        self.child = Some(child);
+        self.down = false;
+        Ok(())
+    }
+
+    /// How it ended, if nobody asked it to, with the end of its log.
+    pub(super) fn fallen(&mut self) -> Option<String> {
+        let child = self.child.as_mut().filter(|_| !self.down)?;
+        let how = child.exited()?;
+        Some(format!("({how}){}", child.last_words()))
+    }
+
+    /// Whether it has a process that runs, or could if it were not stopped.
+    pub(super) fn has_process(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.exited().is_none())
+    }
+
+    /// The end of its log.
+    pub(super) fn last_words(&self) -> String {
+        self.child.as_ref().map_or_else(String::new, Child::last_words)
+    }
+
+    /// SIGKILL. When this returns it is gone.
+    pub(super) fn kill(&mut self) -> Result<()> {
+        self.down = true;
+        if let Some(mut child) = self.child.take() {
+            child.signal(libc::SIGKILL)?;
+            // As long as nobody has waited for it, its CPU time can be read.
+            while child.is_running() {
+                std::thread::yield_now();
+            }
+            self.process.replaced(None);
+        }
+        Ok(())
+    }
+
+    /// SIGSTOP.
+    pub(super) fn pause(&mut self) -> Result<()> {
+        self.child.as_mut().context("it has no process")?.signal(libc::SIGSTOP)
+    }
+
+    /// SIGCONT.
+    pub(super) fn resume(&mut self) -> Result<()> {
+        self.child.as_mut().context("it has no process")?.signal(libc::SIGCONT)
+    }
+
+    /// SIGTERM, to be followed by [`Local::end`]. A stopped process takes the signal when it goes on.
+    pub(super) fn ask_to_end(&mut self) {
+        self.down = true;
+        if let Some(child) = &mut self.child {
+            // A process that has ended needs no asking.
+            let _ = child.signal(libc::SIGTERM).and_then(|()| child.signal(libc::SIGCONT));
+        }
+    }
+
+    /// Waits for its end, for `limit`; then SIGKILL.
+    pub(super) async fn end(&mut self, limit: Duration) -> Result<()> {
+        if let Some(child) = &mut self.child {
+            child.wait(limit).await?;
+            self.process.replaced(None);
+            self.child = None;
+        }
+        Ok(())
+    }
+}
+
+/// Starts `count` members below `directory`; says which relays lie between them.
+pub(super) fn start_members(
+    count: u32,
+    directory: &Path,
+    tracing: Tracing,
+    program: &Program,
+    links: Links,
+) -> Result<(Vec<Member>, Option<relay::Relays>)> {
+    let ports = Ports::find(count)?;
+    let relays = match links {
+        Links::Relayed if count > 1 => Some(relay::Relays::start(&ports)?),
+        _ => None,
+    };
+    let mut members = Vec::new();
+    for (at, own) in ports.iter().enumerate() {
+        let home = directory.join(format!("member-{}", at + 1));
+        let data = home.join("data");
+        std::fs::create_dir_all(&data)
+            .with_context(|| format!("create the data directory {}", data.display()))?;
+        let home = home.canonicalize().with_context(|| format!("resolve {}", home.display()))?;
+        let data = home.join("data");
+        let config = home.join("zoo.cfg");
+        let mut text = zoo_cfg(&data, own.client);
+        if count > 1 {
+            let others = relays.as_ref().map_or(&ports[..], relay::Relays::ports);
+            text.push_str(&ensemble_cfg(at, &ports, others));
+            let myid = data.join("myid");
+            std::fs::write(&myid, format!("{}\n", at + 1))
+                .with_context(|| format!("write {}", myid.display()))?;
+        }
+        if let Program::Zoometry = program {
+            text.push_str(&tracing_cfg(&home.join(SPAN_FILE), tracing));
+        }
+        std::fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
+        let (program, arguments, settings) = match program {
+            Program::Zoometry => {
+                let executable = std::env::current_exe().context("find this executable")?;
+                (executable, vec!["server".into(), config.into()], BTreeMap::new())
+            }
+            Program::Apache(installation) => {
+                (installation.java.clone(), installation.arguments(&config), installation.settings())
+            }
+        };
+        let mut local = Local {
+            program,
+            arguments,
+            log: home.join("server.log"),
+            child: None,
+            down: false,
+            process: Arc::default(),
+        };
+        local.start()?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, own.client));
+        members.push(Member {
+            name: address.to_string(),
+            address,
+            local: Some(local),
+            commands: Default::default(),
+            settings,
+        });
+    }
+    Ok((members, relays))
+}
+
+/// The same for every kind of member, so that they can be compared: everything durable, nothing throttled.
+fn zoo_cfg(data: &Path, port: u16) -> String {
+    format!(
+        "# Written by zoometry for one run.\n\
+         tickTime={TICK_MS}\n\
+         dataDir={}\n\
+         clientPort={port}\n\
+         clientPortAddress=127.0.0.1\n\
+         maxClientCnxns=0\n\
+         forceSync=yes\n\
+         admin.enableServer=false\n\
+         4lw.commands.whitelist=*\n",
+        data.display()
+    )
+}
+
+/// The part about the ensemble in the zoo.cfg of the member at `at`: its own real ports, which it listens on, and those by which it
+/// reaches the others.
+fn ensemble_cfg(at: usize, real: &[Ports], others: &[Ports]) -> String {
+    let mut text = format!("initLimit={INIT_LIMIT}\nsyncLimit={SYNC_LIMIT}\n");
+    for (of, (own, relayed)) in real.iter().zip(others).enumerate() {
+        let ports = if of == at { own } else { relayed };
+        text.push_str(&format!("server.{}=127.0.0.1:{}:{}\n", of + 1, ports.quorum, ports.election));
+    }
+    text
+}
+
+/// What only our own members understand.
+fn tracing_cfg(file: &Path, tracing: Tracing) -> String {
+    let Tracing { sample, slow_ms, slowest, clients } = tracing;
+    let mut text = format!(
+        "zoometry.traceSample={sample}\nzoometry.traceSlowMs={slow_ms}\nzoometry.traceSlowest={slowest}\n"
+    );
+    if clients == super::Clients::Ours {
+        text.push_str(&format!("zoometry.traceParent=true\nzoometry.traceFile={}\n", file.display()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_of_an_ensemble_are_distinct() {
+        let ports = Ports::find(9).unwrap();
+        let mut all: Vec<u16> = ports.iter().flat_map(|p| [p.client, p.quorum, p.election]).collect();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 27);
+    }
+
+    #[test]
+    fn a_member_listens_on_its_own_ports_and_reaches_others_by_theirs() {
+        let ports = |base: u16| Ports { client: base, quorum: base + 1, election: base + 2 };
+        let real = [ports(10), ports(20), ports(30)];
+        let direct = ensemble_cfg(1, &real, &real);
+        assert_eq!(
+            direct,
+            "initLimit=10\nsyncLimit=5\nserver.1=127.0.0.1:11:12\nserver.2=127.0.0.1:21:22\nserver.3=127.0.0.1:31:32\n"
+        );
+        let relayed = ensemble_cfg(1, &real, &[ports(110), ports(120), ports(130)]);
+        assert_eq!(
+            relayed,
+            "initLimit=10\nsyncLimit=5\nserver.1=127.0.0.1:111:112\nserver.2=127.0.0.1:21:22\nserver.3=127.0.0.1:131:132\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_member_that_was_killed_starts_again_and_its_cpu_time_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut local = Local {
+            program: "/bin/sh".into(),
+            arguments: vec![
+                "-c".into(),
+                "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo ready; sleep 60".into(),
+            ],
+            log: dir.path().join("log"),
+            child: None,
+            down: false,
+            process: Arc::default(),
+        };
+        local.start().unwrap();
+        let log = dir.path().join("log");
+        while !std::fs::read_to_string(&log).unwrap().contains("ready") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        local.kill().unwrap();
+        let spent_ns = local.process.cpu_ns();
+        assert!(spent_ns > 0 && !local.has_process() && local.process.resident_bytes() == 0);
+        assert_eq!(local.fallen(), None, "it was killed on purpose");
+        local.start().unwrap();
+        local.pause().unwrap();
+        assert!(local.has_process() && local.process.cpu_ns() >= spent_ns);
+        local.ask_to_end();
+        local.end(Duration::from_secs(5)).await.unwrap();
+        assert!(!local.has_process());
+    }
+}
