@@ -2,8 +2,8 @@
 //!
 //! The consensus machine knows links as numbers and members as ids. Here those are sockets:
 //!
-//! - `election`: one connection between each pair of members, for votes. Only the newest vote waits.
-//! - `quorum`: learners connect to the leader; streams of packets, and whole snapshots between them.
+//! - [`election`]: one connection between each pair of members, for votes. Only the newest vote waits.
+//! - [`quorum`]: learners connect to the leader; streams of packets, and whole snapshots between them.
 //!
 //! Invariants. No call of [`Peers`] waits for the network: calls put bytes into an outbox or wake a task.
 //! Events of one link are delivered in the order in which they happened, by one task at a time; the last one
@@ -17,12 +17,22 @@
 //! Sources: `QuorumCnxManager.java`, `Leader.java`, `LearnerHandler.java`, `Learner.java`; reference §8.1,
 //! §8.4, §8.7.
 
+mod address;
+mod election;
+mod outbox;
+mod quorum;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 use zoometry_replica::store::{Store, StoreConfig};
 use zoometry_replica::zab::{Link, ServerId};
 use zoometry_wire::peer::{Notification, QuorumPacket};
@@ -56,6 +66,10 @@ pub enum PeerEvent {
 /// does not spin.
 pub const CONNECT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Unsent bytes at which a link on the quorum port is closed. A learner that is so far behind synchronises
+/// anew, which costs less memory than waiting for it.
+pub const LINK_OUTBOX_BYTES_MAX: usize = 256 << 20;
+
 /// What the links need to know.
 #[derive(Debug, Clone)]
 pub struct PeerOptions {
@@ -73,6 +87,8 @@ pub struct PeerOptions {
     pub hello_timeout_ms: u64,
     /// Most bytes of data that a quorum packet may carry.
     pub packet_data_bytes_max: usize,
+    /// Unsent bytes at which a link is closed; [`LINK_OUTBOX_BYTES_MAX`] except in tests.
+    pub outbox_bytes_max: usize,
     /// For stores that arrive as snapshots.
     pub store: StoreConfig,
 }
@@ -93,70 +109,130 @@ impl PeerOptions {
             members: membership.members.clone(),
             listen_on_all: membership.listen_on_all,
             connect_timeout_ms: membership.connect_timeout_ms,
-            quorum_connect_timeout_ms: tick_ms * u64::from(limit),
+            quorum_connect_timeout_ms: (tick_ms * u64::from(limit)).min(membership.connect_timeout_ms),
             hello_timeout_ms: tick_ms * u64::from(membership.sync_limit),
             packet_data_bytes_max,
+            outbox_bytes_max: LINK_OUTBOX_BYTES_MAX,
             store,
         }
     }
 }
 
-/// The links to the other members.
+/// What the tasks and the calls share.
+struct Hub {
+    options: PeerOptions,
+    runtime: Handle,
+    deliver: Box<dyn Fn(PeerEvent) + Send + Sync>,
+    stop: watch::Sender<bool>,
+    election: election::Election,
+    links: quorum::Links,
+}
+
+impl Hub {
+    /// Runs a task until it ends or the links are stopped.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut stop = self.stop.subscribe();
+        self.runtime.spawn(async move {
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stopped| *stopped) => {}
+                () = task => {}
+            }
+        });
+    }
+
+    fn deliver(&self, event: PeerEvent) {
+        (self.deliver)(event);
+    }
+
+    /// A member's line; `None` for ids that no line has.
+    fn member(&self, id: ServerId) -> Option<&Member> {
+        u64::try_from(id.0).ok().and_then(|id| self.options.members.get(&id))
+    }
+}
+
+/// The links to the other members. Clones are the same links; they live until [`stop`](Self::stop).
 #[derive(Clone)]
-pub struct Peers {
-    deliver: Arc<dyn Fn(PeerEvent) + Send + Sync>,
+pub struct Peers(Arc<Hub>);
+
+impl std::fmt::Debug for Peers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peers").field("my_id", &self.0.options.my_id).finish_non_exhaustive()
+    }
 }
 
 impl Peers {
     /// Binds both ports and starts the tasks, on the runtime of the caller. The error names the port that
-    /// cannot be had, and its key.
+    /// cannot be had, and its key. `deliver` is called on those tasks, sometimes under a lock of theirs: it
+    /// hands the event over and returns, and calls nothing here.
     pub async fn start(
         options: PeerOptions,
         deliver: impl Fn(PeerEvent) + Send + Sync + Clone + 'static,
     ) -> anyhow::Result<Self> {
-        let _ = options;
-        Ok(Self { deliver: Arc::new(deliver) })
+        let listeners = address::listen(&options).await?;
+        let hub = Arc::new(Hub {
+            runtime: Handle::current(),
+            deliver: Box::new(deliver),
+            stop: watch::Sender::new(false),
+            election: election::Election::new(&options),
+            links: quorum::Links::default(),
+            options,
+        });
+        for listener in listeners.election {
+            hub.spawn(election::accept(Arc::clone(&hub), listener));
+        }
+        for listener in listeners.quorum {
+            hub.spawn(quorum::accept(Arc::clone(&hub), listener));
+        }
+        Ok(Self(hub))
     }
 
     /// Tells a member this one's vote. Only the newest waits while there is no connection; the last one sent
-    /// is sent again when a new connection comes up and nothing newer waits.
+    /// is sent again when a new connection comes up and nothing newer waits. Votes for ids that have neither
+    /// a server line nor a connection are dropped.
     pub fn notify(&self, to: ServerId, vote: Notification) {
-        let _ = (to, vote);
+        election::notify(&self.0, to, &vote);
     }
 
     /// Connects to a member's quorum port: [`PeerEvent::Connected`] or [`PeerEvent::Unreachable`] follows.
     pub fn connect(&self, to: ServerId) {
-        (self.deliver)(PeerEvent::Unreachable(to));
+        self.0.spawn(quorum::connect(Arc::clone(&self.0), to));
     }
 
     /// Puts a packet into the link's outbox. Nobody is woken: see [`flush`](Self::flush). A link that is gone
     /// takes nothing; its [`PeerEvent::Closed`] is on its way.
     pub fn send(&self, link: Link, packet: &QuorumPacket) {
-        let _ = (link, packet);
+        self.0.links.send(link, packet);
     }
 
     /// Sends the state as it is now behind everything sent so far (the SNAP packet was sent before); what is
-    /// sent later goes behind it. The beginning of the walk is taken before this returns, under the store's
-    /// read lock: the caller must not hold the write lock.
+    /// sent later goes behind it. The head and the beginning of the walk are taken before this returns, under
+    /// the store's read lock: the caller must not hold the write lock. Whether it may hold the read lock: yes.
     pub fn send_snapshot(&self, link: Link, store: Arc<RwLock<Store>>) {
-        let _ = (link, store);
+        self.0.links.send_snapshot(link, store);
     }
 
     /// Wakes the writers of the links that have something unsent.
-    pub fn flush(&self) {}
+    pub fn flush(&self) {
+        self.0.links.flush();
+    }
 
-    /// Ends a link after what is in its outbox has been sent, or after a short while. No
-    /// [`PeerEvent::Closed`] follows.
+    /// Ends a link after what is in its outbox has been sent, or after [`CLOSE_LINGER`]. No
+    /// [`PeerEvent::Closed`] follows, except one that is already on its way.
     pub fn close(&self, link: Link) {
-        let _ = link;
+        self.0.links.close(link);
     }
 
     /// The other end of a link; `None` when it is gone.
     pub fn address(&self, link: Link) -> Option<SocketAddr> {
-        let _ = link;
-        None
+        self.0.links.address(link)
     }
 
-    /// Ends all tasks; both ports are free when they have ended.
-    pub fn stop(&self) {}
+    /// Ends all tasks; no event follows. Both ports are free as soon as the tasks have ended, which is not
+    /// waited for.
+    pub fn stop(&self) {
+        self.0.stop.send_replace(true);
+    }
 }
+
+pub use outbox::CLOSE_LINGER;

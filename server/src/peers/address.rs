@@ -1,0 +1,122 @@
+//! Where members are: binding this one's ports, and opening connections to the others'.
+//!
+//! Keepalive is switched on for all of these connections, so that a peer that vanished without a word is
+//! found out by the system where no ping would. Accepted sockets have it from their listener.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
+use zoometry_wire::jute::Malformed;
+
+use super::PeerOptions;
+use crate::config::Endpoint;
+
+/// Connections that wait to be accepted, for the system.
+const BACKLOG: u32 = 256;
+
+/// Both ports, on every address that this member's line names.
+pub(super) struct Listeners {
+    pub(super) election: Vec<TcpListener>,
+    pub(super) quorum: Vec<TcpListener>,
+}
+
+/// Binds this member's ports.
+pub(super) async fn listen(options: &PeerOptions) -> anyhow::Result<Listeners> {
+    let id = options.my_id;
+    let me = u64::try_from(id.0).ok().and_then(|id| options.members.get(&id));
+    let me = me.ok_or_else(|| anyhow!("server.{id} is missing, expected this server's own line"))?;
+    let mut listeners = Listeners { election: Vec::new(), quorum: Vec::new() };
+    for address in &me.addresses {
+        let host = if options.listen_on_all { None } else { Some(address.host.as_str()) };
+        let what = |port: &str| format!("cannot listen on the {port} port of server.{id}");
+        let election = bind(host, address.election_port).await.with_context(|| what("election"))?;
+        listeners.election.push(election);
+        let quorum = bind(host, address.quorum_port).await.with_context(|| what("quorum"))?;
+        listeners.quorum.push(quorum);
+    }
+    Ok(listeners)
+}
+
+/// Binds one port; no host means every address of the machine.
+async fn bind(host: Option<&str>, port: u16) -> anyhow::Result<TcpListener> {
+    let Some(host) = host else {
+        let v6 = TcpSocket::new_v6().and_then(|socket| open_port(socket, ([0u16; 8], port).into()));
+        // A machine without IPv6 has no such wildcard.
+        let bound = match v6 {
+            Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => {
+                TcpSocket::new_v4().and_then(|socket| open_port(socket, ([0u8; 4], port).into()))
+            }
+            bound => bound,
+        };
+        return bound.with_context(|| refusal(&format!("every address, port {port}"), "the port"));
+    };
+    let name = Endpoint { host: host.into(), port };
+    let address = lookup_host((host, port))
+        .await
+        .ok()
+        .and_then(|mut addresses| addresses.next())
+        .ok_or_else(|| anyhow!("{host:?} has no address; correct the server line or the name service"))?;
+    let socket = socket_for(address)?;
+    open_port(socket, address).with_context(|| refusal(&name.to_string(), "the address and port"))
+}
+
+fn refusal(place: &str, what: &str) -> String {
+    format!(
+        "binding {place} failed; free {what} or change the server line on every member \
+         (quorumListenOnAllIPs=true if the address is not this machine's own)"
+    )
+}
+
+fn open_port(socket: TcpSocket, address: SocketAddr) -> std::io::Result<TcpListener> {
+    socket.set_reuseaddr(true)?;
+    socket.set_keepalive(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn socket_for(address: SocketAddr) -> std::io::Result<TcpSocket> {
+    if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }
+}
+
+/// Opens a connection to the first of the places that takes one, each within `patience`. The error is the
+/// last one's.
+pub(super) async fn open(places: &[Endpoint], patience: Duration) -> anyhow::Result<TcpStream> {
+    let mut last = anyhow!("no address is known");
+    for place in places {
+        match tokio::time::timeout(patience, open_one(place)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = anyhow!("{place}: {error}"),
+            Err(_) => last = anyhow!("{place}: no answer within {} ms", patience.as_millis()),
+        }
+    }
+    Err(last)
+}
+
+async fn open_one(place: &Endpoint) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
+    for address in lookup_host((place.host.as_str(), place.port)).await? {
+        let socket = socket_for(address)?;
+        socket.set_keepalive(true)?;
+        match socket.connect(address).await {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// The address in a hello, if it can be dialled: a wildcard says nothing about where its owner is.
+pub(super) fn told(text: &str) -> Result<Option<Endpoint>, Malformed> {
+    let malformed = || Malformed { what: "election address", offset: 20 };
+    let (host, port) = text.rsplit_once(':').ok_or_else(malformed)?;
+    let port = port.parse::<u16>().map_err(|_| malformed())?;
+    let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    let wildcard = host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified());
+    let dialable = !host.is_empty() && !wildcard && port != 0;
+    Ok(dialable.then(|| Endpoint { host: host.into(), port }))
+}

@@ -1,0 +1,227 @@
+//! What waits to be sent on one quorum connection, and the loop that sends it.
+//!
+//! The node's thread encodes packets straight into the outbox, behind a lock that is held for memory work
+//! only; the connection's task takes all of it at once and writes it with one call. Between two stretches of
+//! packets there may be a walk over the store: it is encoded slice by slice as the socket takes it, under the
+//! store's read lock, which is never held across a write.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use parking_lot::{Mutex, RwLock};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::Notify;
+use zoometry_replica::storage::snapshot::{encode_end, encode_head, encode_node};
+use zoometry_replica::store::{Store, Walk};
+use zoometry_replica::zab::Link;
+use zoometry_wire::Record;
+use zoometry_wire::jute::put_str;
+use zoometry_wire::peer::QuorumPacket;
+
+use crate::snapshot_thread::{SLICE_BYTES, SLICE_NODES_MAX};
+
+/// How long a link that this side has closed goes on sending what was in its outbox.
+pub const CLOSE_LINGER: Duration = Duration::from_secs(1);
+/// Stands behind a snapshot on the wire.
+pub(super) const SIGNATURE: &str = "BenWasHere";
+/// A sent buffer of at most this size is used again.
+const SPARE_BYTES_MAX: usize = 1 << 20;
+
+/// Where a link stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// This side wants its end; what is unsent is sent.
+    Closing,
+    /// More was unsent than is allowed.
+    Overflowed,
+    Gone,
+}
+
+enum Piece {
+    Packets(BytesMut),
+    Nodes { store: Arc<RwLock<Store>>, walk: Walk },
+}
+
+struct Desk {
+    pieces: VecDeque<Piece>,
+    /// An empty buffer that has been one.
+    spare: BytesMut,
+    /// Bytes in `pieces`, and those that are being written.
+    unsent_bytes: usize,
+    /// Somebody has been told that this link wants a flush.
+    awaits_flush: bool,
+    phase: Phase,
+}
+
+/// One link as the node's thread and the connection's task share it.
+pub(super) struct Outbox {
+    pub(super) link: Link,
+    pub(super) peer: SocketAddr,
+    bytes_max: usize,
+    desk: Mutex<Desk>,
+    unsent: Notify,
+    closing: Notify,
+    overflowed: Notify,
+}
+
+impl Outbox {
+    pub(super) fn new(link: Link, peer: SocketAddr, bytes_max: usize) -> Self {
+        let desk = Desk {
+            pieces: VecDeque::new(),
+            spare: BytesMut::new(),
+            unsent_bytes: 0,
+            awaits_flush: false,
+            phase: Phase::Open,
+        };
+        Self {
+            link,
+            peer,
+            bytes_max,
+            desk: Mutex::new(desk),
+            unsent: Notify::new(),
+            closing: Notify::new(),
+            overflowed: Notify::new(),
+        }
+    }
+
+    /// Puts a packet in; true if the link has to be remembered for the next flush.
+    pub(super) fn send(&self, packet: &QuorumPacket) -> bool {
+        self.put(|out| packet.encode(out), None)
+    }
+
+    /// Puts a snapshot in; true if the link has to be remembered for the next flush.
+    pub(super) fn send_snapshot(&self, store: Arc<RwLock<Store>>) -> bool {
+        let (head, walk) = {
+            // The caller may hold this lock already, with a writer waiting for it.
+            let store = store.read_recursive();
+            (store.snapshot_head(), store.start_walk())
+        };
+        self.put(|out| encode_head(&head, out), Some(Piece::Nodes { store, walk }))
+    }
+
+    fn put(&self, encode: impl FnOnce(&mut BytesMut), behind: Option<Piece>) -> bool {
+        let mut desk = self.desk.lock();
+        if desk.phase != Phase::Open {
+            return false;
+        }
+        if !matches!(desk.pieces.back(), Some(Piece::Packets(_))) {
+            let empty = std::mem::take(&mut desk.spare);
+            desk.pieces.push_back(Piece::Packets(empty));
+        }
+        let Some(Piece::Packets(out)) = desk.pieces.back_mut() else { unreachable!("just made") };
+        let before = out.len();
+        encode(out);
+        let bytes = out.len() - before;
+        desk.unsent_bytes += bytes;
+        desk.pieces.extend(behind);
+        if desk.unsent_bytes > self.bytes_max {
+            desk.phase = Phase::Overflowed;
+            desk.pieces.clear();
+            drop(desk);
+            self.overflowed.notify_one();
+            return false;
+        }
+        !std::mem::replace(&mut desk.awaits_flush, true)
+    }
+
+    /// Wakes the writer.
+    pub(super) fn flush(&self) {
+        self.desk.lock().awaits_flush = false;
+        self.unsent.notify_one();
+    }
+
+    /// This side wants the end.
+    pub(super) fn close(&self) {
+        let mut desk = self.desk.lock();
+        if desk.phase == Phase::Open {
+            desk.phase = Phase::Closing;
+            drop(desk);
+            self.unsent.notify_one();
+            self.closing.notify_one();
+        }
+    }
+
+    /// Whether events of this link are still wanted.
+    pub(super) fn is_open(&self) -> bool {
+        self.desk.lock().phase == Phase::Open
+    }
+
+    /// The connection is gone; true if this side did not want that.
+    pub(super) fn end(&self) -> bool {
+        let mut desk = self.desk.lock();
+        desk.pieces.clear();
+        std::mem::replace(&mut desk.phase, Phase::Gone) != Phase::Closing
+    }
+
+    /// Ends when this side has closed the link and its time for sending is over.
+    pub(super) async fn out_of_time(&self) {
+        self.closing.notified().await;
+        tokio::time::sleep(CLOSE_LINGER).await;
+    }
+
+    /// Ends when more is unsent than is allowed.
+    pub(super) async fn overflow(&self) {
+        self.overflowed.notified().await;
+    }
+
+    /// Sends until this side has closed the link and all is sent, or the socket fails.
+    pub(super) async fn write(&self, writer: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
+        loop {
+            let next = {
+                let mut desk = self.desk.lock();
+                match (desk.phase, desk.pieces.pop_front()) {
+                    (Phase::Closing | Phase::Gone, None) => return Ok(()),
+                    (_, next) => next,
+                }
+            };
+            match next {
+                Some(Piece::Packets(bytes)) => self.write_packets(bytes, writer).await?,
+                Some(Piece::Nodes { store, walk }) => write_nodes(&store, walk, writer).await?,
+                None => self.unsent.notified().await,
+            }
+        }
+    }
+
+    async fn write_packets(
+        &self,
+        mut bytes: BytesMut,
+        writer: &mut (impl AsyncWrite + Unpin),
+    ) -> std::io::Result<()> {
+        writer.write_all(&bytes).await?;
+        let mut desk = self.desk.lock();
+        desk.unsent_bytes = desk.unsent_bytes.saturating_sub(bytes.len());
+        if bytes.capacity() <= SPARE_BYTES_MAX {
+            bytes.clear();
+            desk.spare = bytes;
+        }
+        Ok(())
+    }
+}
+
+/// Walks the store slice by slice, then ends the stream.
+async fn write_nodes(
+    store: &RwLock<Store>,
+    mut walk: Walk,
+    writer: &mut (impl AsyncWrite + Unpin),
+) -> std::io::Result<()> {
+    let (mut slice, mut budget) = (BytesMut::with_capacity(SLICE_BYTES), SLICE_NODES_MAX / 8);
+    loop {
+        let mut nodes = 0usize;
+        let more = store.read().walk(&mut walk, budget, &mut |node| {
+            nodes += 1;
+            encode_node(&node, &mut slice);
+        });
+        budget = (SLICE_BYTES * nodes.max(1) / slice.len().max(1)).clamp(1, SLICE_NODES_MAX);
+        if !more {
+            encode_end(&mut slice);
+            put_str(&mut slice, SIGNATURE);
+            return writer.write_all(&slice).await;
+        }
+        writer.write_all(&slice).await?;
+        slice.clear();
+    }
+}

@@ -1,0 +1,255 @@
+//! The quorum port: learners connect here to the leader, and packets go both ways.
+//!
+//! The port is bound and accepts as long as the member lives, leader or not: whether a connection is welcome
+//! is the consensus machine's to say. A packet has no length in front, so whole packets are found by walking
+//! over their fields. A SNAP packet is followed by a stream that is no packets; only a link that this side
+//! has opened may bring one.
+//!
+//! Limits: [`links_max`] accepted connections, further ones are closed at once;
+//! [`LINK_OUTBOX_BYTES_MAX`](super::LINK_OUTBOX_BYTES_MAX) unsent; `packet_data_bytes_max` of a packet's data
+//! and [`PACKET_REST_BYTES_MAX`] of what surrounds them, beyond which the link is closed.
+//!
+//! Source: `Leader.java` (LearnerCnxAcceptor), `LearnerHandler.java`, `Learner.java`; reference §8.4, §8.7.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::bail;
+use bytes::{Bytes, BytesMut};
+use parking_lot::{Mutex, RwLock};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+use zoometry_replica::store::Store;
+use zoometry_replica::zab::{Link, ServerId};
+use zoometry_wire::Record;
+use zoometry_wire::jute::{Malformed, Reader};
+use zoometry_wire::peer::{AuthInfo, PacketKind, QuorumPacket};
+
+use super::election::ACCEPT_RETRY;
+use super::outbox::{CLOSE_LINGER, Outbox};
+use super::{CONNECT_PAUSE, Hub, PeerEvent, address, snapshot};
+use crate::config::Endpoint;
+
+/// A read buffer's size. Packets' data are slices of it, so it is used to its end before a new one is taken.
+const READ_BYTES: usize = 64 << 10;
+/// With less room than this a new read buffer is taken.
+const READ_ROOM_BYTES_MIN: usize = 16 << 10;
+/// Most bytes of a packet besides its data: identities.
+const PACKET_REST_BYTES_MAX: usize = 1 << 20;
+/// Accepted links for each server line: a learner that comes back may do so before its old link is found dead.
+const LINKS_PER_MEMBER_MAX: usize = 8;
+
+/// Most accepted links at a time.
+fn links_max(members: usize) -> usize {
+    (members + 4) * LINKS_PER_MEMBER_MAX
+}
+
+/// Every link there is.
+#[derive(Default)]
+pub(super) struct Links {
+    open: Mutex<HashMap<Link, Arc<Outbox>>>,
+    last: AtomicU64,
+    accepted: AtomicUsize,
+    /// Links with something unsent that their writers have not been told of.
+    unflushed: Mutex<Vec<Arc<Outbox>>>,
+}
+
+/// Who has opened a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opened {
+    Here,
+    There,
+}
+
+impl Links {
+    fn get(&self, link: Link) -> Option<Arc<Outbox>> {
+        self.open.lock().get(&link).cloned()
+    }
+
+    pub(super) fn send(&self, link: Link, packet: &QuorumPacket) {
+        let Some(outbox) = self.get(link) else { return };
+        if outbox.send(packet) {
+            self.unflushed.lock().push(outbox);
+        }
+    }
+
+    pub(super) fn send_snapshot(&self, link: Link, store: Arc<RwLock<Store>>) {
+        let Some(outbox) = self.get(link) else { return };
+        if outbox.send_snapshot(store) {
+            self.unflushed.lock().push(outbox);
+        }
+    }
+
+    pub(super) fn flush(&self) {
+        for outbox in self.unflushed.lock().drain(..) {
+            outbox.flush();
+        }
+    }
+
+    pub(super) fn close(&self, link: Link) {
+        if let Some(outbox) = self.open.lock().remove(&link) {
+            outbox.close();
+        }
+    }
+
+    pub(super) fn address(&self, link: Link) -> Option<SocketAddr> {
+        self.open.lock().get(&link).map(|outbox| outbox.peer)
+    }
+
+    fn add(&self, peer: SocketAddr, outbox_bytes_max: usize) -> Arc<Outbox> {
+        let link = Link(self.last.fetch_add(1, Ordering::Relaxed) + 1);
+        let outbox = Arc::new(Outbox::new(link, peer, outbox_bytes_max));
+        self.open.lock().insert(link, Arc::clone(&outbox));
+        outbox
+    }
+}
+
+/// Accepts learners for ever.
+pub(super) async fn accept(hub: Arc<Hub>, listener: TcpListener) {
+    let most = links_max(hub.options.members.len());
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a quorum connection; trying again (raise `ulimit -n`?)");
+                sleep(ACCEPT_RETRY).await;
+                continue;
+            }
+        };
+        if hub.links.accepted.load(Ordering::Relaxed) >= most {
+            tracing::warn!(%peer, "refusing a quorum connection: there are {most}, the most for this ensemble");
+            continue;
+        }
+        hub.links.accepted.fetch_add(1, Ordering::Relaxed);
+        let _ = stream.set_nodelay(true);
+        let accepted = Arc::clone(&hub);
+        hub.spawn(async move {
+            serve(&accepted, stream, peer, Opened::There).await;
+            accepted.links.accepted.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
+
+/// See [`Peers::connect`](super::Peers::connect).
+pub(super) async fn connect(hub: Arc<Hub>, to: ServerId) {
+    let addresses = hub.member(to).into_iter().flat_map(|member| &member.addresses);
+    let places: Vec<_> =
+        addresses.map(|address| Endpoint { host: address.host.clone(), port: address.quorum_port }).collect();
+    let patience = Duration::from_millis(hub.options.quorum_connect_timeout_ms);
+    let opened = address::open(&places, patience).await;
+    match opened.and_then(|stream| Ok((stream.peer_addr()?, stream))) {
+        Ok((peer, stream)) => serve(&hub, stream, peer, Opened::Here).await,
+        Err(error) => {
+            tracing::debug!(member = %to, "cannot connect to the quorum port: {error:#}");
+            sleep(CONNECT_PAUSE).await;
+            hub.deliver(PeerEvent::Unreachable(to));
+        }
+    }
+}
+
+/// One link's life, both directions at once.
+async fn serve(hub: &Hub, mut stream: TcpStream, peer: SocketAddr, opened: Opened) {
+    let outbox = hub.links.add(peer, hub.options.outbox_bytes_max);
+    let link = outbox.link;
+    hub.deliver(match opened {
+        Opened::Here => PeerEvent::Connected(link),
+        Opened::There => PeerEvent::Accepted(link),
+    });
+    let (mut reader, mut writer) = stream.split();
+    let ended = tokio::select! {
+        ended = read(hub, &outbox, opened, &mut reader) => ended,
+        written = outbox.write(&mut writer) => written.map_err(anyhow::Error::from),
+        () = outbox.overflow() => Err(anyhow::anyhow!(
+            "more than {} bytes unsent: the other side does not read fast enough",
+            hub.options.outbox_bytes_max
+        )),
+        () = outbox.out_of_time() => Ok(()),
+    };
+    hub.links.open.lock().remove(&link);
+    if outbox.end() {
+        match ended {
+            Ok(()) => tracing::info!(%peer, "quorum connection ended by the other side"),
+            Err(error) => tracing::warn!(%peer, "closing a quorum connection: {error:#}"),
+        }
+        hub.deliver(PeerEvent::Closed(link));
+    } else {
+        // With unread bytes left, closing would destroy what the other side has not read yet.
+        let _ = writer.shutdown().await;
+        let _ = timeout(CLOSE_LINGER, tokio::io::copy(&mut reader, &mut tokio::io::sink())).await;
+    }
+}
+
+/// Reads until the other side closes.
+async fn read(
+    hub: &Hub,
+    outbox: &Outbox,
+    opened: Opened,
+    reader: &mut (impl AsyncRead + Unpin),
+) -> anyhow::Result<()> {
+    let link = outbox.link;
+    let deliver = |event| {
+        if outbox.is_open() {
+            hub.deliver(event);
+        }
+    };
+    let mut buffer = BytesMut::with_capacity(READ_BYTES);
+    loop {
+        let mut packets = Vec::new();
+        let found = split_packets(&mut buffer, hub.options.packet_data_bytes_max, &mut packets);
+        if !packets.is_empty() {
+            deliver(PeerEvent::Packets(link, packets));
+        }
+        if let Some(packet) = found? {
+            if opened == Opened::There {
+                bail!("a SNAP packet from a learner; only leaders send snapshots");
+            }
+            let first = std::mem::take(&mut buffer);
+            let (store, rest) =
+                snapshot::receive(hub.options.store.clone(), packet.zxid, first, reader).await?;
+            buffer = rest;
+            deliver(PeerEvent::Snapshot(link, packet, Box::new(store)));
+            continue;
+        }
+        if buffer.capacity() - buffer.len() < READ_ROOM_BYTES_MIN {
+            buffer.reserve(READ_BYTES);
+        }
+        if reader.read_buf(&mut buffer).await? == 0 {
+            if !buffer.is_empty() {
+                bail!("it ended inside of a packet");
+            }
+            return Ok(());
+        }
+    }
+}
+
+/// Takes whole packets off the buffer's front, up to a SNAP packet, which is returned.
+fn split_packets(
+    buffer: &mut BytesMut,
+    data_bytes_max: usize,
+    packets: &mut Vec<QuorumPacket>,
+) -> Result<Option<QuorumPacket>, Malformed> {
+    while let Some(length) = QuorumPacket::measure(buffer, data_bytes_max)? {
+        let packet = take_packet(buffer.split_to(length).freeze())?;
+        if packet.kind == PacketKind::Snap as i32 {
+            return Ok(Some(packet));
+        }
+        packets.push(packet);
+    }
+    if buffer.len() > data_bytes_max + PACKET_REST_BYTES_MAX {
+        return Err(Malformed { what: "quorum packet's identities", offset: data_bytes_max });
+    }
+    Ok(None)
+}
+
+/// The packet that is all of `bytes`, which have been measured; its data are a slice of them.
+fn take_packet(bytes: Bytes) -> Result<QuorumPacket, Malformed> {
+    let mut input = Reader::new(&bytes);
+    let (kind, zxid) = (Record::decode(&mut input)?, Record::decode(&mut input)?);
+    let data = input.buffer()?.map(|data| bytes.slice_ref(data));
+    let authinfo = AuthInfo::decode(&mut input)?;
+    Ok(QuorumPacket { kind, zxid, data, authinfo })
+}
