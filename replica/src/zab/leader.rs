@@ -15,6 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 use zoometry_wire::peer::{LEARNER_PROTOCOL, LearnerInfo, PacketKind, QuorumPacket};
 use zoometry_wire::{Reader, Record as _, Zxid};
 
@@ -65,10 +66,18 @@ impl Member {
 struct Proposal {
     zxid: Zxid,
     payload: Bytes,
-    acks: BTreeSet<ServerId>,
+    acks: SmallVec<[ServerId; 5]>,
     proposed_ms: u64,
     /// Learners whose `sync` waits for this proposal's commit.
     syncs: Vec<Link>,
+}
+
+impl Proposal {
+    fn acknowledge(&mut self, by: ServerId) {
+        if !self.acks.contains(&by) {
+            self.acks.push(by);
+        }
+    }
 }
 
 /// A member that was elected.
@@ -387,7 +396,7 @@ impl Leader {
         self.outstanding.push_back(Proposal {
             zxid,
             payload,
-            acks: BTreeSet::new(),
+            acks: SmallVec::new(),
             proposed_ms,
             syncs: Vec::new(),
         });
@@ -396,7 +405,7 @@ impl Leader {
     fn acknowledge_own(&mut self, base: &mut Base, durable: Zxid, out: &mut Vec<Action>) {
         let me = base.electorate.me;
         for proposal in self.outstanding.iter_mut().take_while(|proposal| proposal.zxid <= durable) {
-            proposal.acks.insert(me);
+            proposal.acknowledge(me);
         }
         self.commit(base, out);
     }
@@ -405,7 +414,7 @@ impl Leader {
         let Some(member) = self.members.get(&link).filter(|member| !member.observer) else { return };
         // The second acknowledgement of the synchronisation names the epoch's beginning.
         if let Ok(index) = self.outstanding.binary_search_by_key(&zxid, |proposal| proposal.zxid) {
-            self.outstanding[index].acks.insert(member.sid);
+            self.outstanding[index].acknowledge(member.sid);
             self.commit(base, out);
         }
     }
