@@ -153,6 +153,7 @@ fn start_member(config: &Config, files: &FileDisk, recovered: RecoveredStore) ->
             min_ms: membership.min_notification_ms,
             max_ms: membership.max_notification_ms,
         },
+        silence_ms: config.own.leader_silence_ms,
     };
     let electorate = Electorate {
         me: ServerId(membership.my_id as i64),

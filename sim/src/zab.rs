@@ -125,6 +125,7 @@ impl World {
             init_limit: 10,
             sync_limit: 5,
             notifications: NotificationIntervals { min_ms: 200, max_ms: 2000 },
+            silence_ms: None,
         };
         let electorate = Electorate {
             me: id,

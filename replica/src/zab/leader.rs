@@ -102,7 +102,7 @@ impl Leader {
             members: BTreeMap::new(),
             outstanding: VecDeque::new(),
             deadline_ms: base.now_ms + base.settings.init_ms(),
-            next_ping_ms: base.now_ms + base.settings.tick_ms / 2,
+            next_ping_ms: base.now_ms + base.settings.ping_ms(),
             established: false,
         };
         leader.choose_epoch(base, base.accepted_epoch, out);
@@ -187,8 +187,11 @@ impl Leader {
 
     fn receive(&mut self, base: &mut Base, link: Link, packet: QuorumPacket, out: &mut Vec<Action>) {
         let Some(member) = self.members.get_mut(&link) else { return };
-        let patience =
-            if member.stage == Stage::Following { base.settings.sync_ms() } else { base.settings.init_ms() };
+        let patience = if member.stage == Stage::Following {
+            base.settings.patience_ms()
+        } else {
+            base.settings.init_ms()
+        };
         member.deadline_ms = base.now_ms + patience;
         match (member.stage, kind(&packet)) {
             (Stage::Unknown, Some(PacketKind::FollowerInfo | PacketKind::ObserverInfo)) => {
@@ -372,6 +375,7 @@ impl Leader {
         let Some(member) = self.members.get_mut(&link) else { return };
         if broadcasting && member.stage == Stage::Synchronised {
             member.stage = Stage::Following;
+            // Its first pings may wait behind what it has to log.
             member.deadline_ms = base.now_ms + base.settings.sync_ms();
             out.push(Action::Send(link, QuorumPacket::new(PacketKind::UpToDate, Zxid(-1))));
         }
@@ -464,7 +468,7 @@ impl Leader {
             return Next::Look;
         }
         if now_ms >= self.next_ping_ms {
-            self.next_ping_ms = now_ms + base.settings.tick_ms / 2;
+            self.next_ping_ms = now_ms + base.settings.ping_ms();
             for (link, member) in &self.members {
                 if member.stage == Stage::Following {
                     out.push(Action::Send(*link, QuorumPacket::new(PacketKind::Ping, base.logged)));

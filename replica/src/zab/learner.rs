@@ -103,7 +103,7 @@ impl Learner {
             Event::Tick if base.now_ms >= self.deadline_ms => return Next::Look,
             Event::Packet(link, packet) if Some(link) == self.link => {
                 let patience = if self.phase == Phase::Following {
-                    base.settings.sync_ms()
+                    base.settings.patience_ms()
                 } else {
                     base.settings.init_ms()
                 };

@@ -155,7 +155,13 @@ pub struct Settings {
     pub sync_limit: u64,
     /// How often undecided elections repeat themselves.
     pub notifications: NotificationIntervals,
+    /// How long a leader or a synchronised follower may be silent; `None`: `syncLimit`. A leader that has it
+    /// pings often enough for it; one that has not (Apache's) pings twice in a tick.
+    pub silence_ms: Option<u64>,
 }
+
+/// Pings in the time of the shortest silence that is taken for death: a lost one must not kill.
+const PINGS_PER_SILENCE: u64 = 5;
 
 impl Settings {
     fn init_ms(&self) -> u64 {
@@ -164,6 +170,17 @@ impl Settings {
 
     fn sync_ms(&self) -> u64 {
         self.tick_ms * self.sync_limit
+    }
+
+    /// The longest silence in broadcast.
+    fn patience_ms(&self) -> u64 {
+        self.silence_ms.map_or(self.sync_ms(), |silence_ms| silence_ms.min(self.sync_ms()))
+    }
+
+    /// From one ping to the next.
+    fn ping_ms(&self) -> u64 {
+        let often_ms = self.silence_ms.map_or(u64::MAX, |silence_ms| silence_ms / PINGS_PER_SILENCE);
+        (self.tick_ms / 2).min(often_ms).max(1)
     }
 }
 

@@ -82,6 +82,12 @@ pub const OWN_KEYS: &[KeyDoc] = &[
         help: "Requests of one connection in process before the server stops reading from it.",
     },
     KeyDoc {
+        name: "zoometry.leaderSilenceMs",
+        expected: "ms, 50 to 600000",
+        default: "tickTime x syncLimit",
+        help: "How long a leader may be silent before its followers look for another, and a follower before its leader gives it up. Leaders with this key ping five times as often. Give all members the same value; with an Apache leader, which pings every half tick, stay above tickTime. A value of 1000 finds a stopped or cut-off leader in a second and forgives pauses of one.",
+    },
+    KeyDoc {
         name: "zoometry.log",
         expected: "a filter such as info or zoometry_server=debug",
         default: "info",

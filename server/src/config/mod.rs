@@ -351,6 +351,9 @@ pub struct Own {
     pub max_outbox_bytes: usize,
     /// `zoometry.maxPipelined`: requests of one connection in process before reading from it pauses.
     pub max_pipelined: usize,
+    /// `zoometry.leaderSilenceMs`: the longest silence between leader and followers; `None` is
+    /// tickTime × syncLimit.
+    pub leader_silence_ms: Option<u64>,
     /// `zoometry.log`: what to log, in tracing-subscriber's filter language.
     pub log: String,
 }

@@ -512,6 +512,7 @@ fn own(entries: &mut Entries) -> Result<Own> {
         metrics_port: entries.port("zoometry.metricsPort")?.filter(|port| *port != 0),
         max_outbox_bytes: entries.number_or("zoometry.maxOutboxBytes", 65_536, 1 << 40, 16 << 20)?,
         max_pipelined: entries.number_or("zoometry.maxPipelined", 1, 1_000_000, 1000)?,
+        leader_silence_ms: entries.number("zoometry.leaderSilenceMs", 50, 600_000)?,
         log: entries.text("zoometry.log").unwrap_or_else(|| "info".into()),
     };
     for (name, entry) in &entries.found {

@@ -180,6 +180,7 @@ fn values_are_read_where_they_belong() {
             "zoometry.traceSlowest=9\nzoometry.traceParent=true\nzoometry.traceSalt=18446744073709551615",
             |c| (c.own.trace_slowest, c.own.trace_parent, c.own.trace_salt) == (9, true, u64::MAX),
         ),
+        ("zoometry.leaderSilenceMs=400", |c| c.own.leader_silence_ms == Some(400)),
         ("zoometry.serviceName=zk-a\nzoometry.log=debug", |c| {
             c.own.service_name.as_deref() == Some("zk-a") && c.own.log == "debug"
         }),
