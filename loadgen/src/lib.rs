@@ -7,6 +7,7 @@ pub mod compare;
 pub mod draw;
 pub mod driver;
 pub mod expect;
+pub mod faults;
 pub mod figures;
 pub mod keys;
 pub mod op;

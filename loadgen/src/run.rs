@@ -14,13 +14,14 @@ use crate::cluster::{Clients, Cluster, Keep, Links, Process, Tracing, Wanted};
 use crate::driver::{
     self, Client, Control, Driver, FanOut, Places, Report, Settings, Verified, What, workers_for,
 };
+use crate::faults::{self, Faults};
 use crate::figures;
 use crate::keys::KeySpace;
 use crate::plan::Plan;
 use crate::progress::{Counting, Load, Position, Show, Waiting};
 use crate::results::{self, CheckedWrites, Checks, EventRow, GeneratorStats, RunData, ServerSample};
 use crate::scrape;
-use crate::spec::Spec;
+use crate::spec::{FaultKind, Spec};
 use crate::summary::{self, Summary};
 use crate::traces::{SLOWEST_PER_SECOND, TraceSettings, Traces, write_traces_json};
 use crate::verdict::{Grade, Verdict};
@@ -144,6 +145,7 @@ impl<T, E: Into<anyhow::Error>> Blame<T> for Result<T, E> {
 pub fn run(options: &Options) -> Result<Finished, Failure> {
     let spec = Spec::load(&options.file, &options.overrides).blame(Exit::Usage)?;
     spec.check_runnable().blame(Exit::Usage)?;
+    faults::check(&spec, &options.cluster).blame(Exit::Usage)?;
     allow_descriptors(u64::from(spec.sessions.count) + spec.watcher_sessions()).blame(Exit::Usage)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().blame(Exit::Usage)?;
     let span = info_span!("run", workload = spec.name, cluster = %options.cluster);
@@ -347,10 +349,13 @@ impl<'a> Run<'a> {
             slowest: SLOWEST_ON_SERVER,
             clients: Clients::Ours,
         };
-        let cluster = Cluster::start(&self.options.cluster, &home, tracing, Links::Direct, &mut waiting)
+        let cuts = self.spec.faults.iter().any(|fault| fault.kind == FaultKind::Cut);
+        let links = if cuts { Links::Relayed } else { Links::Direct };
+        let cluster = Cluster::start(&self.options.cluster, &home, tracing, links, &mut waiting)
             .await
             .blame(Exit::Cluster)?;
         waiting.done();
+        faults::check_commands(&self.spec, &cluster).blame(Exit::Usage)?;
         if let Some(advice) = self.options.cluster.advice() {
             self.tell(&advice);
         }
@@ -405,8 +410,21 @@ impl<'a> Run<'a> {
         let start_ns = self.clock.now_ns() + LEAD_NS;
         control.go(start_ns);
         let scraper = Scraper::start(self.clock, cluster, self.boundaries(start_ns));
-        let (cut_short, notes) = self.watch_over(&driver, &control, cluster, start_ns).await;
+        let faults = match self.spec.faults.is_empty() {
+            true => None,
+            false => Some(Faults::start(&self.spec, cluster, self.clock, start_ns).blame(Exit::Usage)?),
+        };
+        let watched = self.watch_over(&driver, &control, cluster, faults, start_ns).await;
         let servers = scraper.stop().await;
+        let (cut_short, notes) = match watched {
+            Ok(watched) => watched,
+            Err(error) => {
+                control.abort();
+                // A load with another fault than was asked for says nothing.
+                let _ = driver.join();
+                return Err(error).blame(Exit::Cluster);
+            }
+        };
         let report = driver.join().blame(Exit::Usage)?;
         traces.finish();
         Ok(Measured { report, start_ns, servers, connections, notes, workers, cut_short, span_file })
@@ -475,14 +493,15 @@ impl<'a> Run<'a> {
         cluster.members.iter().zip(counts).map(|(member, n)| (member.name.clone(), n)).collect()
     }
 
-    /// Shows progress until the workers have ended; says whether somebody ended them early, and what happened.
+    /// Shows progress and carries out faults until the workers have ended; says whether somebody ended them early, and what happened.
     async fn watch_over(
         &mut self,
         driver: &Driver,
         control: &Control,
         cluster: &mut Cluster,
+        mut faults: Option<Faults>,
         start_ns: u64,
-    ) -> (bool, Vec<EventRow>) {
+    ) -> Result<(bool, Vec<EventRow>)> {
         let bounds = self.boundaries(start_ns);
         let mut load = Load::new(self.show);
         let mut cut_short = false;
@@ -491,8 +510,9 @@ impl<'a> Run<'a> {
         let mut interrupts = self.interrupts.clone();
         while !driver.is_finished() {
             let presses = if cut_short { 2 } else { 1 };
+            let due_in = faults.as_mut().and_then(Faults::due_in).filter(|_| !cut_short);
             tokio::select! {
-                () = tokio::time::sleep(REFRESH) => {}
+                () = tokio::time::sleep(due_in.unwrap_or(REFRESH).min(REFRESH)) => {}
                 () = interrupts.pressed(presses) => {
                     if cut_short {
                         load.done();
@@ -503,6 +523,13 @@ impl<'a> Run<'a> {
                     control.stop();
                     load.note("stopping: waiting for replies, then writing what was measured (Ctrl-C again: end at once)");
                 }
+            }
+            if let Some(faults) = &mut faults
+                && due_in.is_some()
+                && faults.due_in() == Some(Duration::ZERO)
+            {
+                let told = faults.next(cluster).await?;
+                load.note(&format!("fault: {told}"));
             }
             let now_ns = self.clock.now_ns();
             if !fallen && let Some(how) = cluster.fallen() {
@@ -530,7 +557,10 @@ impl<'a> Run<'a> {
             }
         }
         load.done();
-        (cut_short, notes)
+        if let Some(faults) = faults {
+            notes.extend(faults.finish(cluster).await?);
+        }
+        Ok((cut_short, notes))
     }
 
     // ------------------------------------------------------------------------------------- afterwards

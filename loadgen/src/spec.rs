@@ -42,7 +42,7 @@ pub struct Spec {
     pub phases: Vec<Phase>,
     /// Sessions that only watch, beside those of `sessions`.
     pub watchers: Vec<Watchers>,
-    /// What is broken when, in the order of `at_ns`.
+    /// What is broken when, in the order of `at_ns`; a table that repeats is several of them.
     pub faults: Vec<Fault>,
     /// What decides the exit code.
     pub expect: Vec<Expectation>,
@@ -298,7 +298,7 @@ pub enum FaultKind {
     /// A clean stop and start.
     Restart,
     /// Cut off from the other members for `for`.
-    Partition,
+    Cut,
     /// Every sync of its disk takes this much longer, for `for`.
     SlowDisk {
         /// Added to each sync, in nanoseconds.
@@ -316,6 +316,8 @@ pub enum FaultTarget {
     Follower,
     /// As many members as a quorum has, the leader among them.
     Quorum,
+    /// Every member.
+    All,
     /// The n-th member of the list, counted from 1.
     Server(u32),
 }
@@ -387,16 +389,17 @@ impl Spec {
         check::check(&source, &root)
     }
 
-    /// Whether this version can run it: faults are understood and checked, but not executed yet.
+    /// Whether this version can run it: slow disks are understood and checked, but cannot be made.
     ///
     /// # Errors
     /// What cannot be run, and where it stands in the file.
     pub fn check_runnable(&self) -> Result<(), SpecError> {
-        match self.faults.first() {
+        let slow = |fault: &&Fault| matches!(fault.kind, FaultKind::SlowDisk { .. });
+        match self.faults.iter().find(slow) {
             None => Ok(()),
             Some(fault) => Err(SpecError {
                 place: fault.place.clone(),
-                what: "this version cannot execute faults: remove the [[fault]] tables to run the load without them"
+                what: "this version cannot make a disk slow: remove this [[fault]] to run the rest"
                     .to_string(),
             }),
         }

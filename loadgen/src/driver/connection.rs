@@ -1,4 +1,14 @@
 //! The life of a session's connection: opened, read until it breaks, opened again.
+//!
+//! What a session does when its connection is gone must not decide how long a failover takes, nor press the cluster harder than
+//! clients do:
+//! - a connection that was closed is opened again at once, first with the same member (it may have dropped only this connection); after
+//!   silence, with the next one;
+//! - a member that refuses, or closes before it has answered the connect frame, makes room for the next one at once;
+//! - when all members have been tried, the session pauses: an eighth of the time since it lost its connection, within [`PAUSE`], give or
+//!   take a quarter, differently for each session. So a session comes back at most about an eighth later than it could;
+//! - a member that accepts and then says nothing (stopped, or cut off) is given up after [`answer_limit`]; an established connection,
+//!   like that of other clients, after two thirds of the session timeout.
 
 use super::phases::Stage;
 use super::slot::{Kind, Load, Role, Scratch, Slot};
@@ -20,22 +30,38 @@ use zoometry_wire::{ErrorCode, Zxid};
 
 /// Reads from one socket before others get their turn.
 const READS_IN_A_ROW: u32 = 4;
-/// A member gets this long to accept a connection, before the next is tried.
-const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-/// Pause before a session tries again, doubled each time up to the second.
-const RETRY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
+/// A member gets this long to answer the connect frame, whatever the session timeout.
+const ANSWER_LIMIT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(3));
+/// Shortest and longest pause between two rounds through the members.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+/// Why a connection ended that was given up.
+pub(super) const SILENCE: &str = "the server was silent for two thirds of the session timeout";
+
+/// How long a member may take to accept a connection, and then to answer the connect frame: the session timeout must do for all
+/// members, three times over.
+fn answer_limit(timeout_ms: u32, members: usize) -> Duration {
+    let share = Duration::from_millis(u64::from(timeout_ms)) / (3 * members.max(1) as u32);
+    share.clamp(ANSWER_LIMIT.0, ANSWER_LIMIT.1)
+}
+
+/// The pause after a round through all members in vain.
+fn pause(away: Duration, session: u32, round: u32) -> Duration {
+    // A quarter up or down, spread over sessions and rounds without a generator of random numbers.
+    let spread = session.wrapping_mul(2_654_435_761).wrapping_add(round.wrapping_mul(40_503)) >> 16 & 0xff;
+    (away / 8).clamp(PAUSE.0, PAUSE.1) * (192 + spread / 2) / 256
+}
 
 impl Worker {
     /// The connection of one session, again and again until the run is over.
     pub(super) async fn keep_connected(self: Rc<Self>, at: usize) {
         let mut attempt = 0usize;
-        let mut pause = RETRY.0;
-        self.slots[at].borrow_mut().load.wanted_ns = Some(self.now_ns());
+        let mut lost_ns = self.now_ns();
+        self.slots[at].borrow_mut().load.wanted_ns = Some(lost_ns);
         while !self.closing.get() {
-            let member = {
+            let (member, members) = {
                 let load = &mut self.slots[at].borrow_mut().load;
                 load.member = load.route[attempt % load.route.len()];
-                load.member
+                (load.member, load.route.len())
             };
             let reason = match self.connect(at, member).await {
                 Ok(reader) => self.converse(at, reader).await,
@@ -47,16 +73,20 @@ impl Worker {
                 break;
             }
             if was_attached {
-                // The same member first: it may have dropped only this connection.
-                (attempt, pause) = (0, RETRY.0);
+                lost_ns = self.now_ns();
+                let load = &self.slots[at].borrow().load;
+                let same = load.route.iter().position(|m| *m == member).unwrap_or(0);
+                attempt = same + usize::from(reason == SILENCE);
                 continue;
             }
             let address = self.settings.members[usize::from(member)];
             let trouble = format!("{address}: {reason}");
             *self.control.trouble.lock().expect("no thread panics holding it") = Some(trouble);
             attempt += 1;
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(RETRY.1);
+            if attempt.is_multiple_of(members) {
+                let away = Duration::from_nanos(self.now_ns() - lost_ns);
+                tokio::time::sleep(pause(away, at as u32, (attempt / members) as u32)).await;
+            }
         }
         self.closed.set(self.closed.get() + 1);
     }
@@ -65,9 +95,10 @@ impl Worker {
     pub(super) async fn connect(&self, at: usize, member: u16) -> Result<OwnedReadHalf, String> {
         let _permit = self.connecting.acquire().await.expect("nobody closes the semaphore");
         let address = self.settings.members[usize::from(member)];
-        let stream = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(address))
+        let limit = answer_limit(self.settings.spec.sessions.timeout_ms, self.settings.members.len());
+        let stream = tokio::time::timeout(limit, TcpStream::connect(address))
             .await
-            .map_err(|_| format!("no connection within {CONNECT_LIMIT:?}"))?
+            .map_err(|_| format!("no connection within {limit:?}"))?
             .map_err(|error| format!("connect: {error}"))?;
         stream.set_nodelay(true).map_err(|error| format!("TCP_NODELAY: {error}"))?;
         let (reader, writer) = stream.into_split();
@@ -80,7 +111,21 @@ impl Worker {
     }
 
     /// Reads until the connection ends; says why it did.
-    pub(super) async fn converse(&self, at: usize, mut reader: OwnedReadHalf) -> String {
+    pub(super) async fn converse(&self, at: usize, reader: OwnedReadHalf) -> String {
+        let limit = answer_limit(self.settings.spec.sessions.timeout_ms, self.settings.members.len());
+        let mut conversation = std::pin::pin!(self.read_on(at, reader));
+        // The timer is looked at only until the answer is there.
+        let first = tokio::time::timeout(limit, conversation.as_mut()).await;
+        match first {
+            Ok(reason) => reason,
+            Err(_) if self.slots[at].borrow().session.state() == State::Connecting => {
+                format!("no answer to the connect frame within {limit:?}")
+            }
+            Err(_) => conversation.await,
+        }
+    }
+
+    async fn read_on(&self, at: usize, mut reader: OwnedReadHalf) -> String {
         let mut partial = bytes::BytesMut::new();
         std::future::poll_fn(|cx| {
             {
@@ -222,5 +267,31 @@ impl Worker {
         let happening =
             Happening { at_ns: now_ns, session: load.number, member: load.member, what: What::Expired };
         shared.happened(happening);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_with_the_time_away_and_differ_between_sessions() {
+        let ms = Duration::from_millis;
+        for session in 0..1000 {
+            let short = pause(ms(1), session, 1);
+            assert!(short >= ms(7) && short <= ms(13), "{short:?}");
+            let long = pause(ms(800), session, 5);
+            assert!(long >= ms(75) && long <= ms(125), "{long:?}");
+            assert!(pause(ms(60_000), session, 9) <= ms(320));
+        }
+        let different: std::collections::BTreeSet<_> = (0..100).map(|s| pause(ms(800), s, 5)).collect();
+        assert!(different.len() > 50, "{} of 100", different.len());
+    }
+
+    #[test]
+    fn the_session_timeout_does_for_all_members() {
+        assert_eq!(answer_limit(9_000, 3), Duration::from_secs(1));
+        assert_eq!(answer_limit(1_000, 3), Duration::from_millis(500));
+        assert_eq!(answer_limit(60_000, 1), Duration::from_secs(3));
     }
 }

@@ -335,9 +335,7 @@ impl Worker {
             match session.tick(now_ns, &mut outbox.bytes) {
                 Tick::Quiet => {}
                 Tick::Ping => outbox.flush(),
-                Tick::Silent => {
-                    outbox.doom("the server was silent for two thirds of the session timeout".into())
-                }
+                Tick::Silent => outbox.doom(super::connection::SILENCE.into()),
             }
         }
         if self.shared.borrow().measure.is_due(now_ns) {

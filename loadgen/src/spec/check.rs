@@ -35,7 +35,10 @@ const KEYS_FORM: &str =
 const VALUE_FORM: &str = "a size such as \"100B\", a range { min = \"10B\", max = \"1KiB\" }, \
                           or a list [{ size = \"100B\", weight = 9 }, { size = \"1KiB\", weight = 1 }]";
 const PLACEMENT_FORM: &str = "\"even\", \"leader\", \"followers\" or \"server 2\"";
-const TARGET_FORM: &str = "\"leader\", \"follower\", \"quorum\" or \"server 2\"";
+const TARGET_FORM: &str = "\"leader\", \"follower\", \"quorum\", \"all\" or \"server 2\"";
+
+/// How often one [[fault]] can strike.
+const REPEAT_MAX: u64 = 1000;
 
 /// What a mix can ask for; connect and notify happen by themselves.
 fn mix_ops() -> impl Iterator<Item = Op> {
@@ -573,13 +576,14 @@ impl Check<'_> {
         let end_ns = phases.iter().fold(0u64, |sum, phase| sum.saturating_add(phase.duration_ns));
         let tables = self.tables(root, "fault");
         let mut faults: Vec<Fault> =
-            tables.iter().filter_map(|(origin, table)| self.fault(origin, table, end_ns)).collect();
+            tables.iter().flat_map(|(origin, table)| self.fault(origin, table, end_ns)).flatten().collect();
         faults.sort_by_key(|fault| fault.at_ns);
         faults
     }
 
-    fn fault(&mut self, origin: &Origin, table: &Table, end_ns: u64) -> Option<Fault> {
-        self.known(table, "[[fault]]", &["at", "kind", "target", "for", "delay"]);
+    /// One table; several faults if it repeats.
+    fn fault(&mut self, origin: &Origin, table: &Table, end_ns: u64) -> Option<Vec<Fault>> {
+        self.known(table, "[[fault]]", &["at", "kind", "target", "for", "delay", "repeat", "every"]);
         for key in ["at", "kind", "target"] {
             if table.get(key).is_none() {
                 self.complain(origin, format!("this [[fault]] has no {key}"));
@@ -597,6 +601,7 @@ impl Check<'_> {
                     "leader" => Some(FaultTarget::Leader),
                     "follower" => Some(FaultTarget::Follower),
                     "quorum" => Some(FaultTarget::Quorum),
+                    "all" => Some(FaultTarget::All),
                     _ => None,
                 },
                 FaultTarget::Server,
@@ -608,7 +613,7 @@ impl Check<'_> {
             ("kill", FaultKind::Kill),
             ("stop", FaultKind::Stop),
             ("restart", FaultKind::Restart),
-            ("partition", FaultKind::Partition),
+            ("cut", FaultKind::Cut),
             ("slow-disk", slow),
         ];
         let kind = self.word(node, "kind", &kinds)?;
@@ -617,18 +622,41 @@ impl Check<'_> {
             let what = "a delay with slow-disk, and only with it: delay = \"100ms\" is added to every sync";
             self.bad(table.get("delay").unwrap_or(node), if is_slow { "kind" } else { "delay" }, what);
         }
-        let ends = matches!(kind, FaultKind::Stop | FaultKind::Partition) || is_slow;
+        let ends = matches!(kind, FaultKind::Stop | FaultKind::Cut) || is_slow;
         if ends && table.get("for").is_none() {
             self.bad(node, "kind", "a length with it: for = \"5s\"");
         }
-        if at_ns.is_some_and(|at_ns| at_ns >= end_ns) {
-            self.bad(
-                table.get("at")?,
-                "at",
-                &format!("a time before the run's end ({})", human_duration(end_ns)),
-            );
+        let repeat = self.count(table, "repeat", 1..=REPEAT_MAX).unwrap_or(1);
+        let every_ns = self.positive_duration(table, "every", MAX_PHASE_NS);
+        if table.get("repeat").is_some() != table.get("every").is_some() {
+            let node = table.get("repeat").or(table.get("every"))?;
+            self.bad(node, "repeat", "repeat and every together: repeat = 20, every = \"8s\"");
+            return None;
         }
-        Some(Fault { at_ns: at_ns?, kind, target: target?, for_ns, place: self.source.place(origin) })
+        if let (Some(every_ns), Some(for_ns), Some(node)) = (every_ns, for_ns, table.get("every"))
+            && every_ns <= for_ns
+        {
+            self.bad(node, "every", "more than for: a fault ends before it strikes again");
+        }
+        let at_ns = at_ns?;
+        let every_ns = every_ns.unwrap_or(0);
+        let last_ns = at_ns.saturating_add(every_ns.saturating_mul(repeat - 1));
+        if last_ns >= end_ns {
+            let end = human_duration(end_ns);
+            let key = if at_ns >= end_ns { "at" } else { "repeat" };
+            let expected = match key {
+                "at" => format!("a time before the run's end ({end})"),
+                _ => format!(
+                    "fewer: the last would strike at {}, the run ends at {end}",
+                    human_duration(last_ns)
+                ),
+            };
+            self.bad(table.get(key)?, key, &expected);
+        }
+        let (target, place) = (target?, self.source.place(origin));
+        let fault =
+            |n: u64| Fault { at_ns: at_ns + every_ns * n, kind, target, for_ns, place: place.clone() };
+        Some((0..repeat).map(fault).collect())
     }
 
     fn expectations(&mut self, root: &Table) -> Vec<Expectation> {
