@@ -44,7 +44,7 @@ const PACKET_REST_BYTES_MAX: usize = 1 << 20;
 const LINKS_PER_MEMBER_MAX: usize = 8;
 
 /// Most accepted links at a time.
-fn links_max(members: usize) -> usize {
+pub(super) fn links_max(members: usize) -> usize {
     (members + 4) * LINKS_PER_MEMBER_MAX
 }
 
