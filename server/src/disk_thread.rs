@@ -12,13 +12,15 @@
 //! again. The failure is handed to `on_failure` (in the server: [`exit`]) and the thread ends; what was not
 //! reported durable never will be.
 
+use crate::snapshot_thread::install_snapshot;
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use zoometry_replica::storage::disk::Disk;
 use zoometry_replica::storage::epoch::{self, EpochFile};
 use zoometry_replica::storage::{StorageError, TxnLog, log, retention};
+use zoometry_replica::store::Store;
 use zoometry_wire::Zxid;
 
 /// Most jobs that wait; a caller with one more waits itself.
@@ -73,6 +75,7 @@ enum Job {
     Purge { retain: usize },
     Epoch { which: EpochFile, epoch: i64, done: Done },
     Truncate { zxid: Zxid, done: Done },
+    Install { store: Arc<RwLock<Store>>, done: Done },
     Barrier(Done),
     Stop,
 }
@@ -132,9 +135,19 @@ impl DiskQueue {
         self.push(Job::Epoch { which, epoch, done: Box::new(done) }, 0);
     }
 
-    /// Cuts the log behind `zxid`; `done` runs on the disk thread when that is durable.
+    /// Cuts the log behind `zxid`, removes snapshots that hold anything later, and closes the log file; `done`
+    /// runs on the disk thread when that is durable. Snapshots must be held until the state has been reloaded
+    /// ([`Snapshotter::hold`](crate::snapshot_thread::Snapshotter::hold)).
     pub fn truncate(&self, zxid: Zxid, done: impl FnOnce() + Send + 'static) {
         self.push(Job::Truncate { zxid, done: Box::new(done) }, 0);
+    }
+
+    /// Makes `store` all that the disk holds, and closes the log file: writes a snapshot of it, then removes
+    /// every other snapshot and every log; a crash leaves the old state or this one. `done` runs on the disk
+    /// thread when that is durable; until then the store must not change. Appends go on behind its last zxid.
+    /// Snapshots must be held from before the store was replaced.
+    pub fn install(&self, store: Arc<RwLock<Store>>, done: impl FnOnce() + Send + 'static) {
+        self.push(Job::Install { store, done: Box::new(done) }, 0);
     }
 
     /// Runs `done` on the disk thread when everything queued so far is durable.
@@ -323,6 +336,18 @@ impl<D: Disk, F: FnMut(Durable)> Worker<D, F> {
             Job::Truncate { zxid, done } => {
                 self.log.continue_from(zxid)?;
                 log::truncate(&self.disk, zxid)?;
+                done();
+            }
+            Job::Install { store, done } => {
+                let zxid = store.read().last_zxid();
+                self.log.continue_from(zxid)?;
+                let taken = install_snapshot(&self.disk, &store)?;
+                tracing::info!(
+                    file = taken.name,
+                    nodes = taken.nodes,
+                    bytes = taken.bytes,
+                    "state installed"
+                );
                 done();
             }
             Job::Barrier(done) => done(),

@@ -10,18 +10,22 @@
 //! one; the randomness keeps an ensemble's members from doing it all at once. The log rolls at the same
 //! time, through the disk queue. A snapshot that is still running suppresses the next.
 //!
+//! A member whose state is replaced (SNAP) or cut back (TRUNC) must not find a snapshot of the old state on
+//! its disk afterwards. So the node calls [`Snapshotter::hold`] before the store and the log change: from
+//! then on a running snapshot stays without its name, and none is begun until [`Snapshotter::release`].
+//!
 //! A failed snapshot loses nothing (the logs are all there): it is logged and tried again at the next
 //! trigger.
 
 use crate::disk_thread::DiskQueue;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use zoometry_replica::storage::disk::Disk;
 use zoometry_replica::storage::snapshot::{SnapshotEnd, digest_block};
-use zoometry_replica::storage::{SnapshotWriter, StorageError};
+use zoometry_replica::storage::{SnapshotWriter, StorageError, install};
 use zoometry_replica::store::{Store, Walk};
 use zoometry_wire::Zxid;
 
@@ -111,42 +115,101 @@ pub struct SnapshotTaken {
 
 /// Writes a snapshot of `store` now, on this thread. The store may change meanwhile.
 pub fn take_snapshot<D: Disk>(disk: &D, store: &RwLock<Store>) -> Result<SnapshotTaken, StorageError> {
+    let taken = take(disk, store, &Pass::always(), Purpose::Keep)?;
+    Ok(taken.expect("nobody closes a gate of one's own"))
+}
+
+/// Makes `store` all that the disk holds: writes a snapshot of it, and removes everything else. On the disk
+/// thread, with no log file open; the store must not change meanwhile.
+pub(crate) fn install_snapshot<D: Disk>(
+    disk: &D,
+    store: &RwLock<Store>,
+) -> Result<SnapshotTaken, StorageError> {
+    let taken = take(disk, store, &Pass::always(), Purpose::Install)?;
+    Ok(taken.expect("nobody closes a gate of one's own"))
+}
+
+/// What becomes of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// It stands beside the others.
+    Keep,
+    /// It takes the place of everything.
+    Install,
+}
+
+/// Writes a snapshot. `None` if it was given up because the
+/// state was about to be replaced.
+fn take<D: Disk>(
+    disk: &D,
+    store: &RwLock<Store>,
+    pass: &Pass,
+    purpose: Purpose,
+) -> Result<Option<SnapshotTaken>, StorageError> {
     let span = tracing::info_span!("snapshot", zxid = tracing::field::Empty, bytes = tracing::field::Empty);
     let _in_span = span.enter();
     let started = std::time::Instant::now();
     let (zxid, head, walk) = {
         let store = store.read();
+        if !pass.is_valid() {
+            return Ok(None);
+        }
         (store.last_zxid(), store.snapshot_head(), store.start_walk())
     };
-    let mut writer = SnapshotWriter::create(disk.clone(), zxid, &head)?;
+    let mut writer = match purpose {
+        Purpose::Keep => SnapshotWriter::create(disk.clone(), zxid, &head)?,
+        Purpose::Install => SnapshotWriter::create_installing(disk.clone(), zxid, &head)?,
+    };
     drop(head);
-    match write_nodes(&mut writer, store, walk) {
-        Ok((nodes, end)) => {
-            let (name, bytes) = writer.finish(end)?;
-            span.record("zxid", tracing::field::display(zxid)).record("bytes", bytes);
-            Ok(SnapshotTaken { name, zxid, nodes, bytes, took: started.elapsed() })
+    let (nodes, end) = match write_nodes(&mut writer, store, walk, pass) {
+        Ok(Some(written)) => written,
+        Ok(None) => {
+            writer.abandon();
+            return Ok(None);
         }
         Err(error) => {
             // On a full disk the space is wanted back.
             writer.abandon();
-            Err(error)
+            return Err(error);
         }
+    };
+    let sealed = writer.seal_up(end)?;
+    // Who holds snapshots waits for this lock: afterwards the file has its name already, or never gets it.
+    let still = pass.gate.state.lock();
+    if still.valid != Some(pass.number) {
+        sealed.abandon();
+        return Ok(None);
     }
+    let (name, bytes) = match purpose {
+        Purpose::Keep => sealed.publish()?,
+        Purpose::Install => install::install(disk, sealed)?,
+    };
+    drop(still);
+    span.record("zxid", tracing::field::display(zxid)).record("bytes", bytes);
+    Ok(Some(SnapshotTaken { name, zxid, nodes, bytes, took: started.elapsed() }))
 }
 
-/// Walks the store slice by slice; returns how many znodes there were and what stands behind them.
+/// Walks the store slice by slice; returns how many znodes there were and what stands behind them. `None`
+/// if it is not the store any more that the walk began in.
 fn write_nodes<D: Disk>(
     writer: &mut SnapshotWriter<D>,
     store: &RwLock<Store>,
     mut walk: Walk,
-) -> Result<(u64, SnapshotEnd), StorageError> {
+    pass: &Pass,
+) -> Result<Option<(u64, SnapshotEnd)>, StorageError> {
     let (mut nodes, mut budget) = (0u64, SLICE_NODES_MAX / 8);
     loop {
         let (before, mut slice_nodes) = (writer.pending_bytes(), 0usize);
-        let more = store.read().walk(&mut walk, budget, &mut |node| {
-            slice_nodes += 1;
-            writer.node(&node);
-        });
+        let more = {
+            let store = store.read();
+            if !pass.is_valid() {
+                return Ok(None);
+            }
+            store.walk(&mut walk, budget, &mut |node| {
+                slice_nodes += 1;
+                writer.node(&node);
+            })
+        };
         let node_bytes = (writer.pending_bytes() - before) / slice_nodes.max(1);
         budget = (SLICE_BYTES / node_bytes.max(1)).clamp(1, SLICE_NODES_MAX);
         nodes += slice_nodes as u64;
@@ -159,20 +222,79 @@ fn write_nodes<D: Disk>(
     let last_zxid = store.last_zxid();
     let digest = store.config().digest.then(|| digest_block(last_zxid, store.digest()));
     // The zxid block without a digest block is what 3.9 would take for a digest.
-    Ok((nodes, SnapshotEnd { digest, last_zxid: digest.map(|_| last_zxid) }))
+    Ok(Some((nodes, SnapshotEnd { digest, last_zxid: digest.map(|_| last_zxid) })))
+}
+
+/// Decides whether a snapshot that is being written may have its name.
+#[derive(Debug, Default)]
+struct Gate {
+    state: Mutex<GateState>,
+}
+
+#[derive(Debug)]
+struct GateState {
+    /// Passes handed out before the present state took over are worth nothing.
+    number: u64,
+    /// The passes that are good now; none while the gate is closed.
+    valid: Option<u64>,
+}
+
+impl Default for GateState {
+    fn default() -> Self {
+        Self { number: 0, valid: Some(0) }
+    }
+}
+
+/// One snapshot's leave to appear, as long as the state stays what it is.
+struct Pass {
+    gate: Arc<Gate>,
+    number: u64,
+}
+
+impl Gate {
+    fn enter(self: &Arc<Self>) -> Option<Pass> {
+        let number = self.state.lock().valid?;
+        Some(Pass { gate: Arc::clone(self), number })
+    }
+
+    fn close(&self) {
+        self.state.lock().valid = None;
+    }
+
+    fn open(&self) {
+        let mut state = self.state.lock();
+        if state.valid.is_none() {
+            state.number += 1;
+            state.valid = Some(state.number);
+        }
+    }
+}
+
+impl Pass {
+    /// For who can be sure that the state stays.
+    fn always() -> Self {
+        Self { gate: Arc::default(), number: GateState::default().number }
+    }
+
+    /// Ask it under the store's lock: whoever replaces the store has closed the gate before.
+    fn is_valid(&self) -> bool {
+        self.gate.state.lock().valid == Some(self.number)
+    }
 }
 
 /// The trigger and its thread.
 pub struct Snapshotter {
     trigger: Trigger,
     queue: DiskQueue,
+    gate: Arc<Gate>,
     busy: Arc<AtomicBool>,
     wake: SyncSender<()>,
     thread: JoinHandle<()>,
 }
 
 impl Snapshotter {
-    /// Starts the thread. `on_taken` runs on it after each snapshot, taken or failed.
+    /// Starts the thread. `on_taken` runs on it after each snapshot, taken or failed; not for one that was
+    /// given up.
     pub fn spawn<D: Disk>(
         disk: D,
         store: Arc<RwLock<Store>>,
@@ -184,24 +306,32 @@ impl Snapshotter {
         // One waiting request is the most there can be: `busy` is set before one is sent.
         let (wake, woken): (SyncSender<()>, Receiver<()>) = sync_channel(1);
         let running = busy.clone();
+        let gate = Arc::new(Gate::default());
+        let asked = gate.clone();
         let thread = std::thread::Builder::new().name("snapshot".into()).spawn(move || {
             while woken.recv().is_ok() {
-                let taken = take_snapshot(&disk, &store);
+                let taken = match asked.enter() {
+                    Some(pass) => take(&disk, &store, &pass, Purpose::Keep),
+                    None => Ok(None),
+                };
                 match &taken {
-                    Ok(taken) => tracing::info!(
+                    Ok(Some(taken)) => tracing::info!(
                         file = taken.name,
                         nodes = taken.nodes,
                         bytes = taken.bytes,
                         "snapshot written"
                     ),
+                    Ok(None) => tracing::info!("snapshot given up: the state is being replaced"),
                     Err(error) => tracing::error!("snapshot failed, will try at the next trigger: {error}"),
                 }
                 // Before the word is out: whoever hears it may ask for the next one.
                 running.store(false, Ordering::Release);
-                on_taken(&taken);
+                if let Some(taken) = taken.transpose() {
+                    on_taken(&taken);
+                }
             }
         })?;
-        Ok(Self { trigger: Trigger::new(options), queue, busy, wake, thread })
+        Ok(Self { trigger: Trigger::new(options), queue, gate, busy, wake, thread })
     }
 
     /// Call it behind the appends it counts. If a snapshot is due, rolls the log and starts one; true if it
@@ -215,8 +345,22 @@ impl Snapshotter {
         self.start()
     }
 
-    /// Starts a snapshot unless one is running; true if it did.
+    /// No snapshot of the present state appears any more once this has returned; one that is being written
+    /// is given up. Waits at most for a rename and the sync of a directory. Holding twice is holding once.
+    pub fn hold(&self) {
+        self.gate.close();
+    }
+
+    /// The new state is in the store, and durable: snapshots of it may be taken again.
+    pub fn release(&self) {
+        self.gate.open();
+    }
+
+    /// Starts a snapshot unless one is running or they are held; true if it did.
     pub fn start(&self) -> bool {
+        if self.gate.enter().is_none() {
+            return false;
+        }
         if self.busy.swap(true, Ordering::AcqRel) {
             tracing::warn!("snapshot due, but the one before is still being written; skipped");
             return false;

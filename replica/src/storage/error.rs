@@ -96,7 +96,9 @@ pub enum StorageError {
     },
     /// The log does not hold the transaction it was to be cut behind.
     #[error(
-        "cannot truncate the log behind {zxid}: no log file holds it (they begin with {first}; {last} is the last before it)"
+        "cannot truncate the log behind {zxid}: neither a log file nor a snapshot ends there (the logs begin \
+         with {first}; {last} is the last before it); nothing was changed. This member's history is not a \
+         beginning of its leader's: move its version-2 directories away and let it take a fresh copy"
     )]
     TruncateTarget {
         /// The cut.
@@ -106,11 +108,16 @@ pub enum StorageError {
         /// Last transaction found before it.
         last: Zxid,
     },
-    /// Every snapshot contains what was to be cut off.
-    #[error("cannot truncate the log behind {zxid}: there is no snapshot at or before it to start from")]
+    /// What would stay could not be started from.
+    #[error(
+        "cannot truncate the log behind {zxid}: {what}; nothing was changed. Move this member's version-2 \
+         directories away and let it take a fresh copy from the leader"
+    )]
     TruncateBase {
         /// The cut.
         zxid: Zxid,
+        /// What is missing.
+        what: String,
     },
     /// The member itself is wrong: transactions must be appended in order.
     #[error("transaction {zxid} was to be logged behind {last}; this is a bug, please report it")]

@@ -3,7 +3,7 @@
 use super::error::StorageError;
 use super::log::LogEntry;
 use super::recovery::{Recovered, RecoveryOptions, Restore, recover};
-use super::snapshot::{SnapshotEnd, SnapshotItem, SnapshotNode, SnapshotWriter, digest_block};
+use super::snapshot::{Sealed, SnapshotEnd, SnapshotItem, SnapshotNode, SnapshotWriter, digest_block};
 use super::{Disk, TxnLog};
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -33,21 +33,43 @@ pub(crate) fn log_range<D: Disk>(log: &mut TxnLog<D>, from: i64, to: i64) -> Res
 
 /// Writes a snapshot of `seen`: one znode for each transaction.
 pub(crate) fn write_snapshot<D: Disk>(disk: &D, seen: &Seen) -> Result<String, StorageError> {
-    let zxid = Zxid(seen.last().copied().unwrap_or(0));
-    let head = [
+    let last = seen.last().copied().unwrap_or(0);
+    write_fuzzy_snapshot(disk, Zxid(last), seen, last)
+}
+
+/// Writes a snapshot that began at `zxid` and ended at `ended`, when it held `seen`.
+pub(crate) fn write_fuzzy_snapshot<D: Disk>(
+    disk: &D,
+    zxid: Zxid,
+    seen: &Seen,
+    ended: i64,
+) -> Result<String, StorageError> {
+    let writer = SnapshotWriter::create(disk.clone(), zxid, &head())?;
+    write(writer, seen, ended)?.publish().map(|(name, _)| name)
+}
+
+/// A snapshot of `seen` that is ready to be installed.
+pub(crate) fn seal_installing<D: Disk>(disk: &D, zxid: Zxid, seen: &Seen) -> Result<Sealed<D>, StorageError> {
+    write(SnapshotWriter::create_installing(disk.clone(), zxid, &head())?, seen, zxid.0)
+}
+
+fn head() -> [SnapshotItem; 3] {
+    [
         SnapshotItem::Session(SessionId(0x10_0000), 30_000),
         SnapshotItem::Acl(1, Acl::open()),
         SnapshotItem::Acl(2, Vec::new()),
-    ];
-    let mut writer = SnapshotWriter::create(disk.clone(), zxid, &head)?;
+    ]
+}
+
+fn write<D: Disk>(mut writer: SnapshotWriter<D>, seen: &Seen, ended: i64) -> Result<Sealed<D>, StorageError> {
     let node = |path: String| SnapshotNode { path, data: None, acl: 1, stat: StatPersisted::default() };
     writer.node(&node(String::new()));
     for zxid in seen {
         writer.node(&node(format!("/{zxid}")));
         writer.flush()?;
     }
-    let end = SnapshotEnd { digest: Some(digest_block(Zxid(zxid.0.max(1)), 77)), last_zxid: Some(zxid) };
-    writer.finish(end).map(|(name, _)| name)
+    let end = SnapshotEnd { digest: Some(digest_block(Zxid(ended), 77)), last_zxid: Some(Zxid(ended)) };
+    writer.seal_up(end)
 }
 
 /// Builds [`Seen`].

@@ -5,6 +5,7 @@
 //! | [`disk`] | the seam: what storage needs of a file system, and one in memory |
 //! | [`log`] | `log.<zxid>`: [`TxnLog`] appends, [`LogReader`] reads, [`truncate`](log::truncate) cuts |
 //! | [`snapshot`] | `snapshot.<zxid>`: [`SnapshotWriter`], [`SnapshotReader`], and the item stream alone |
+//! | [`install`] | a state from the leader takes the place of everything |
 //! | [`recovery`] | a directory → the newest state it holds |
 //! | [`retention`] | which old files may go |
 //! | [`epoch`] | `acceptedEpoch` and `currentEpoch` |
@@ -17,6 +18,7 @@ pub mod epoch;
 pub mod error;
 #[cfg(test)]
 mod history;
+pub mod install;
 pub mod log;
 pub mod names;
 pub mod recovery;

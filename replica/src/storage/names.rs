@@ -7,6 +7,9 @@ use zoometry_wire::Zxid;
 /// does not look at such names.
 pub const UNFINISHED: &str = "tmp.";
 
+/// In front of the name of a snapshot that takes the place of everything else.
+const INSTALLING: &str = "install.";
+
 /// The name of the log file whose first transaction is `zxid`.
 pub fn log(zxid: Zxid) -> String {
     format!("log.{:x}", zxid.0)
@@ -15,6 +18,19 @@ pub fn log(zxid: Zxid) -> String {
 /// The name of the (plain) snapshot file for `zxid`.
 pub fn snapshot(zxid: Zxid) -> String {
     format!("snapshot.{:x}", zxid.0)
+}
+
+/// The name of the snapshot for `zxid` while it takes the place of everything else.
+pub fn installing(zxid: Zxid) -> String {
+    format!("{INSTALLING}{}", snapshot(zxid))
+}
+
+/// The zxid of a snapshot that takes the place of everything else; `None` for other names.
+pub fn parse_installing(name: &str) -> Option<Zxid> {
+    match parse_snapshot(name.strip_prefix(INSTALLING)?)? {
+        (zxid, Compression::None) => Some(zxid),
+        _ => None,
+    }
 }
 
 /// The name that `name` has while it is being written.
@@ -68,6 +84,15 @@ mod tests {
         assert_eq!(parse_snapshot("snapshot.0"), Some((Zxid(0), Compression::None)));
         assert_eq!(parse_snapshot("snapshot.ff.gz"), Some((Zxid(255), Compression::Gzip)));
         assert_eq!(parse_snapshot("snapshot.ff.snappy"), Some((Zxid(255), Compression::Snappy)));
+    }
+
+    #[test]
+    fn a_snapshot_that_is_being_installed_is_not_a_snapshot_yet() {
+        assert_eq!(installing(Zxid(255)), "install.snapshot.ff");
+        assert_eq!(parse_installing("install.snapshot.ff"), Some(Zxid(255)));
+        assert_eq!(parse_snapshot("install.snapshot.ff"), None);
+        assert_eq!(parse_installing("snapshot.ff"), None);
+        assert_eq!(parse_installing("install.snapshot.ff.gz"), None);
     }
 
     #[test]

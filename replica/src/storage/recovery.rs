@@ -15,8 +15,9 @@
 
 use super::disk::{Dir, Disk};
 use super::error::StorageError;
+use super::install;
 use super::log::{self, LogEnd, LogEntry, LogReader};
-use super::names::{UNFINISHED, parse_log, parse_snapshot};
+use super::names::{UNFINISHED, parse_installing, parse_log, parse_snapshot};
 use super::snapshot::{self, Found, SnapshotEnd, SnapshotItem, SnapshotReader};
 use zoometry_wire::Zxid;
 
@@ -146,11 +147,16 @@ pub fn recover<D: Disk, R: Restore>(
 ) -> Result<Recovered<R::State>, StorageError> {
     check_directories(disk)?;
     if options.access == Access::Owner {
+        install::complete(disk)?;
         tidy(disk)?;
     }
-    let logs = log::list(disk)?;
+    // Who may only look sees what the owner's recovery would make of it.
+    let (logs, snapshots) = match install::pending(disk)? {
+        Some(installing) => (Vec::new(), vec![installing]),
+        None => (log::list(disk)?, snapshot::list(disk)?),
+    };
     let mut warnings = Vec::new();
-    let mut recovered = match newest_readable(disk, restore, &mut warnings)? {
+    let mut recovered = match newest_readable(disk, &snapshots, restore, &mut warnings)? {
         Some((state, zxid, snapshot_end)) => {
             let snapshot = Some(zxid);
             Recovered { state, last_zxid: zxid, snapshot, snapshot_end, replayed: 0, warnings }
@@ -201,8 +207,9 @@ fn tidy<D: Disk>(disk: &D) -> Result<(), StorageError> {
         let names = disk.list(dir).map_err(StorageError::io("list", disk.describe(dir, "")))?;
         for name in names {
             let unfinished = name.strip_prefix(UNFINISHED);
-            let ours =
-                unfinished.is_some_and(|rest| parse_log(rest).is_some() || parse_snapshot(rest).is_some());
+            let ours = unfinished.is_some_and(|rest| {
+                parse_log(rest).is_some() || parse_snapshot(rest).is_some() || parse_installing(rest).is_some()
+            });
             let empty_log = dir == Dir::Log && parse_log(&name).is_some() && is_empty(disk, &name)?;
             if ours || empty_log {
                 disk.remove(dir, &name).map_err(StorageError::io("remove", disk.describe(dir, &name)))?;
@@ -221,21 +228,22 @@ fn is_empty<D: Disk>(disk: &D, name: &str) -> Result<bool, StorageError> {
 /// The newest snapshot that reads completely; `None` if the directory has none.
 fn newest_readable<D: Disk, R: Restore>(
     disk: &D,
+    snapshots: &[Found],
     restore: &mut R,
     warnings: &mut Vec<Warning>,
 ) -> Result<Option<(R::State, Zxid, SnapshotEnd)>, StorageError> {
     let mut newest = None;
     let mut tried = 0;
     // Unfinished files (Apache writes in place) do not count among the hundred, as with Apache.
-    for found in snapshot::list(disk)? {
-        let whole = snapshot::looks_whole(disk, &found)?;
+    for found in snapshots {
+        let whole = snapshot::looks_whole(disk, found)?;
         if tried == SNAPSHOTS_TRIED_MAX {
             break;
         }
         tried += usize::from(whole);
         // Nothing can have been acknowledged before the first snapshot was whole.
         let needless = !whole && found.zxid == Zxid(0);
-        match load(disk, restore, &found) {
+        match load(disk, restore, found) {
             Ok((state, end)) => return Ok(Some((state, found.zxid, end))),
             Err(error @ (StorageError::CorruptSnapshot { .. } | StorageError::Snappy { .. })) => {
                 let why = error.to_string();
@@ -320,7 +328,7 @@ fn replay_file<D: Disk, R: Restore>(
 }
 
 /// Whether `next` may stand right behind `last`: the next counter, or the first of a later epoch.
-fn follows(last: Zxid, next: Zxid) -> bool {
+pub(in crate::storage) fn follows(last: Zxid, next: Zxid) -> bool {
     next == last.next() || (next.epoch() > last.epoch() && next.counter() <= 1)
 }
 

@@ -34,7 +34,7 @@ mod writer;
 
 pub use items::{ItemDecoder, encode_end, encode_head, encode_node};
 pub use reader::SnapshotReader;
-pub use writer::SnapshotWriter;
+pub use writer::{Sealed, SnapshotWriter};
 
 /// `ZKSN`.
 pub const MAGIC: i32 = 0x5a4b_534e;

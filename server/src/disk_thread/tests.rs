@@ -4,7 +4,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 use zoometry_replica::storage::disk::mem::MemDisk;
 use zoometry_replica::storage::log::{LogOptions, LogReader, SyncMode};
-use zoometry_replica::storage::{Dir, Disk};
+use zoometry_replica::storage::recovery::recover_store;
+use zoometry_replica::storage::{Dir, Disk, RecoveryOptions};
+use zoometry_replica::store::StoreConfig;
 use zoometry_wire::txn::TxnHeader;
 use zoometry_wire::{OpCode, Record, SessionId, Txn, TxnRecord};
 
@@ -191,6 +193,86 @@ fn appends_go_on_behind_a_truncation() {
     assert_eq!(running.durable().upto, Zxid(second_epoch));
     running.thread.stop();
     assert_eq!(logged(&disk), [1, 2, 3, 4, second_epoch]);
+}
+
+/// What a learner's disk goes through: everything in the order of the queue, and nothing of the old history
+/// behind an installed state.
+#[test]
+fn append_epoch_truncate_and_install_keep_their_order() {
+    let disk = MemDisk::new();
+    let running = start(&disk);
+    let (first, second) = (1i64 << 32, 2i64 << 32);
+    let installed = Arc::new(RwLock::new(Store::new(StoreConfig::default())));
+    let create = TxnHeader {
+        session: SessionId(7),
+        cxid: 0,
+        zxid: Zxid(second | 5),
+        time_ms: 1,
+        kind: OpCode::CreateSession.code(),
+    };
+    let create = TxnRecord { header: create, txn: Txn::CreateSession(4000), digest: None };
+    installed.write().apply(&create, &mut ()).expect("a session");
+    let (begun, go) = hold_syncs(&disk);
+    running.queue.append(Zxid(1), payload(1));
+    begun.recv_timeout(PATIENCE).expect("a sync has begun");
+    (2..=9).for_each(|zxid| running.queue.append(Zxid(zxid), payload(zxid)));
+    running.queue.truncate(Zxid(4), running.done("cut"));
+    running.queue.append(Zxid(first | 1), payload(first | 1));
+    running.queue.epoch(EpochFile::Current, 1, running.done("epoch"));
+    running.queue.append(Zxid(second | 9), payload(second | 9));
+    running.queue.install(installed.clone(), running.done("installed"));
+    running.queue.append(Zxid(second | 6), payload(second | 6));
+    running.queue.truncate(Zxid(second | 5), running.done("cut to the installed"));
+    running.queue.append(Zxid(3 << 32 | 1), payload(3 << 32 | 1));
+    drop(go);
+    let mut order = Vec::new();
+    for _ in 0..10 {
+        order.push(match running.next() {
+            Said::Durable(durable) => durable.upto.to_string(),
+            Said::Done(what) => what.to_owned(),
+            failed => panic!("{failed:?}"),
+        });
+    }
+    let at = |zxid: i64| Zxid(zxid).to_string();
+    let expected = [
+        at(1),
+        at(9),
+        "cut".into(),
+        at(first | 1),
+        "epoch".into(),
+        at(second | 9),
+        "installed".into(),
+        at(second | 6),
+        "cut to the installed".into(),
+        at(3 << 32 | 1),
+    ];
+    assert_eq!(order, expected);
+    running.thread.stop();
+    disk.crash(0);
+    assert_eq!(logged(&disk), [3 << 32 | 1]);
+    let again = recover_store(&disk, RecoveryOptions::default(), StoreConfig::default()).expect("recover");
+    assert_eq!(again.found.snapshot, Some(Zxid(second | 5)));
+    assert_eq!((again.found.last_zxid, again.found.warnings), (Zxid(3 << 32 | 1), vec![]));
+    assert_eq!(disk.contents(Dir::Snap, "currentEpoch").as_deref(), Some(&b"1"[..]));
+}
+
+/// What a change of the epoch costs: the file and the directory, once each, and no sync can be spared (see
+/// the promises of [`Disk`]).
+#[test]
+fn an_epoch_costs_five_operations_two_of_them_syncs() {
+    let disk = MemDisk::new();
+    let running = start(&disk);
+    let (begun, has_begun) = channel();
+    let begun = Mutex::new(begun);
+    disk.on_sync(move |name| begun.lock().send(name.to_owned()).expect("the test listens"));
+    running.queue.epoch(EpochFile::Accepted, 7, running.done("stored"));
+    assert_eq!(running.next(), Said::Done("stored"));
+    // Create, write, sync, rename, sync of the directory.
+    assert_eq!(disk.operations(), 5);
+    assert_eq!(has_begun.try_iter().collect::<Vec<_>>(), ["acceptedEpoch.tmp"]);
+    disk.crash(0);
+    assert_eq!(disk.contents(Dir::Snap, "acceptedEpoch").as_deref(), Some(&b"7"[..]));
+    running.thread.stop();
 }
 
 #[test]

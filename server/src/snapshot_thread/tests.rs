@@ -156,3 +156,58 @@ fn a_due_snapshot_rolls_the_log_and_a_running_one_suppresses_the_next() {
     let again = recover_store(&disk, RecoveryOptions::default(), config()).expect("recover");
     assert_eq!(again.found.state.digest(), store.read().digest());
 }
+
+/// The state is replaced while a snapshot of the old one is being written: it never gets its name, and none
+/// is begun until the new state is there.
+#[test]
+fn a_held_snapshot_leaves_nothing_behind() {
+    let disk = MemDisk::new();
+    let store = Arc::new(RwLock::new(Store::new(config())));
+    let (queue, thread) = disk_thread_for(&disk);
+    let (say, said) = channel();
+    let snapshots =
+        Snapshotter::spawn(disk.clone(), store.clone(), queue.clone(), options(20, 0, 1), move |taken| {
+            say.send(taken.as_ref().map(|taken| taken.zxid).ok()).expect("the test listens");
+        })
+        .expect("spawn");
+    let mut prep = Prep::new(config());
+    (0..50).for_each(|_| drop(write(&store, &mut prep, 10)));
+    // Its file is written and synced, and it is about to be renamed, when the snapshots are held.
+    let (synced, has_synced) = channel();
+    let (go, may_go) = channel::<()>();
+    let both = Mutex::new((synced, may_go));
+    disk.on_sync(move |name| {
+        let both = both.lock();
+        if name.starts_with("tmp.snapshot.32") {
+            both.0.send(()).expect("the test listens");
+            let _ = both.1.recv();
+        }
+    });
+    assert!(snapshots.start());
+    has_synced.recv_timeout(PATIENCE).expect("the snapshot is nearly there");
+    snapshots.hold();
+    *store.write() = Store::new(config());
+    let mut prep = Prep::new(config());
+    (0..30).for_each(|_| drop(write(&store, &mut prep, 10)));
+    drop(go);
+    assert!(!snapshots.start(), "held");
+    let (done, is_done) = channel();
+    queue.install(store.clone(), move || done.send(()).expect("the test listens"));
+    is_done.recv_timeout(PATIENCE).expect("installed");
+    snapshots.release();
+    // Until the one that was given up has ended, another cannot begin.
+    while !snapshots.start() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(
+        said.recv_timeout(PATIENCE).expect("taken"),
+        Some(Zxid(30)),
+        "nothing was said of the old one"
+    );
+    snapshots.stop();
+    thread.stop();
+    let names = disk.list(Dir::Snap).expect("list");
+    assert_eq!(names, ["snapshot.1e"]);
+    let again = recover_store(&disk, RecoveryOptions::default(), config()).expect("recover");
+    assert_eq!(again.found.state.digest(), store.read().digest());
+}

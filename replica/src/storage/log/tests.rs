@@ -1,6 +1,8 @@
 use super::*;
 use crate::storage::disk::mem::{MemDisk, MemFile};
-use crate::storage::history::{Collect, all_upto, log_range, payload, recover_seen, write_snapshot};
+use crate::storage::history::{
+    Collect, all_upto, log_range, payload, recover_seen, write_fuzzy_snapshot, write_snapshot,
+};
 use crate::storage::recovery::{RecoveryOptions, Warning, recover};
 use proptest::prelude::*;
 
@@ -268,7 +270,7 @@ fn truncation_that_would_lose_the_base_or_has_no_target_touches_nothing() {
     log_range(&mut log, 5, 20).expect("log");
     write_snapshot(&disk, &all_upto(15)).expect("snapshot");
     let before = disk.operations();
-    assert!(matches!(truncate(&disk, Zxid(12)), Err(StorageError::TruncateBase { zxid: Zxid(12) })));
+    assert!(matches!(truncate(&disk, Zxid(12)), Err(StorageError::TruncateBase { zxid: Zxid(12), .. })));
     let error = truncate(&disk, Zxid(21)).expect_err("no such record");
     assert!(
         matches!(error, StorageError::TruncateTarget { first: Zxid(5), last: Zxid(20), .. }),
@@ -301,6 +303,90 @@ fn a_crash_during_truncation_loses_nothing_up_to_the_target() {
             assert_eq!(recover_seen(&disk).expect("recover").state, all_upto(7));
         }
     }
+}
+
+/// A snapshot whose name is before the cut, and whose walk went on behind it.
+#[test]
+fn truncation_removes_a_fuzzy_snapshot_that_ended_behind_the_cut() {
+    for (ended, kept) in [(12, true), (13, false), (20, false)] {
+        for operation in 0..10 {
+            let disk = MemDisk::new();
+            write_snapshot(&disk, &all_upto(0)).expect("snapshot");
+            let mut log = TxnLog::new(disk.clone(), SMALL);
+            log_range(&mut log, 1, 20).expect("log");
+            // Something of every transaction up to its end is in it.
+            write_fuzzy_snapshot(&disk, Zxid(10), &all_upto(ended), ended).expect("snapshot");
+            disk.freeze_after(operation);
+            let done = truncate(&disk, Zxid(12)).is_ok();
+            disk.crash(operation);
+            let recovered = recover_seen(&disk).expect("recover");
+            let expected = if done { 12 } else { recovered.last_zxid.0 };
+            assert!((12..=20).contains(&expected));
+            assert_eq!(recovered.state, all_upto(expected), "ended at {ended}, stopped at {operation}");
+            truncate(&disk, Zxid(12)).expect("again");
+            let recovered = recover_seen(&disk).expect("recover");
+            assert_eq!((recovered.state, recovered.snapshot == Some(Zxid(10))), (all_upto(12), kept));
+        }
+    }
+}
+
+/// A member that took its state from a leader has no log record of that state's zxid.
+#[test]
+fn the_cut_may_be_a_snapshots_zxid_or_an_epochs_beginning() {
+    let disk = MemDisk::new();
+    write_snapshot(&disk, &all_upto(15)).expect("snapshot");
+    let mut log = TxnLog::new(disk.clone(), SMALL);
+    log_range(&mut log, 16, 20).expect("log");
+    log.roll().expect("roll");
+    truncate(&disk, Zxid(15)).expect("truncate");
+    disk.crash(0);
+    let recovered = recover_seen(&disk).expect("recover");
+    assert_eq!((recovered.state, recovered.last_zxid), (all_upto(15), Zxid(15)));
+    log.continue_from(Zxid(15)).expect("continue");
+    log_range(&mut log, 16, 17).expect("log");
+    log.roll().expect("roll");
+    let first = 1 << 32 | 1;
+    log_range(&mut log, first, first + 3).expect("log");
+    truncate(&disk, Zxid(1 << 32)).expect("truncate");
+    disk.crash(0);
+    assert_eq!(recover_seen(&disk).expect("recover").state, all_upto(17));
+}
+
+#[test]
+fn logs_from_the_very_beginning_need_no_snapshot_to_be_cut() {
+    for (target, operation) in [0, 7, 12].into_iter().flat_map(|target| (0..16).map(move |at| (target, at))) {
+        let disk = MemDisk::new();
+        let mut log = TxnLog::new(disk.clone(), SMALL);
+        log_range(&mut log, 1, 10).expect("log");
+        log.roll().expect("roll");
+        log_range(&mut log, 11, 20).expect("log");
+        write_snapshot(&disk, &all_upto(15)).expect("snapshot");
+        disk.freeze_after(operation);
+        let done = truncate(&disk, Zxid(target)).is_ok();
+        disk.crash(operation);
+        let recovered = recover_seen(&disk).expect("recover");
+        let last = recovered.last_zxid.0;
+        assert!(last >= target && (!done || last == target), "{last} after {operation} for {target}");
+        assert_eq!(recovered.state, all_upto(last));
+        truncate(&disk, Zxid(target)).expect("again");
+        assert_eq!(recover_seen(&disk).expect("recover").state, all_upto(target));
+    }
+}
+
+/// Going back to an older snapshot is no way out when the logs do not reach from there.
+#[test]
+fn a_hole_behind_the_base_is_an_error_and_nothing_is_touched() {
+    let disk = MemDisk::new();
+    write_snapshot(&disk, &all_upto(3)).expect("snapshot");
+    let mut log = TxnLog::new(disk.clone(), SMALL);
+    log_range(&mut log, 9, 20).expect("log");
+    write_snapshot(&disk, &all_upto(15)).expect("snapshot");
+    let before = disk.operations();
+    let error = truncate(&disk, Zxid(12)).expect_err("4..8 are nowhere").to_string();
+    assert!(error.contains("at 0x3") && error.contains("fresh copy"), "{error}");
+    assert_eq!(disk.operations(), before);
+    truncate(&disk, Zxid(17)).expect("from the newer one it can");
+    assert_eq!(recover_seen(&disk).expect("recover").last_zxid, Zxid(17));
 }
 
 proptest! {

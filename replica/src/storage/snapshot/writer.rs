@@ -31,7 +31,16 @@ pub struct SnapshotWriter<D: Disk> {
 impl<D: Disk> SnapshotWriter<D> {
     /// Begins; `head` holds all sessions and ACLs. `zxid` is the last transaction applied.
     pub fn create(disk: D, zxid: Zxid, head: &[SnapshotItem]) -> Result<Self, StorageError> {
-        let name = names::snapshot(zxid);
+        Self::create_named(disk, names::snapshot(zxid), head)
+    }
+
+    /// As [`create`](Self::create), for [`install`](crate::storage::install::install). Another snapshot of
+    /// the same zxid, of a state that is being given up, may still be at its temporary file.
+    pub fn create_installing(disk: D, zxid: Zxid, head: &[SnapshotItem]) -> Result<Self, StorageError> {
+        Self::create_named(disk, names::installing(zxid), head)
+    }
+
+    fn create_named(disk: D, name: String, head: &[SnapshotItem]) -> Result<Self, StorageError> {
         let described = disk.describe(Dir::Snap, &name);
         let file = disk.create(Dir::Snap, &names::unfinished(&name));
         let file = file.map_err(StorageError::io("create", described.clone()))?;
@@ -59,7 +68,12 @@ impl<D: Disk> SnapshotWriter<D> {
     }
 
     /// Seals, syncs and renames. Returns the file's name and length, bytes.
-    pub fn finish(mut self, end: SnapshotEnd) -> Result<(String, u64), StorageError> {
+    pub fn finish(self, end: SnapshotEnd) -> Result<(String, u64), StorageError> {
+        self.seal_up(end)?.publish()
+    }
+
+    /// Seals and syncs; the file keeps its temporary name until it is published.
+    pub fn seal_up(mut self, end: SnapshotEnd) -> Result<Sealed<D>, StorageError> {
         assert!(
             end.digest.is_some() || end.last_zxid.is_none(),
             "the zxid block alone would be read as a digest"
@@ -75,12 +89,9 @@ impl<D: Disk> SnapshotWriter<D> {
             zxid.encode(&mut self.buffer);
             self.seal()?;
         }
-        let Self { disk, mut file, name, described, .. } = self;
-        file.sync().map_err(StorageError::io("sync", described.clone()))?;
-        let renamed = disk.rename(Dir::Snap, &names::unfinished(&name), &name);
-        renamed.map_err(StorageError::io("rename", described.clone()))?;
-        disk.sync_dir(Dir::Snap).map_err(StorageError::io("sync the directory of", described))?;
-        Ok((name, self.written))
+        let Self { disk, mut file, name, described, written: bytes, .. } = self;
+        file.sync().map_err(StorageError::io("sync", described))?;
+        Ok(Sealed { disk, name, bytes })
     }
 
     /// Removes the unfinished file again, after a failure.
@@ -102,5 +113,36 @@ impl<D: Disk> SnapshotWriter<D> {
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
+    }
+}
+
+/// A snapshot that is whole and durable, and still has its temporary name. Dropped, it is as one that was
+/// never finished.
+pub struct Sealed<D: Disk> {
+    disk: D,
+    name: String,
+    bytes: u64,
+}
+
+impl<D: Disk> Sealed<D> {
+    /// Gives it its name, durably. Returns the name and the file's length, bytes.
+    pub fn publish(self) -> Result<(String, u64), StorageError> {
+        let Self { disk, name, bytes } = self;
+        let described = disk.describe(Dir::Snap, &name);
+        let renamed = disk.rename(Dir::Snap, &names::unfinished(&name), &name);
+        renamed.map_err(StorageError::io("rename", described.clone()))?;
+        disk.sync_dir(Dir::Snap).map_err(StorageError::io("sync the directory of", described))?;
+        Ok((name, bytes))
+    }
+
+    /// The name that it will have.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Removes it: the state it is of has been given up.
+    pub fn abandon(self) {
+        // Whether this works changes nothing, recovery tidies as well.
+        let _ = self.disk.remove(Dir::Snap, &names::unfinished(&self.name));
     }
 }
