@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use zoometry_replica::zab::election::{Electorate, NotificationIntervals};
+use zoometry_replica::zab::sync::{Plan, plan_from_log};
 use zoometry_replica::zab::{Action, EpochKind, Event, Link, Recovered, Role, ServerId, Settings, Zab};
 use zoometry_wire::Zxid;
 use zoometry_wire::peer::{Notification, PacketKind, QuorumPacket};
@@ -221,6 +222,7 @@ impl World {
                 assert_eq!(packet.zxid, state.last().map_or(Zxid(0), |(zxid, _)| *zxid));
                 self.load(id, link, Cargo::Snapshot(packet, state));
             }
+            Action::SyncFromLog { link, learner, upto } => self.sync_from_log(id, link, learner, upto),
             Action::Pong(link, zxid) => {
                 let pong = QuorumPacket::new(PacketKind::Ping, zxid).with_data(Bytes::new());
                 self.load(id, link, Cargo::Packet(pong));
@@ -248,6 +250,41 @@ impl World {
             Action::Become(role) => self.become_role(id, role),
             Action::Upcall(..) => {}
             Action::Fail(why) => panic!("{id}: {why}"),
+        }
+    }
+
+    /// From the member's own log, as far as its disk has it; sometimes a part of the log has been purged.
+    fn sync_from_log(&mut self, id: ServerId, link: Link, learner: Zxid, upto: Zxid) {
+        let member = &self.members[&id];
+        let purged = if self.random.one_in(3) { self.random.below(member.disk.log.len() + 1) } else { 0 };
+        let log = member.disk.log[purged..].iter().filter(|(zxid, _)| *zxid <= upto);
+        let log: Txns = log.cloned().collect();
+        let split = log.partition_point(|(zxid, _)| *zxid <= learner);
+        let known = split.checked_sub(1).map(|at| log[at].0);
+        let plan = if log.last().is_some_and(|(zxid, _)| *zxid == upto) {
+            plan_from_log(learner, known, log.get(split).map(|(zxid, _)| *zxid))
+        } else {
+            Plan::Snap
+        };
+        let (packet, from) = match plan {
+            Plan::Diff { from } => (QuorumPacket::new(PacketKind::Diff, upto), from),
+            Plan::Trunc { to } => (QuorumPacket::new(PacketKind::Trunc, to), to),
+            Plan::Snap | Plan::FromLog { .. } => {
+                let state = member.state.clone();
+                let last = state.last().map_or(Zxid(0), |(zxid, _)| *zxid);
+                return self.load(
+                    id,
+                    link,
+                    Cargo::Snapshot(QuorumPacket::new(PacketKind::Snap, last), state),
+                );
+            }
+        };
+        self.note(|| format!("{id}    from the log: {packet:?} {from}"));
+        self.load(id, link, Cargo::Packet(packet));
+        for (zxid, payload) in log.into_iter().filter(|(zxid, _)| *zxid > from) {
+            let proposal = QuorumPacket::new(PacketKind::Proposal, zxid).with_data(payload);
+            self.load(id, link, Cargo::Packet(proposal));
+            self.load(id, link, Cargo::Packet(QuorumPacket::new(PacketKind::Commit, zxid)));
         }
     }
 

@@ -28,7 +28,9 @@ use super::names;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use zoometry_wire::{Record, TxnRecord, Zxid};
 
+mod since;
 mod truncate;
+pub use since::{LogRange, LogSync, SNAPSHOT_SIZE_FACTOR_DEFAULT, WhySnap, log_since, size_limit};
 pub use truncate::truncate;
 
 /// `ZKLG`.

@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`disk`] | the seam: what storage needs of a file system, and one in memory |
-//! | [`log`] | `log.<zxid>`: [`TxnLog`] appends, [`LogReader`] reads, [`truncate`](log::truncate) cuts |
+//! | [`log`] | `log.<zxid>`: [`TxnLog`] appends, [`LogReader`] reads, [`truncate`](log::truncate) cuts, [`log_since`](log::log_since) serves learners |
 //! | [`snapshot`] | `snapshot.<zxid>`: [`SnapshotWriter`], [`SnapshotReader`], and the item stream alone |
 //! | [`install`] | a state from the leader takes the place of everything |
 //! | [`recovery`] | a directory → the newest state it holds |

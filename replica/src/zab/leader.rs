@@ -336,6 +336,10 @@ impl Leader {
                 out.push(send(PacketKind::Trunc, to, None));
                 to
             }
+            Plan::FromLog { upto } => {
+                out.push(Action::SyncFromLog { link, learner, upto });
+                upto
+            }
             Plan::Snap => {
                 out.push(send(PacketKind::Snap, applied, None));
                 out.push(Action::SendSnapshot(link));

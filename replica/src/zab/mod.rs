@@ -96,6 +96,18 @@ pub enum Action {
     Send(Link, QuorumPacket),
     /// Send the whole state as it is now; packets that follow go behind it.
     SendSnapshot(Link),
+    /// Bring a learner that stands at `learner` up to `upto` from the log files: DIFF(`upto`) or TRUNC, then
+    /// each transaction as PROPOSAL and COMMIT; packets that follow go behind. Where the files do not serve
+    /// ([`log_since`](crate::storage::log::log_since) says so), SNAP with the state's last zxid and the state
+    /// as it is now: what follows then repeats a part of it, which learners tolerate.
+    SyncFromLog {
+        /// The learner.
+        link: Link,
+        /// Its last transaction.
+        learner: Zxid,
+        /// Committed.
+        upto: Zxid,
+    },
     /// Answer the leader's ping, with the sessions heard of since the last one.
     Pong(Link, Zxid),
     /// End a connection.

@@ -1,8 +1,9 @@
 //! What does a learner lack, and how is it brought up to date? One pure function, table-tested.
 //!
-//! Source: `LearnerHandler.syncFollower`, `queueCommittedProposals`; reference §8.6. Synchronising from log
-//! files on disk (case 5 there) is left out: a learner that is further behind than [`History`] takes a
-//! snapshot, which is always right.
+//! A learner that is further behind than [`History`] may still be within the log files; what they are good
+//! for is decided by whoever reads them, with [`plan_from_log`].
+//!
+//! Source: `LearnerHandler.syncFollower`, `queueCommittedProposals`; reference §8.6.
 
 use zoometry_wire::Zxid;
 
@@ -21,6 +22,11 @@ pub enum Plan {
     Trunc {
         /// The last one that it keeps; it is in the learner's log.
         to: Zxid,
+    },
+    /// It is further behind than the history: the log files bring it to `upto`, or a snapshot does.
+    FromLog {
+        /// Committed; transactions of the history above this one follow.
+        upto: Zxid,
     },
     /// It gets the whole state.
     Snap,
@@ -45,12 +51,28 @@ pub fn plan(learner: Zxid, history: &History, last: Zxid) -> Plan {
         return Plan::Diff { from: max };
     }
     if learner < min {
-        return Plan::Snap;
+        return Plan::FromLog { upto: min };
     }
     match history.at_or_before(learner) {
         Some(known) if known == learner => Plan::Diff { from: learner },
         Some(known) if at_new_epoch => Plan::Diff { from: known },
         Some(known) if known.epoch() == learner.epoch() => Plan::Trunc { to: known },
+        _ => Plan::Snap,
+    }
+}
+
+/// The plan for a learner that is further behind than the history, from the log's records up to where the
+/// history goes on: `known` is the last record at or before `learner`, `first` the first one behind it. The
+/// caller has made sure that from `known` on nothing is missing.
+pub fn plan_from_log(learner: Zxid, known: Option<Zxid>, first: Option<Zxid>) -> Plan {
+    let at_new_epoch = learner.counter() == 0;
+    match known {
+        Some(known) if known == learner => Plan::Diff { from: learner },
+        Some(known) if at_new_epoch => Plan::Diff { from: known },
+        // Who has a transaction of an epoch has that epoch's history up to it, but for its own tail.
+        Some(known) if known.epoch() == learner.epoch() => Plan::Trunc { to: known },
+        // The log begins right where the learner stands. Of any later beginning nobody knows what was before.
+        None if at_new_epoch && first == Some(learner.next()) => Plan::Diff { from: learner },
         _ => Plan::Snap,
     }
 }
@@ -75,8 +97,8 @@ mod tests {
             (last, Plan::Diff { from: last }, "has everything"),
             (zxid(2, 1), Plan::Diff { from: zxid(2, 1) }, "has a prefix"),
             (zxid(1, 8), Plan::Diff { from: zxid(1, 8) }, "has exactly the first"),
-            (zxid(1, 7), Plan::Snap, "is further behind than the history"),
-            (zxid(0, 0), Plan::Snap, "is empty"),
+            (zxid(1, 7), Plan::FromLog { upto: zxid(1, 8) }, "is further behind than the history"),
+            (zxid(0, 0), Plan::FromLog { upto: zxid(1, 8) }, "is empty"),
             (zxid(4, 3), Plan::Trunc { to: zxid(4, 1) }, "is ahead in the same epoch"),
             (zxid(5, 3), Plan::Trunc { to: last }, "is ahead in an epoch of its own"),
             (zxid(5, 0), Plan::Diff { from: last }, "is at the beginning of a later epoch"),
@@ -95,8 +117,28 @@ mod tests {
         let history = History::default();
         let last = zxid(2, 5);
         assert_eq!(plan(last, &history, last), Plan::Diff { from: last });
-        assert_eq!(plan(zxid(2, 4), &history, last), Plan::Snap);
+        assert_eq!(plan(zxid(2, 4), &history, last), Plan::FromLog { upto: last });
         assert_eq!(plan(zxid(2, 6), &history, last), Plan::Trunc { to: last });
         assert_eq!(plan(zxid(3, 0), &history, last), Plan::Diff { from: last });
+    }
+
+    #[test]
+    fn the_log_serves_whoever_it_knows() {
+        let (known, first) = (|counter| Some(zxid(2, counter)), Some(zxid(2, 6)));
+        let cases = [
+            (zxid(2, 5), known(5), first, Plan::Diff { from: zxid(2, 5) }),
+            (zxid(2, 9), known(5), Some(zxid(3, 1)), Plan::Trunc { to: zxid(2, 5) }),
+            (zxid(3, 0), known(5), Some(zxid(3, 1)), Plan::Diff { from: zxid(2, 5) }),
+            (zxid(3, 2), known(5), Some(zxid(4, 1)), Plan::Snap),
+            (zxid(2, 5), None, first, Plan::Snap),
+            (zxid(2, 0), None, Some(zxid(2, 1)), Plan::Diff { from: zxid(2, 0) }),
+            (zxid(2, 0), None, Some(zxid(2, 2)), Plan::Snap),
+            (zxid(1, 0), None, Some(zxid(2, 1)), Plan::Snap),
+            (zxid(0, 0), None, Some(zxid(0, 1)), Plan::Diff { from: zxid(0, 0) }),
+            (zxid(0, 0), None, None, Plan::Snap),
+        ];
+        for (learner, known, first, expected) in cases {
+            assert_eq!(plan_from_log(learner, known, first), expected, "{learner}, {known:?}, {first:?}");
+        }
     }
 }

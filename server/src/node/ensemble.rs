@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use zoometry_replica::member::Output;
 use zoometry_replica::storage::epoch::EpochFile;
+use zoometry_replica::storage::log::{self, LogSync};
 use zoometry_replica::zab::{Action, EpochKind, Event, Link, Role};
+use zoometry_wire::Zxid;
 use zoometry_wire::peer::{PacketKind, PeerState, QuorumPacket};
 
 use super::{Node, NodeEvent};
@@ -23,6 +25,10 @@ use crate::view::Mode;
 /// The process ends with this code when the leader's word contradicts this member's state (Apache's
 /// `UNMATCHED_TXN_COMMIT`).
 const EXIT_INCONSISTENT: i32 = 12;
+
+/// Most that one learner is sent from the log files; the node does nothing else while it reads them (twice).
+/// Beyond it the learner takes a snapshot, which has a task of its own.
+const LOG_SYNC_BYTES_MAX: u64 = 8 << 20;
 
 impl Node {
     /// Performs what the member has said, in order, until it says nothing more.
@@ -98,6 +104,7 @@ impl Node {
             Action::Notify(to, vote) => peers.notify(to, vote),
             Action::Connect(to) => peers.connect(to),
             Action::SendSnapshot(link) => peers.send_snapshot(link, Arc::clone(&self.shared.store)),
+            Action::SyncFromLog { link, learner, upto } => self.sync_from_log(link, learner, upto),
             Action::Close(link) => {
                 peers.close(link);
                 self.arrived.remove(&link);
@@ -144,6 +151,45 @@ impl Node {
             | Action::Become(_)
             | Action::Pong(..)
             | Action::Upcall(..) => unreachable!("performed elsewhere"),
+        }
+    }
+
+    /// Brings a learner up to date from the log files; where they do not serve, with the whole state. The
+    /// files are read here, because what is proposed next goes behind; so it is never more than
+    /// [`LOG_SYNC_BYTES_MAX`].
+    fn sync_from_log(&mut self, link: Link, learner: Zxid, upto: Zxid) {
+        let files = &self.shared.files;
+        let limit = log::size_limit(files, log::SNAPSHOT_SIZE_FACTOR_DEFAULT);
+        let found = limit.and_then(|limit| {
+            log::log_since(files, learner, upto, limit.map(|bytes| bytes.min(LOG_SYNC_BYTES_MAX)))
+        });
+        let found = found.and_then(|found| {
+            let (kind, zxid, range) = match found {
+                LogSync::Diff(range) => (PacketKind::Diff, upto, range),
+                LogSync::Trunc { to, then } => (PacketKind::Trunc, to, then),
+                LogSync::Snap(why) => return Ok(Err(why)),
+            };
+            Ok(Ok((kind, zxid, range.collect::<Result<Vec<_>, _>>()?)))
+        });
+        match found {
+            Ok(Ok((kind, zxid, txns))) => {
+                tracing::info!(link = link.0, txns = txns.len(), %learner, "synchronising from the log files");
+                self.send(link, &QuorumPacket::new(kind, zxid));
+                for (zxid, payload) in txns {
+                    self.send(link, &QuorumPacket::new(PacketKind::Proposal, zxid).with_data(payload));
+                    self.send(link, &QuorumPacket::new(PacketKind::Commit, zxid));
+                }
+                return;
+            }
+            Ok(Err(why)) => tracing::info!(link = link.0, %learner, "a snapshot for a learner: {why}"),
+            Err(error) => {
+                tracing::warn!(link = link.0, %learner, "a snapshot for a learner, the log files failed: {error}");
+            }
+        }
+        let last_zxid = self.shared.store.read().last_zxid();
+        self.send(link, &QuorumPacket::new(PacketKind::Snap, last_zxid));
+        if let Some(peers) = &self.peers {
+            peers.send_snapshot(link, Arc::clone(&self.shared.store));
         }
     }
 
