@@ -222,6 +222,14 @@ impl World {
                 assert_eq!(packet.zxid, state.last().map_or(Zxid(0), |(zxid, _)| *zxid));
                 self.load(id, link, Cargo::Snapshot(packet, state));
             }
+            Action::Reload(end) => {
+                while !self.members[&id].disk.queue.is_empty() {
+                    self.finish_a_job(id);
+                }
+                let member = self.members.get_mut(&id).unwrap();
+                member.state = member.disk.log.clone();
+                assert_eq!(end, member.state.last().map_or(Zxid(0), |(zxid, _)| *zxid));
+            }
             Action::SyncFromLog { link, learner, upto } => self.sync_from_log(id, link, learner, upto),
             Action::Pong(link, zxid) => {
                 let pong = QuorumPacket::new(PacketKind::Ping, zxid).with_data(Bytes::new());
@@ -376,6 +384,10 @@ impl World {
     fn sync_some_disk(&mut self) {
         let ids = self.ids();
         let id = ids[self.random.below(ids.len())];
+        self.finish_a_job(id);
+    }
+
+    fn finish_a_job(&mut self, id: ServerId) {
         let member = self.members.get_mut(&id).unwrap();
         let disk = &mut member.disk;
         let Some(job) = disk.queue.pop_front() else { return };

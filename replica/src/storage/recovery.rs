@@ -208,7 +208,9 @@ fn tidy<D: Disk>(disk: &D) -> Result<(), StorageError> {
         for name in names {
             let unfinished = name.strip_prefix(UNFINISHED);
             let ours = unfinished.is_some_and(|rest| {
-                parse_log(rest).is_some() || parse_snapshot(rest).is_some() || parse_installing(rest).is_some()
+                parse_log(rest).is_some()
+                    || parse_snapshot(rest).is_some()
+                    || parse_installing(rest).is_some()
             });
             let empty_log = dir == Dir::Log && parse_log(&name).is_some() && is_empty(disk, &name)?;
             if ours || empty_log {

@@ -62,6 +62,8 @@ pub struct Learner {
     /// Packets that arrived while the disk was busy with something that comes before them.
     kept: VecDeque<QuorumPacket>,
     last_proposed: Zxid,
+    /// The end of the log on the disk when a snapshot took the place of the state.
+    log_end: Zxid,
     deadline_ms: u64,
     /// An observer acknowledges nothing but the synchronisation.
     votes: bool,
@@ -80,6 +82,7 @@ impl Learner {
             unacked: VecDeque::new(),
             kept: VecDeque::new(),
             last_proposed: base.logged,
+            log_end: base.logged,
             deadline_ms: base.now_ms + base.settings.init_ms(),
             votes: base.electorate.voters.contains(&base.electorate.me),
             established: false,
@@ -139,6 +142,14 @@ impl Learner {
     /// The member leaves its leader: what is logged counts as applied, committed or not.
     pub(super) fn resign(&mut self, base: &mut Base, out: &mut Vec<Action>) {
         out.extend(self.link.take().map(Action::Close));
+        if self.phase == (Phase::Synchronising { snapshot: true }) {
+            // Nobody may vote with, or lead with, what is not on its way to the disk.
+            let end = self.log_end;
+            (base.logged, base.applied, base.durable) = (end, end, end);
+            base.history.clear();
+            self.pending.clear();
+            out.push(Action::Reload(end));
+        }
         for Pending { zxid, payload, .. } in self.pending.drain(..) {
             if zxid <= base.logged {
                 base.adopt(zxid, payload, out);
@@ -228,6 +239,7 @@ impl Learner {
             }
             Some(PacketKind::Snap) => {
                 base.history.clear();
+                self.log_end = base.logged;
                 (base.logged, base.applied, base.durable) = (packet.zxid, packet.zxid, packet.zxid);
                 self.phase = Phase::Synchronising { snapshot: true };
                 out.extend(self.link.map(Action::InstallSnapshot));

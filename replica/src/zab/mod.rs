@@ -114,6 +114,9 @@ pub enum Action {
     Close(Link),
     /// Replace the state by the snapshot that has arrived on this link.
     InstallSnapshot(Link),
+    /// Take the state from the disk again, behind everything that is on its way there: a snapshot was taken
+    /// over from a leader that is lost, and is in memory alone. The disk's last transaction is this one.
+    Reload(Zxid),
     /// Put a transaction into the log.
     Append(Zxid, Bytes),
     /// Cut the log behind this transaction and reload the state.

@@ -40,6 +40,7 @@ impl Node {
     /// Applies what is committed, in order, and answers it.
     pub(super) fn commit(&mut self) {
         let Some(last) = self.committed.last().map(|record| record.header.zxid) else { return };
+        self.settle_disk();
         let mut records = std::mem::take(&mut self.committed);
         let now_ns = clock::now_ns();
         let mut moment = Moment { now_ns, durable: self.durable };
@@ -84,6 +85,7 @@ impl Node {
 
     /// Applies a transaction of which nobody may be told.
     pub(super) fn adopt(&mut self, record: &TxnRecord) {
+        self.settle_disk();
         let zxid = record.header.zxid;
         let mut store = self.shared.store.write();
         // A refusal is what its client would have been told.

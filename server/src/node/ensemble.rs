@@ -30,6 +30,15 @@ const EXIT_INCONSISTENT: i32 = 12;
 /// Beyond it the learner takes a snapshot, which has a task of its own.
 const LOG_SYNC_BYTES_MAX: u64 = 8 << 20;
 
+/// What the disk is doing with the whole state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pending {
+    /// It writes the state down: meanwhile the state must not change.
+    Install,
+    /// The state must be read again when the disk is done.
+    Reload,
+}
+
 impl Node {
     /// Performs what the member has said, in order, until it says nothing more.
     pub(super) fn perform(&mut self) {
@@ -110,10 +119,16 @@ impl Node {
                 self.arrived.remove(&link);
             }
             Action::InstallSnapshot(link) => {
+                self.settle_disk();
                 if let Some(store) = self.arrived.remove(&link) {
+                    self.snapshots.hold();
                     tracing::info!(zxid = %store.last_zxid(), "taking over the leader's snapshot");
                     *self.shared.store.write() = *store;
                 }
+            }
+            Action::Reload(_) => {
+                self.pending = Some(Pending::Reload);
+                self.settle_disk();
             }
             Action::StoreEpoch(kind, epoch) => {
                 let node = self.shared.node.clone();
@@ -127,18 +142,17 @@ impl Node {
             Action::Truncate(zxid) => {
                 tracing::warn!(%zxid, "the leader does not have what this member has logged behind here; cutting it off");
                 let node = self.shared.node.clone();
+                self.snapshots.hold();
+                self.pending = Some(Pending::Reload);
+                self.disk_jobs += 1;
                 self.shared.disk.truncate(zxid, move || node.send(NodeEvent::Truncated));
             }
             Action::StoreSnapshot => {
                 let node = self.shared.node.clone();
                 let store = Arc::clone(&self.shared.store);
-                let files = self.shared.files.clone();
-                self.shared.disk.barrier(move || {
-                    if let Err(error) = crate::snapshot_thread::take_snapshot(&files, &store) {
-                        crate::disk_thread::exit(&error);
-                    }
-                    node.send(NodeEvent::SnapshotStored);
-                });
+                self.pending = Some(Pending::Install);
+                self.disk_jobs += 1;
+                self.shared.disk.install(store, move || node.send(NodeEvent::SnapshotStored));
             }
             Action::Fail(why) => {
                 tracing::error!("this member's state cannot be trusted any more, it stops: {why}");
@@ -193,18 +207,53 @@ impl Node {
         }
     }
 
-    /// The log was cut: the state is read again from what is left.
-    pub(super) fn reload(&mut self) {
+    /// Before the state changes: what the disk was told to do with the state as it was has to be done.
+    pub(super) fn settle_disk(&mut self) {
+        let Some(pending) = self.pending.take() else { return };
+        let (done, wait) = std::sync::mpsc::sync_channel(1);
+        self.shared.disk.barrier(move || {
+            // The node waits for it; if it is gone nobody does.
+            let _ = done.send(());
+        });
+        if wait.recv().is_ok() {
+            match pending {
+                Pending::Reload => self.reload(),
+                Pending::Install => self.snapshots.release(),
+            }
+        }
+    }
+
+    /// The log was cut, durably.
+    pub(super) fn truncated(&mut self) {
+        // A leader may have been lost and another found meanwhile: only the last job's end is the end.
+        self.disk_jobs -= 1;
+        if self.disk_jobs == 0 && self.pending.take() == Some(Pending::Reload) {
+            self.reload();
+        }
+        self.consensus(Event::Truncated);
+    }
+
+    /// The state that the leader sent is on the disk.
+    pub(super) fn snapshot_stored(&mut self) {
+        self.disk_jobs -= 1;
+        if self.disk_jobs == 0 && self.pending.take() == Some(Pending::Install) {
+            self.snapshots.release();
+        }
+        self.consensus(Event::SnapshotStored);
+    }
+
+    /// Reads the state again from the disk.
+    fn reload(&mut self) {
         match member::reload(&self.shared) {
-            Ok(store) => *self.shared.store.write() = store,
+            Ok(store) => {
+                *self.shared.store.write() = store;
+                self.snapshots.release();
+            }
             Err(error) => {
-                tracing::error!(
-                    "cannot read the state again after the log was cut, this member stops: {error:#}"
-                );
+                tracing::error!("cannot read the state from the disk again, this member stops: {error:#}");
                 std::process::exit(EXIT_INCONSISTENT);
             }
         }
-        self.consensus(Event::Truncated);
     }
 
     pub(super) fn flush_links(&mut self) {

@@ -33,6 +33,7 @@ use crate::shared::{ProposalSizes, Shared};
 use crate::snapshot_thread::Snapshotter;
 use crate::stats::{Batch, Counter};
 use crate::telemetry::Stamps;
+use ensemble::Pending;
 
 /// Writes prepared and not yet applied; further ones are held back in their order, where each connection's
 /// share is limited by `zoometry.maxPipelined`.
@@ -166,6 +167,10 @@ pub struct Node {
     outputs: Vec<Output>,
     committed: Vec<TxnRecord>,
     woken: Vec<Arc<Conn>>,
+    /// What the disk is doing with the whole state.
+    pending: Option<Pending>,
+    /// How many such jobs it has not reported yet.
+    disk_jobs: u32,
     /// The disk's last report.
     durable: Durable,
     looking_since_ms: u64,
@@ -216,6 +221,8 @@ impl Node {
             outputs: Vec::new(),
             committed: Vec::new(),
             woken: Vec::new(),
+            pending: None,
+            disk_jobs: 0,
             durable: Durable::default(),
             looking_since_ms: clock::now_ms(),
             leading_since_ms: 0,
@@ -280,8 +287,8 @@ impl Node {
             }
             NodeEvent::Peer(event) => self.hear(event),
             NodeEvent::EpochStored(kind, epoch) => self.consensus(Event::EpochStored(kind, epoch)),
-            NodeEvent::Truncated => self.reload(),
-            NodeEvent::SnapshotStored => self.consensus(Event::SnapshotStored),
+            NodeEvent::Truncated => self.truncated(),
+            NodeEvent::SnapshotStored => self.snapshot_stored(),
             NodeEvent::Stop => {
                 self.stopping = true;
                 self.held.clear();
