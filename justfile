@@ -41,6 +41,10 @@ venv:
 interop SERVER="zoometry" *ARGS:
     {{python}} -m pytest tests/interop --server {{SERVER}} {{ARGS}}
 
+# Ensembles: ours beside Apache members
+quorum *ARGS:
+    {{python}} -m pytest tests/interop/quorum {{ARGS}}
+
 # kazoo's own test suite, with our server
 kazoo-own *ARGS:
     PYTHONPATH=tests/interop {{python}} -m pytest -p kazoo_own --pyargs kazoo.tests {{ARGS}}

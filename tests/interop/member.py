@@ -89,6 +89,11 @@ class Member:
 
     def start(self):
         """Starts the process and returns once `srvr` is answered with a mode."""
+        self.spawn()
+        return self.wait_serving()
+
+    def spawn(self):
+        """Starts the process without waiting for anything."""
         assert self.process is None, "already started"
         command = [str(part) for part in self.command(self.write_config())]
         with open(self.log_path, "ab") as log:
@@ -98,6 +103,9 @@ class Member:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home,
                 env=self.environment(), start_new_session=True, **self.popen,
             )
+
+    def wait_serving(self):
+        """Returns once `srvr` is answered with a mode; kills the process if that takes too long."""
         deadline = time.monotonic() + self.start_limit_s
         while True:
             if self.process.poll() is not None:

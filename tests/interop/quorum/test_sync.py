@@ -1,0 +1,171 @@
+"""DIFF, TRUNC and SNAP, each provoked and seen, with our server on either side or on both.
+
+Seat 3 is the one that falls behind or ahead; seats 1 and 2 are of the other kind and one of them leads when it
+comes back. Which way it was brought up to date is read from the learner's own log.
+"""
+
+import re
+
+import pytest
+
+import raw
+from load import Load, equal_digests, equal_trees, synced_tree
+
+# More than a leader remembers in memory (commitLogCount, 500).
+FAR = 1200
+# What a member of a kind logs about the way in which its leader brings it up to date.
+SAID = {
+    "apache": {"DIFF": "Getting a diff from the leader", "SNAP": "Getting a snapshot from leader",
+               "TRUNC": "Truncating log to get in sync with the leader"},
+    "zoometry": {},
+}
+PAIRS = ["ours_leads_ours", "ours_leads_apache", "apache_leads_ours"]
+
+
+@pytest.fixture(params=PAIRS)
+def trio(request, new_ensemble, ours):
+    """An ensemble, not started, of two of the leading kind and one, in seat 3, of the other."""
+    leading, following = (ours if name == "ours" else "apache" for name in request.param.split("_leads_"))
+
+    def make(**options):
+        return new_ensemble({1: leading, 2: leading, 3: following}, **options)
+    return make
+
+
+def ways_of_sync(seat) -> list:
+    """The ways that the member's log names since its start, in order."""
+    found = [(match.start(), way) for way, text in SAID[seat.kind].items() for match in re.finditer(text, seat.log())]
+    return [way for _, way in sorted(found)]
+
+
+def check_way(seat, *allowed):
+    """The member was brought up to date in one of these ways, at the first try.
+
+    Apache 3.8.0 may need more tries under load: its learner fails at a COMMIT that comes between NEWLEADER and
+    UPTODATE when it has nothing pending (ZOOKEEPER-4394), and begins again."""
+    ways = ways_of_sync(seat)
+    assert ways and ways[0] in allowed, (ways, allowed)
+    assert len(ways) == 1 or seat.kind == "apache", ways
+
+
+def write(ensemble, count, size=0, prefix="n"):
+    """Writes through the leader, all of them acknowledged."""
+    conn = ensemble.leader().connect()
+    xids = []
+    for number in range(count):
+        data = raw.body("create", f"/{prefix}{number}", bytes(size), raw.OPEN_ACL, 0)
+        xids.append(conn.send("create", data))
+        if len(xids) > 100:
+            assert conn.reply(xids.pop(0)).err == 0
+    for xid in xids:
+        assert conn.reply(xid).err == 0
+    conn.close_session()
+
+
+def check_equal(ensemble):
+    ensemble.wait_all()
+    equal_trees(ensemble)
+    equal_digests(ensemble)
+
+
+def test_diff_from_memory(trio):
+    ensemble = trio().start_led_by(2)
+    write(ensemble, 10)
+    ensemble[3].kill()
+    write(ensemble, 100, prefix="missed")
+    ensemble[3].start()
+    check_way(ensemble[3], "DIFF")
+    check_equal(ensemble)
+
+
+def test_diff_from_the_log_on_disk(trio):
+    """Further behind than the leader's memory reaches, and the log on disk is not too long beside a snapshot."""
+    ensemble = trio(settings={"snapshotSizeFactor": 1000}).start_led_by(2)
+    write(ensemble, 10)
+    ensemble[3].kill()
+    write(ensemble, FAR, prefix="missed")
+    ensemble[3].start()
+    check_way(ensemble[3], "DIFF")
+    check_equal(ensemble)
+
+
+def test_snap_when_too_far_behind(trio):
+    ensemble = trio(settings={"snapshotSizeFactor": -1}).start_led_by(2)
+    write(ensemble, 10)
+    ensemble[3].kill()
+    write(ensemble, FAR, prefix="missed", size=100)
+    ensemble[3].start()
+    check_way(ensemble[3], "SNAP")
+    check_equal(ensemble)
+    # The directory is a good one from now on.
+    ensemble[3].kill()
+    write(ensemble, 10, prefix="later")
+    ensemble[3].start()
+    check_way(ensemble[3], "DIFF")
+    check_equal(ensemble)
+
+
+def test_snap_to_a_new_member_under_load(trio, seed):
+    """A member that has lost its directory takes the seat again while writes go on."""
+    ensemble = trio().start_led_by(2)
+    write(ensemble, FAR, size=500)
+    with Load(ensemble, writers=4, seed=seed) as load:
+        ensemble[3].kill()
+        ensemble[3].wipe()
+        ensemble[3].start()
+        check_way(ensemble[3], "SNAP")
+        load.progress()
+        print(load.verify())
+
+
+@pytest.mark.parametrize("writes", [0, 30])
+def test_trunc(trio, writes):
+    """A leader dies with proposals on its disk that nobody else has; the others go on without them.
+
+    Apache's leader truncates it as long as nothing is committed in the new epoch; later it will not truncate across
+    an epoch's end and sends a snapshot. Both throw the tail away."""
+    ensemble = trio().start_led_by(3)
+    write(ensemble, 50)
+    conn = ensemble[3].connect()
+    for seat in ensemble.followers():
+        seat.freeze()
+    for number in range(20):
+        conn.send("create", raw.body("create", f"/never{number}", b"uncommitted", raw.OPEN_ACL, 0))
+    while not ensemble[3].logged(b"/never19"):
+        ensemble[3].check_alive()
+    # Frozen until they die: what waits in their sockets must not reach their logs.
+    ensemble.kill_all()
+    conn.drop()
+    ensemble.start(1, 2)
+    if writes:
+        write(ensemble, writes, prefix="after")
+    ensemble[3].start()
+    check_way(ensemble[3], "TRUNC", *(["SNAP"] if writes else []))
+    check_equal(ensemble)
+    left = [path for path in synced_tree(ensemble[3]) if "never" in path]
+    assert not left, left
+    # And the directory, cut, opens again, alone: it must not bring the tail back by leading.
+    ensemble.kill_all()
+    ensemble.start_led_by(3)
+    check_equal(ensemble)
+    assert not [path for path in synced_tree(ensemble[3]) if "never" in path]
+
+
+def test_a_logged_tail_that_a_quorum_has_is_kept(trio):
+    """The same, but one follower has the tail too: whoever has it wins, and what was logged becomes committed."""
+    ensemble = trio().start_led_by(3)
+    write(ensemble, 10)
+    conn = ensemble[3].connect()
+    one, other = ensemble.followers()
+    other.freeze()
+    xids = [conn.send("create", raw.body("create", f"/kept{number}", b"", raw.OPEN_ACL, 0)) for number in range(20)]
+    assert all(conn.reply(xid).err == 0 for xid in xids)
+    ensemble.kill_all()
+    conn.drop()
+    ensemble.start(one.number, other.number)
+    assert ensemble.leader() is one
+    ensemble[3].start()
+    check_equal(ensemble)
+    after = ensemble[other.number].connect()
+    assert all(after.call("exists", f"/kept{number}", False).err == 0 for number in range(20))
+    after.close_session()
