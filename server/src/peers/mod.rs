@@ -207,7 +207,8 @@ impl Peers {
 
     /// Sends the state as it is now behind everything sent so far (the SNAP packet was sent before); what is
     /// sent later goes behind it. The head and the beginning of the walk are taken before this returns, under
-    /// the store's read lock: the caller must not hold the write lock. Whether it may hold the read lock: yes.
+    /// the store's read lock: the caller may hold that too, but not the write lock. Until the snapshot is
+    /// sent the store may change by transactions, but be replaced only after [`close`](Self::close).
     pub fn send_snapshot(&self, link: Link, store: Arc<RwLock<Store>>) {
         self.0.links.send_snapshot(link, store);
     }
@@ -217,7 +218,8 @@ impl Peers {
         self.0.links.flush();
     }
 
-    /// Ends a link after what is in its outbox has been sent, or after [`CLOSE_LINGER`]. No
+    /// Ends a link after what is in its outbox has been sent, or after [`CLOSE_LINGER`]. A snapshot that is
+    /// not yet sent whole is broken off, so that the store may be replaced from now on. No
     /// [`PeerEvent::Closed`] follows, except one that is already on its way.
     pub fn close(&self, link: Link) {
         self.0.links.close(link);

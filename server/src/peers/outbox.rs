@@ -4,6 +4,9 @@
 //! only; the connection's task takes all of it at once and writes it with one call. Between two stretches of
 //! packets there may be a walk over the store: it is encoded slice by slice as the socket takes it, under the
 //! store's read lock, which is never held across a write.
+//!
+//! A walk ends with the link: once this side has closed it, no further slice and above all no end mark is
+//! sent, because the store may then be replaced by another leader's, and half of each is no snapshot.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -139,6 +142,9 @@ impl Outbox {
         let mut desk = self.desk.lock();
         if desk.phase == Phase::Open {
             desk.phase = Phase::Closing;
+            if let Some(walk) = desk.pieces.iter().position(|piece| matches!(piece, Piece::Nodes { .. })) {
+                desk.pieces.truncate(walk);
+            }
             drop(desk);
             self.unsent.notify_one();
             self.closing.notify_one();
@@ -180,7 +186,11 @@ impl Outbox {
             };
             match next {
                 Some(Piece::Packets(bytes)) => self.write_packets(bytes, writer).await?,
-                Some(Piece::Nodes { store, walk }) => write_nodes(&store, walk, writer).await?,
+                Some(Piece::Nodes { store, walk }) => {
+                    if !self.write_nodes(&store, walk, writer).await? {
+                        return Ok(());
+                    }
+                }
                 None => self.unsent.notified().await,
             }
         }
@@ -200,28 +210,39 @@ impl Outbox {
         }
         Ok(())
     }
-}
 
-/// Walks the store slice by slice, then ends the stream.
-async fn write_nodes(
-    store: &RwLock<Store>,
-    mut walk: Walk,
-    writer: &mut (impl AsyncWrite + Unpin),
-) -> std::io::Result<()> {
-    let (mut slice, mut budget) = (BytesMut::with_capacity(SLICE_BYTES), SLICE_NODES_MAX / 8);
-    loop {
-        let mut nodes = 0usize;
-        let more = store.read().walk(&mut walk, budget, &mut |node| {
-            nodes += 1;
-            encode_node(&node, &mut slice);
-        });
-        budget = (SLICE_BYTES * nodes.max(1) / slice.len().max(1)).clamp(1, SLICE_NODES_MAX);
-        if !more {
-            encode_end(&mut slice);
-            put_str(&mut slice, SIGNATURE);
-            return writer.write_all(&slice).await;
+    /// Walks the store slice by slice, then ends the stream; false when the link was closed meanwhile.
+    async fn write_nodes(
+        &self,
+        store: &RwLock<Store>,
+        mut walk: Walk,
+        writer: &mut (impl AsyncWrite + Unpin),
+    ) -> std::io::Result<bool> {
+        let (mut slice, mut budget) = (BytesMut::with_capacity(SLICE_BYTES), SLICE_NODES_MAX / 8);
+        loop {
+            let mut nodes = 0usize;
+            let more = {
+                let store = store.read();
+                let more = store.walk(&mut walk, budget, &mut |node| {
+                    nodes += 1;
+                    encode_node(&node, &mut slice);
+                });
+                // Under the lock: who replaces the store has closed the link before.
+                if !self.is_open() {
+                    return Ok(false);
+                }
+                more
+            };
+            budget = (SLICE_BYTES * nodes.max(1) / slice.len().max(1)).clamp(1, SLICE_NODES_MAX);
+            if !more {
+                encode_end(&mut slice);
+                put_str(&mut slice, SIGNATURE);
+            }
+            writer.write_all(&slice).await?;
+            slice.clear();
+            if !more {
+                return Ok(true);
+            }
         }
-        writer.write_all(&slice).await?;
-        slice.clear();
     }
 }

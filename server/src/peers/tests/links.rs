@@ -267,6 +267,32 @@ async fn a_quiet_stores_snapshot_is_equal() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_breaks_a_snapshot_off() {
+    let members = lines(2);
+    let mut leader = Desk::start(options(2, &members)).await;
+    for waits in [Duration::ZERO, Duration::from_millis(100)] {
+        let mut raw = Raw::connect(quorum_port(&members, 2)).await;
+        let PeerEvent::Accepted(link) = leader.next().await else { panic!("expected Accepted") };
+        let (original, _) = store(30_000);
+        let zxid = original.last_zxid();
+        let original = Arc::new(RwLock::new(original));
+        leader.peers.send(link, &proposal(1, 10));
+        leader.peers.send(link, &QuorumPacket::new(PacketKind::Snap, zxid));
+        leader.peers.send_snapshot(link, Arc::clone(&original));
+        leader.peers.send(link, &proposal(2, 10));
+        leader.peers.flush();
+        // More than the systems' buffers take, so the walk is under way or has not begun.
+        tokio::time::sleep(waits).await;
+        leader.peers.close(link);
+        *original.write() = Store::new(StoreConfig::default());
+        let mut bytes = Vec::new();
+        timeout(PATIENCE, raw.0.read_to_end(&mut bytes)).await.expect("an end in time").expect("read");
+        assert!(bytes.starts_with(&proposal(1, 10).to_bytes()));
+        assert!(!bytes.windows(10).any(|window| window == b"BenWasHere"), "{} bytes", bytes.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_that_is_none_ends_the_link() {
     let members = lines(2);
     let leader = TcpListener::bind(("127.0.0.1", quorum_port(&members, 2))).await.unwrap();
