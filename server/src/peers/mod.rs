@@ -230,6 +230,13 @@ impl Peers {
         self.0.links.address(link)
     }
 
+    /// Bytes that have gone over a link in either direction; `None` when it is gone. While a snapshot is on
+    /// its way no packet arrives and nothing is acknowledged, for as long as it takes: that this number grows
+    /// is then the sign of life.
+    pub fn moved_bytes(&self, link: Link) -> Option<u64> {
+        self.0.links.moved_bytes(link)
+    }
+
     /// Ends all tasks; no event follows. Both ports are free as soon as the tasks have ended, which is not
     /// waited for.
     pub fn stop(&self) {

@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -66,6 +67,8 @@ pub(super) struct Outbox {
     pub(super) peer: SocketAddr,
     bytes_max: usize,
     desk: Mutex<Desk>,
+    /// Bytes read and written so far.
+    moved_bytes: AtomicU64,
     unsent: Notify,
     closing: Notify,
     overflowed: Notify,
@@ -85,6 +88,7 @@ impl Outbox {
             peer,
             bytes_max,
             desk: Mutex::new(desk),
+            moved_bytes: AtomicU64::new(0),
             unsent: Notify::new(),
             closing: Notify::new(),
             overflowed: Notify::new(),
@@ -151,6 +155,16 @@ impl Outbox {
         }
     }
 
+    /// Counts bytes that were read or written.
+    pub(super) fn moved(&self, bytes: usize) {
+        self.moved_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes read and written so far.
+    pub(super) fn moved_bytes(&self) -> u64 {
+        self.moved_bytes.load(Ordering::Relaxed)
+    }
+
     /// Whether events of this link are still wanted.
     pub(super) fn is_open(&self) -> bool {
         self.desk.lock().phase == Phase::Open
@@ -202,6 +216,7 @@ impl Outbox {
         writer: &mut (impl AsyncWrite + Unpin),
     ) -> std::io::Result<()> {
         writer.write_all(&bytes).await?;
+        self.moved(bytes.len());
         let mut desk = self.desk.lock();
         desk.unsent_bytes = desk.unsent_bytes.saturating_sub(bytes.len());
         if bytes.capacity() <= SPARE_BYTES_MAX {
@@ -239,6 +254,7 @@ impl Outbox {
                 put_str(&mut slice, SIGNATURE);
             }
             writer.write_all(&slice).await?;
+            self.moved(slice.len());
             slice.clear();
             if !more {
                 return Ok(true);

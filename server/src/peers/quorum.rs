@@ -100,6 +100,10 @@ impl Links {
         self.open.lock().get(&link).map(|outbox| outbox.peer)
     }
 
+    pub(super) fn moved_bytes(&self, link: Link) -> Option<u64> {
+        self.open.lock().get(&link).map(|outbox| outbox.moved_bytes())
+    }
+
     fn add(&self, peer: SocketAddr, outbox_bytes_max: usize) -> Arc<Outbox> {
         let link = Link(self.last.fetch_add(1, Ordering::Relaxed) + 1);
         let outbox = Arc::new(Outbox::new(link, peer, outbox_bytes_max));
@@ -209,7 +213,7 @@ async fn read(
             }
             let first = std::mem::take(&mut buffer);
             let (store, rest) =
-                snapshot::receive(hub.options.store.clone(), packet.zxid, first, reader).await?;
+                snapshot::receive(hub.options.store.clone(), packet.zxid, first, reader, outbox).await?;
             buffer = rest;
             deliver(PeerEvent::Snapshot(link, packet, Box::new(store)));
             continue;
@@ -217,7 +221,9 @@ async fn read(
         if buffer.capacity() - buffer.len() < READ_ROOM_BYTES_MIN {
             buffer.reserve(READ_BYTES);
         }
-        if reader.read_buf(&mut buffer).await? == 0 {
+        let read = reader.read_buf(&mut buffer).await?;
+        outbox.moved(read);
+        if read == 0 {
             if !buffer.is_empty() {
                 bail!("it ended inside of a packet");
             }

@@ -11,7 +11,7 @@ use zoometry_replica::storage::snapshot::{ItemDecoder, SnapshotItem};
 use zoometry_replica::store::{LoadError, Store, StoreConfig};
 use zoometry_wire::Zxid;
 
-use super::outbox::SIGNATURE;
+use super::outbox::{Outbox, SIGNATURE};
 
 /// Chunks between the socket and the loader.
 const CHUNKS_MAX: usize = 8;
@@ -30,6 +30,7 @@ pub(super) async fn receive(
     zxid: Zxid,
     first: BytesMut,
     reader: &mut (impl AsyncRead + Unpin),
+    link: &Outbox,
 ) -> anyhow::Result<(Store, BytesMut)> {
     let (chunks, waiting) = mpsc::channel(CHUNKS_MAX);
     let mut loader = tokio::task::spawn_blocking(move || load(config, zxid, waiting));
@@ -41,6 +42,7 @@ pub(super) async fn receive(
                 loaded = &mut loader => break loaded,
                 read = reader.read_buf(&mut next) => read?,
             };
+            link.moved(read);
             if read == 0 {
                 // The loader notices that there is no more, and says where that was.
                 drop(chunks);

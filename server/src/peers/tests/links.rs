@@ -251,7 +251,7 @@ async fn a_snapshot_arrives_whole_between_packets() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_quiet_stores_snapshot_is_equal() {
-    let (mut learner, _, leader, there) = pair(|options| options).await;
+    let (mut learner, here, leader, there) = pair(|options| options).await;
     let (original, _) = store(3000);
     leader.peers.send(there, &QuorumPacket::new(PacketKind::Snap, original.last_zxid()));
     let original = Arc::new(RwLock::new(original));
@@ -264,6 +264,16 @@ async fn a_quiet_stores_snapshot_is_equal() {
     leader.peers.flush();
     let PeerEvent::Snapshot(_, _, arrived) = learner.next().await else { panic!("expected Snapshot") };
     assert_eq!(arrived.digest(), digest);
+    let data_bytes = arrived.approximate_data_size() as u64;
+    let received = learner.peers.moved_bytes(here);
+    assert!(received >= Some(data_bytes / 2), "{received:?}, data {data_bytes}");
+    // The sender counts a moment after the bytes are gone.
+    let counted = async {
+        while leader.peers.moved_bytes(there) != received {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, counted).await.expect("both sides count the same");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
