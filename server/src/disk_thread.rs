@@ -75,7 +75,7 @@ enum Job {
     Purge { retain: usize },
     Epoch { which: EpochFile, epoch: i64, done: Done },
     Truncate { zxid: Zxid, done: Done },
-    Install { store: Arc<RwLock<Store>>, done: Done },
+    Install { store: Arc<RwLock<Store>>, zxid: Zxid, done: Done },
     Barrier(Done),
     Stop,
 }
@@ -144,10 +144,12 @@ impl DiskQueue {
 
     /// Makes `store` all that the disk holds, and closes the log file: writes a snapshot of it, then removes
     /// every other snapshot and every log; a crash leaves the old state or this one. `done` runs on the disk
-    /// thread when that is durable; until then the store must not change. Appends go on behind its last zxid.
-    /// Snapshots must be held from before the store was replaced.
+    /// thread when that is durable. Appends go on behind the store's last zxid as it is now; those that are
+    /// applied before the job has come to its end may be in the snapshot as well. Reads the store: the caller
+    /// must not hold its write lock. Snapshots must be held from before the store was replaced.
     pub fn install(&self, store: Arc<RwLock<Store>>, done: impl FnOnce() + Send + 'static) {
-        self.push(Job::Install { store, done: Box::new(done) }, 0);
+        let zxid = store.read().last_zxid();
+        self.push(Job::Install { store, zxid, done: Box::new(done) }, 0);
     }
 
     /// Runs `done` on the disk thread when everything queued so far is durable.
@@ -338,8 +340,7 @@ impl<D: Disk, F: FnMut(Durable)> Worker<D, F> {
                 log::truncate(&self.disk, zxid)?;
                 done();
             }
-            Job::Install { store, done } => {
-                let zxid = store.read().last_zxid();
+            Job::Install { store, zxid, done } => {
                 self.log.continue_from(zxid)?;
                 let taken = install_snapshot(&self.disk, &store)?;
                 tracing::info!(

@@ -120,7 +120,7 @@ pub fn take_snapshot<D: Disk>(disk: &D, store: &RwLock<Store>) -> Result<Snapsho
 }
 
 /// Makes `store` all that the disk holds: writes a snapshot of it, and removes everything else. On the disk
-/// thread, with no log file open; the store must not change meanwhile.
+/// thread, with no log file open; the store may change meanwhile, but must not be replaced.
 pub(crate) fn install_snapshot<D: Disk>(
     disk: &D,
     store: &RwLock<Store>,
