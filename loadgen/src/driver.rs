@@ -18,6 +18,7 @@ mod arming;
 mod client;
 mod connection;
 mod encode;
+mod ephemerals;
 mod ledger;
 mod phases;
 mod prepare;
@@ -30,11 +31,13 @@ mod watching;
 mod worker;
 
 pub(crate) use client::Client;
+pub use ephemerals::Ephemerals;
 pub(crate) use ledger::Ledger;
 pub use prepare::{Places, Verified};
 pub(crate) use prepare::{clean_up, needs_scratch, prepare, verify};
 pub use watching::{FanOut, WatchCounts, Watching};
 
+use crate::closeup::CloseUp;
 use crate::keys::KeySpace;
 use crate::plan::Plan;
 use crate::recorder::{Recent, Recording};
@@ -166,6 +169,8 @@ pub enum What {
     Reattached {
         /// Nanoseconds without a connection.
         away_ns: u64,
+        /// The member that it was attached to before; `None` for a new session after one that expired.
+        from: Option<u16>,
     },
     /// The cluster said that the session is over; a new one follows.
     Expired,
@@ -185,6 +190,10 @@ pub struct Report {
     pub(crate) ledger: Ledger,
     /// Znodes that were created, acknowledged and not deleted, except ephemerals.
     pub(crate) created: Vec<String>,
+    /// Every completion around faults.
+    pub close_up: CloseUp,
+    /// What became of ephemeral znodes.
+    pub ephemerals: Ephemerals,
     /// Watch events, joined with their writes.
     pub watching: Watching,
     /// Operations that were outstanding when the drain limit was reached.

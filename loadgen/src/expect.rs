@@ -48,8 +48,34 @@ pub enum Metric {
     MissedShare(Ops),
     /// Writes that were acknowledged and are not there at the end. Of the whole run.
     LostAcknowledgedWrites,
-    /// The longest time without an acknowledged write around a fault, in nanoseconds. Of the whole run.
+    /// A duration around faults, in nanoseconds. Of the whole run.
+    Failover(Figure, Over),
+    /// Sessions that the cluster ended. Of the whole run.
+    SessionsExpired,
+    /// Ephemeral znodes that are gone while their sessions live. Of the whole run.
+    EphemeralsLost,
+}
+
+/// What is measured of each fault; see [`crate::failover`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Figure {
+    /// The longest time between two acknowledged writes.
     WriteGap,
+    /// The longest time between two answered reads.
+    ReadGap,
+    /// From the fault until writes are acknowledged at the old rate.
+    Recovery,
+}
+
+/// Which of several faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Over {
+    /// The longest.
+    Worst,
+    /// The one in the middle.
+    Median,
 }
 
 /// Between which two of the three clock readings.
@@ -153,10 +179,11 @@ impl Metric {
     /// What kind of number it is.
     fn unit(&self) -> Unit {
         match self {
-            Metric::Latency(..) | Metric::WriteGap => Unit::Duration,
+            Metric::Latency(..) | Metric::Failover(..) => Unit::Duration,
             Metric::Rate(_) => Unit::Rate,
             Metric::ErrorShare(_) | Metric::MissedShare(_) => Unit::Share,
-            Metric::Errors(_) | Metric::Missed(_) | Metric::LostAcknowledgedWrites => Unit::Count,
+            Metric::Errors(_) | Metric::Missed(_) => Unit::Count,
+            Metric::LostAcknowledgedWrites | Metric::SessionsExpired | Metric::EphemeralsLost => Unit::Count,
         }
     }
 
@@ -165,20 +192,25 @@ impl Metric {
         match *self {
             Metric::Latency(_, ops, _) | Metric::Rate(ops) | Metric::Errors(ops) => Some(ops),
             Metric::ErrorShare(ops) | Metric::Missed(ops) | Metric::MissedShare(ops) => Some(ops),
-            Metric::LostAcknowledgedWrites | Metric::WriteGap => None,
+            Metric::LostAcknowledgedWrites
+            | Metric::Failover(..)
+            | Metric::SessionsExpired
+            | Metric::EphemeralsLost => None,
         }
     }
 
     /// Asked once for the whole run rather than phase by phase, unless a phase was named.
     fn is_summed(&self) -> bool {
-        self.unit() == Unit::Count || *self == Metric::WriteGap
+        self.unit() == Unit::Count || matches!(self, Metric::Failover(..))
     }
 
     /// What its samples are, for reasons.
     fn samples_are(&self) -> &'static str {
         match self {
             Metric::LostAcknowledgedWrites => "acknowledged write was checked",
-            Metric::WriteGap => "gap was looked for",
+            Metric::Failover(..) => "fault was measured (or not every one)",
+            Metric::SessionsExpired => "session was opened",
+            Metric::EphemeralsLost => "ephemeral znode was checked",
             Metric::Missed(_) | Metric::MissedShare(_) => "operation was due",
             Metric::Errors(_) | Metric::ErrorShare(_) => "operation ended",
             Metric::Latency(..) | Metric::Rate(_) => "operation was answered",
@@ -300,14 +332,16 @@ impl Stat {
 }
 
 const METRIC_FORM: &str = "response.get.p99, service.writes.mean, lag.max, notify.p99, rate.get, \
-                           errors.total, errors.share, missed.total, missed.share, lost_acknowledged_writes or failover.write_gap";
+                           errors.total, errors.share, missed.total, missed.share, lost_acknowledged_writes, ephemerals_lost, \
+                           sessions_expired or failover.write_gap";
 const STAT_FORM: &str = "min, mean, max or a percentile such as p99.9";
 
 /// The metric behind an optional `phase.NAME.`
 fn parse_metric(text: &str) -> Result<Metric, String> {
     match text {
         "lost_acknowledged_writes" => return Ok(Metric::LostAcknowledgedWrites),
-        "failover.write_gap" => return Ok(Metric::WriteGap),
+        "sessions_expired" => return Ok(Metric::SessionsExpired),
+        "ephemerals_lost" => return Ok(Metric::EphemeralsLost),
         _ => {}
     }
     let (family, rest) = text.split_once('.').unwrap_or((text, ""));
@@ -320,6 +354,7 @@ fn parse_metric(text: &str) -> Result<Metric, String> {
                 Stat::parse(rest).ok_or_else(|| format!("`{rest}` after notify: expected {STAT_FORM}"))?;
             Ok(Metric::Latency(Clock::Response, Ops::One(Op::Notify), stat))
         }
+        "failover" => parse_failover(rest),
         "rate" => Ok(Metric::Rate(if rest.is_empty() { Ops::All } else { Ops::parse(rest)? })),
         "errors" => match parse_count(family, rest)? {
             (ops, true) => Ok(Metric::ErrorShare(ops)),
@@ -339,6 +374,8 @@ fn parse_metric(text: &str) -> Result<Metric, String> {
                 "errors",
                 "missed",
                 "lost_acknowledged_writes",
+                "ephemerals_lost",
+                "sessions_expired",
                 "failover",
                 "phase",
             ];
@@ -347,6 +384,25 @@ fn parse_metric(text: &str) -> Result<Metric, String> {
                 None => Err(format!("unknown metric `{text}`; expected the like of {METRIC_FORM}")),
             }
         }
+    }
+}
+
+/// `write_gap`, `write_gap.median`.
+fn parse_failover(rest: &str) -> Result<Metric, String> {
+    let (figure, over) = rest.split_once('.').unwrap_or((rest, "worst"));
+    let figure = match figure {
+        "write_gap" => Figure::WriteGap,
+        "read_gap" => Figure::ReadGap,
+        "recovery" => Figure::Recovery,
+        _ => {
+            let near = hint(figure, &["write_gap", "read_gap", "recovery"]);
+            return Err(format!("unknown figure `{figure}` of failover{near}"));
+        }
+    };
+    match over {
+        "worst" => Ok(Metric::Failover(figure, Over::Worst)),
+        "median" => Ok(Metric::Failover(figure, Over::Median)),
+        _ => Err(format!("`{over}` in `failover.{rest}`: expected median or worst (default)")),
     }
 }
 
@@ -425,16 +481,27 @@ impl Expectation {
             }
         }
         let phases = self.phases(spec);
+        let issues =
+            |of: &dyn Fn(Op) -> bool| spec.phases.iter().any(|phase| phase.mix.iter().any(|(op, _)| of(*op)));
         match self.metric {
-            Metric::WriteGap if spec.faults.is_empty() => {
+            Metric::Failover(..) if spec.faults.is_empty() => {
                 return Err("there is no [[fault]] whose gap could be measured".to_string());
             }
-            Metric::WriteGap | Metric::LostAcknowledgedWrites
-                if !spec.phases.iter().any(|phase| phase.mix.iter().any(|(op, _)| op.is_write())) =>
+            Metric::Failover(Figure::WriteGap | Figure::Recovery, _) | Metric::LostAcknowledgedWrites
+                if !issues(&|op| op.is_write()) =>
             {
                 return Err("no phase writes anything".to_string());
             }
-            Metric::WriteGap | Metric::LostAcknowledgedWrites => return Ok(()),
+            Metric::Failover(Figure::ReadGap, _) if !issues(&|op| Ops::Reads.contains(op)) => {
+                return Err("no phase reads anything".to_string());
+            }
+            Metric::EphemeralsLost if !issues(&|op| op == Op::CreateEphemeral) => {
+                return Err("no phase creates ephemeral znodes".to_string());
+            }
+            Metric::Failover(..)
+            | Metric::LostAcknowledgedWrites
+            | Metric::EphemeralsLost
+            | Metric::SessionsExpired => return Ok(()),
             _ if phases.is_empty() => {
                 let of = self
                     .phase

@@ -2,11 +2,13 @@
 
 pub mod arrivals;
 pub mod charts;
+pub mod closeup;
 pub mod cluster;
 pub mod compare;
 pub mod draw;
 pub mod driver;
 pub mod expect;
+pub mod failover;
 pub mod faults;
 pub mod figures;
 pub mod keys;

@@ -14,6 +14,7 @@ use crate::cluster::{Clients, Cluster, Keep, Links, Process, Tracing, Wanted};
 use crate::driver::{
     self, Client, Control, Driver, FanOut, Places, Report, Settings, Verified, What, workers_for,
 };
+use crate::failover::Change;
 use crate::faults::{self, Faults};
 use crate::figures;
 use crate::keys::KeySpace;
@@ -628,8 +629,12 @@ impl<'a> Run<'a> {
             given_up: report.given_up,
             unsent: report.unsent,
             watches: report.watching.counts.clone(),
+            ephemerals: report.ephemerals.clone(),
+            completions_unkept: report.close_up.unkept,
         });
-        let broken = report.broken.count() > 0 || checked_writes.is_some_and(|writes| writes.lost > 0);
+        let broken = report.broken.count() > 0
+            || report.ephemerals.lost > 0
+            || checked_writes.is_some_and(|writes| writes.lost > 0);
         let mut manifest = manifest::manifest(self.options, &self.spec)?;
         manifest.started_unix_ms = self.started_unix_ms;
         manifest.ended_unix_ms = self.started_unix_ms + self.run_start.elapsed().as_millis() as u64;
@@ -644,6 +649,7 @@ impl<'a> Run<'a> {
             manifest::phases(&self.spec, start_ns, if cut_short { report.ended_ns } else { u64::MAX });
         let generator = GeneratorStats { samples: report.samples };
         let mut run = RunData::new(manifest, report.recording, events, servers, generator);
+        run.completions = report.close_up.rows;
         let summary = Summary::of(&run);
         run.manifest.verdict = Verdict::judge(&run, &summary);
         run.manifest.expectations = self.spec.expect.iter().map(|e| e.judge(&self.spec, &run)).collect();
@@ -655,7 +661,8 @@ impl<'a> Run<'a> {
             Print::Line => say(&format!("{}\n", one_line(&run, &summary))),
         }
         if let Some(checks) = &run.manifest.checks {
-            for complaint in [&checks.first_lost, &checks.first_broken].into_iter().flatten() {
+            let complaints = [&checks.first_lost, &checks.first_broken, &checks.ephemerals.first_lost];
+            for complaint in complaints.into_iter().flatten() {
                 say(&format!("\nPROMISE BROKEN: {complaint}\n"));
             }
         }
@@ -732,13 +739,23 @@ fn say(text: &str) {
 
 fn session_event(happening: &driver::Happening, members: &[results::MemberFingerprint]) -> EventRow {
     let member = members.get(usize::from(happening.member)).map_or("", |member| member.address.as_str());
-    let (duration_ns, detail) = match &happening.what {
-        What::Lost(reason) => (0, format!("connection to {member} lost: {reason}")),
-        What::Reattached { away_ns } => {
-            (*away_ns, format!("attached to {member} again, away for {} ms", away_ns / 1_000_000))
+    let name = |at: u16| members.get(usize::from(at)).map_or("", |member| member.address.as_str());
+    // The first word is read again by `failover::session_change`.
+    let (duration_ns, change, told) = match &happening.what {
+        What::Lost(reason) => (0, Change::Lost, format!("connection to {member}: {reason}")),
+        What::Reattached { away_ns, from } => {
+            let after = format!("after {} ms", away_ns / 1_000_000);
+            match from {
+                Some(from) if *from == happening.member => {
+                    (*away_ns, Change::Kept, format!("at {member} again {after}"))
+                }
+                Some(from) => (*away_ns, Change::Moved, format!("from {} to {member} {after}", name(*from))),
+                None => (*away_ns, Change::New, format!("at {member} {after}")),
+            }
         }
-        What::Expired => (0, format!("expired, says {member}")),
+        What::Expired => (0, Change::Expired, format!("says {member}")),
     };
+    let detail = format!("{}: {told}", change.name());
     EventRow {
         at_ns: happening.at_ns - duration_ns.min(happening.at_ns),
         duration_ns,

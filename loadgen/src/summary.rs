@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use crate::failover::Failover;
 use crate::op::{Op, Outcome};
 use crate::recorder::{Class, Total};
 use crate::results::{ArrivalKind, PhaseRecord, RunData};
@@ -134,6 +135,9 @@ pub struct Summary {
     pub whole: PhaseSummary,
     /// Each phase, in order, warm-up included.
     pub phases: Vec<PhaseSummary>,
+    /// What faults cost the clients; `None` without faults.
+    #[serde(default)]
+    pub failover: Option<Failover>,
 }
 
 pub(crate) use table::wrap;
@@ -259,7 +263,7 @@ impl Summary {
         let mut whole = phase_summary(run, "all", &measured);
         let first = measured.first().map(|at| phases[*at].arrival);
         whole.arrival = first.filter(|first| measured.iter().all(|at| phases[*at].arrival == *first));
-        Summary { whole, phases: each }
+        Summary { whole, phases: each, failover: Failover::of(run) }
     }
 
     /// The phase of that name; `all` is the whole run.

@@ -15,6 +15,7 @@ use super::slot::{Kind, Load, Role, Scratch, Slot};
 use super::watching::Arming;
 use super::worker::{Answer, Shared, Worker};
 use super::{Happening, What};
+use crate::closeup::Close;
 use crate::op::{Op, Outcome};
 use crate::recorder::Completion;
 use crate::session::State;
@@ -206,6 +207,9 @@ impl Worker {
         if matches!(lost.op, Op::Set | Op::Multi) {
             shared.ledger.unknown(tag.about);
         }
+        let (at_ns, outcome) = (lost.done_ns, Outcome::Error(code));
+        let response_ns = at_ns.saturating_sub(tag.due_ns);
+        shared.close_up.note(Close { at_ns, response_ns, member: lost.member, op: lost.op, outcome });
         shared.recorder.record(&Completion {
             phase: tag.phase,
             op: lost.op,
@@ -221,6 +225,7 @@ impl Worker {
     /// The session has a connection again (or its first).
     pub(super) fn attached(&self, shared: &mut Shared, load: &mut Load, now_ns: u64, again: bool) {
         let wanted_ns = load.wanted_ns.take().unwrap_or(now_ns);
+        let from = load.home.replace(load.member).filter(|_| again);
         if let Role::Watcher(watcher) = &mut load.role
             && watcher.wanted
         {
@@ -245,13 +250,15 @@ impl Worker {
             done_ns: now_ns,
             bytes: 0,
         });
-        let what = What::Reattached { away_ns: now_ns - wanted_ns.min(now_ns) };
+        let what = What::Reattached { away_ns: now_ns - wanted_ns.min(now_ns), from };
         shared.happened(Happening { at_ns: now_ns, session: load.number, member: load.member, what });
     }
 
     /// The cluster has forgotten the session: its ephemerals are gone, its watches too.
     pub(super) fn expired(&self, shared: &mut Shared, load: &mut Load, now_ns: u64) {
+        let before = load.created.len();
         load.created.retain(|scratch| !matches!(scratch, Scratch::Ephemeral(_)));
+        shared.ephemerals.expired += (before - load.created.len()) as u64;
         if shared.phases.stage == Stage::Waiting {
             return;
         }

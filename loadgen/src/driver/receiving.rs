@@ -3,6 +3,7 @@
 use super::slot::{Kind, Load, Role, Scratch, Slot, Tag};
 use super::watching::Trigger;
 use super::worker::{Answer, Shared, Worker};
+use crate::closeup::Close;
 use crate::op::{Op, Outcome};
 use crate::recorder::Completion;
 use crate::session::{Event, ProtocolError, Reply};
@@ -76,7 +77,13 @@ impl Worker {
         reply: Reply<'_, Tag>,
     ) {
         let tag = reply.tag;
-        let Kind::Op(op) = tag.kind else { return self.watch_replied(shared, load, &reply) };
+        let op = match tag.kind {
+            Kind::Op(op) => op,
+            Kind::Ephemeral => {
+                return self.ephemeral_answered(&mut shared.ephemerals, load.number, tag.about, reply.err);
+            }
+            _ => return self.watch_replied(shared, load, &reply),
+        };
         shared.outstanding -= 1;
         let mut err = reply.err;
         if op == Op::Multi && err == 0 {
@@ -100,6 +107,8 @@ impl Worker {
                 _ => {}
             }
         }
+        let response_ns = done_ns.saturating_sub(tag.due_ns);
+        shared.close_up.note(Close { at_ns: done_ns, response_ns, member: load.member, op, outcome });
         let read = if op.is_write() { 0 } else { reply.body.len() as u32 };
         shared.recorder.record(&Completion {
             phase: tag.phase,

@@ -37,6 +37,8 @@ pub(super) enum Kind {
     Learn,
     /// removeWatches.
     Disarm,
+    /// exists of an ephemeral znode, at the end.
+    Ephemeral,
     /// closeSession.
     Close,
 }
@@ -191,6 +193,8 @@ pub(super) struct Load {
     pub(super) route: Vec<u16>,
     /// The member that it is connected to, or was last.
     pub(super) member: u16,
+    /// The member that it was attached to last.
+    pub(super) home: Option<u16>,
     pub(super) role: Role,
     /// Due and not sent, oldest first.
     pub(super) backlog: VecDeque<Queued>,

@@ -4,6 +4,7 @@
 //! told in four more files: `sending`, `receiving`, `arming` (watches) and `connection`.
 
 use super::encode::Filler;
+use super::ephemerals::Ephemerals;
 use super::ledger::Ledger;
 use super::phases::{Phases, Stage};
 use super::selfmeasure::SelfMeasure;
@@ -11,6 +12,7 @@ use super::slot::{Kind, Load, Outbox, Queued, Role, Scratch, Slot, Tag};
 use super::timer::{QUANTUM_NS, Timer};
 use super::watching::{Arming, Log, Standing, Watched, Watcher, watchers};
 use super::{Control, DRAIN_NS, HAPPENINGS_MAX, Happening, Report, Settings, needs_scratch, route};
+use crate::closeup::{self, CloseUp};
 use crate::op::Op;
 use crate::plan::Share;
 use crate::recorder::{Recorder, Recording};
@@ -42,6 +44,8 @@ pub(super) struct Notes {
     ledger: Ledger,
     created: Vec<String>,
     log: Log,
+    close_up: CloseUp,
+    ephemerals: Ephemerals,
     given_up: u64,
     unsent: u64,
     ended_ns: u64,
@@ -69,6 +73,8 @@ pub(super) struct Shared {
     pub(super) attached_before: u32,
     pub(super) armed_before: u64,
     pub(super) measure: SelfMeasure,
+    pub(super) close_up: CloseUp,
+    pub(super) ephemerals: Ephemerals,
 }
 
 /// An operation that ended, as traces want it.
@@ -134,6 +140,7 @@ impl Worker {
                     number,
                     route: route(&settings, number),
                     member: 0,
+                    home: None,
                     role,
                     backlog: Default::default(),
                     handed_out: 0,
@@ -176,6 +183,8 @@ impl Worker {
                 attached_before: 0,
                 armed_before: 0,
                 measure: SelfMeasure::new(number as u16),
+                close_up: CloseUp::default(),
+                ephemerals: Ephemerals::default(),
             }),
             read_buffer: RefCell::new(vec![0; READ_BYTES].into_boxed_slice()),
             connecting: tokio::sync::Semaphore::new(CONNECTING_MAX),
@@ -240,6 +249,9 @@ impl Worker {
         }
         self.measure(self.now_ns());
         self.give_up();
+        if !self.control.abort.load(Ordering::Acquire) {
+            self.look_for_ephemerals().await;
+        }
         self.close_sessions().await;
         Ok(ended_ns.unwrap_or_else(|| self.now_ns()))
     }
@@ -267,6 +279,10 @@ impl Worker {
                     shared.phases.start(&self.settings.spec, &self.settings.plan, start_ns);
                     let full_slots = shared.full_slots;
                     shared.measure.begin(start_ns, full_slots);
+                    if let Some(fault) = self.settings.spec.faults.first() {
+                        let from_ns = (start_ns + fault.at_ns).saturating_sub(closeup::BEFORE_NS);
+                        shared.close_up.begin(from_ns, self.settings.workers);
+                    }
                     drop(shared);
                     self.phase_begun();
                     return true;
@@ -484,6 +500,8 @@ impl Worker {
             ledger: shared.ledger,
             created,
             log,
+            close_up: shared.close_up,
+            ephemerals: shared.ephemerals,
             given_up: shared.given_up,
             unsent: shared.unsent,
             ended_ns,
@@ -511,6 +529,8 @@ pub(super) fn merge(notes: Vec<Notes>) -> Report {
         broken: BrokenPromises::default(),
         ledger: Ledger::default(),
         created: Vec::new(),
+        close_up: CloseUp::default(),
+        ephemerals: Ephemerals::default(),
         watching: Default::default(),
         given_up: 0,
         unsent: 0,
@@ -527,11 +547,14 @@ pub(super) fn merge(notes: Vec<Notes>) -> Report {
         report.ledger.merge(notes.ledger);
         report.created.extend(notes.created);
         log.merge(notes.log);
+        report.close_up.merge(notes.close_up);
+        report.ephemerals.merge(notes.ephemerals);
         report.given_up += notes.given_up;
         report.unsent += notes.unsent;
         report.ended_ns = report.ended_ns.max(notes.ended_ns);
         report.samples.extend(notes.samples);
     }
+    report.close_up.in_order();
     report.happenings.sort_by_key(|happening| happening.at_ns);
     report.samples.sort_by_key(|sample| (sample.at_ns, sample.worker));
     report.watching = log.join();

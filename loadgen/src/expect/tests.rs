@@ -19,7 +19,7 @@ fn workload() -> Spec {
     let text = "[defaults]\nduration = \"10s\"\n\
                 [[phase]]\nname = \"warm\"\nwarmup = true\nmix = { get = 1, set = 1 }\n\
                 [[phase]]\nname = \"quiet\"\nmix = { get = 1 }\n\
-                [[phase]]\nname = \"steady\"\nmix = { get = 1, set = 1 }\narrival = { poisson = 1000 }\n\
+                [[phase]]\nname = \"steady\"\nmix = { get = 1, set = 1, create-ephemeral = 1 }\narrival = { poisson = 1000 }\n\
                 [[watchers]]\ncount = 1\non = \"hot\"\nkind = \"one-shot\"\nphases = [\"steady\"]\n\
                 [[fault]]\nat = \"25s\"\nkind = \"kill\"\ntarget = \"leader\"\n";
     Spec::parse("w.toml", text, &[]).unwrap_or_else(|errors| panic!("{errors}"))
@@ -42,7 +42,7 @@ fn each_kind_is_met_and_fails() {
     let (steady, quiet) = (Some("steady"), Some("quiet"));
     // The expectation, the phase that is asked, the value that meets it, the value that does not, and what
     // is then said.
-    let table: [(&str, Option<&'static str>, f64, f64, &str); 19] = [
+    let table: [(&str, Option<&'static str>, f64, f64, &str); 24] = [
         (
             "phase.steady.response.get.p99 < 5ms",
             steady,
@@ -74,6 +74,11 @@ fn each_kind_is_met_and_fails() {
         ("missed.set.share < 1%", steady, 0.0, 0.5, "measured 50.00% (phase steady"),
         ("lost_acknowledged_writes = 0", None, 0.0, 1.0, "measured 1 (whole run"),
         ("failover.write_gap < 200ms", None, 150.0 * MS, 350.0 * MS, "measured 350.00 ms (whole run"),
+        ("failover.write_gap.median < 100ms", None, 90.0 * MS, 110.0 * MS, "measured 110.00 ms (whole run"),
+        ("failover.read_gap.worst < 200ms", None, 150.0 * MS, 350.0 * MS, "measured 350.00 ms (whole run"),
+        ("failover.recovery < 1s", None, 900.0 * MS, 1100.0 * MS, "measured 1.10 s (whole run"),
+        ("sessions_expired = 0", None, 0.0, 2.0, "measured 2 (whole run"),
+        ("ephemerals_lost = 0", None, 0.0, 1.0, "measured 1 (whole run"),
     ];
     for (text, phase, meets, fails, said) in table {
         let run = |value| Run(vec![(phase, parse(text).metric, value, 120_000)]);
@@ -144,7 +149,8 @@ fn no_samples_fail_counts_too() {
         ("errors.total = 0", "no operation ended (whole run)"),
         ("missed.total = 0", "no operation was due (whole run)"),
         ("lost_acknowledged_writes = 0", "no acknowledged write was checked (whole run)"),
-        ("failover.write_gap < 1s", "no gap was looked for (whole run)"),
+        ("failover.write_gap < 1s", "no fault was measured (or not every one) (whole run)"),
+        ("sessions_expired = 0", "no session was opened (whole run)"),
     ] {
         let judged = judge(text, &Run(vec![(None, parse(text).metric, 0.0, 0)]));
         assert_eq!((judged.met, judged.detail.as_str()), (false, said), "{text}");

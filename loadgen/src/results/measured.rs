@@ -1,8 +1,9 @@
 //! A run as expectations ask about it.
 
-use crate::expect::{Clock, Measured, Measurements, Metric, Ops, Stat};
-use crate::op::Outcome;
-use crate::recorder::{Class, Total};
+use crate::expect::{Clock, Figure, Measured, Measurements, Metric, Ops, Over, Stat};
+use crate::failover::{Failover, Spread};
+use crate::op::{Op, Outcome};
+use crate::recorder::{Key, Total};
 use crate::summary::rate_of;
 
 use super::RunData;
@@ -27,7 +28,12 @@ impl Measurements for RunData {
                 .manifest
                 .checked_writes
                 .map(|checked| Measured { value: checked.lost as f64, samples: checked.checked }),
-            Metric::WriteGap => self.write_gap(&phases),
+            Metric::Failover(figure, over) => self.failover(figure, over),
+            Metric::SessionsExpired => Some(self.sessions_expired()),
+            Metric::EphemeralsLost => self.manifest.checks.as_ref().map(|checks| Measured {
+                value: checks.ephemerals.lost as f64,
+                samples: checks.ephemerals.checked,
+            }),
         }
     }
 }
@@ -91,25 +97,36 @@ impl RunData {
         measured
     }
 
-    /// The longest gap of writes that was still open at or after a fault of these phases. Not measured
-    /// without a fault.
-    fn write_gap(&self, phases: &[usize]) -> Option<Measured> {
-        let inside = |at_ns: u64| {
-            let phase = |at: &usize| &self.manifest.phases[*at];
-            phases.iter().map(phase).any(|phase| at_ns >= phase.start_ns && at_ns < phase.end_ns)
+    /// Of one figure over the rounds of faults. Not measured without a fault; a round that could not be measured counts as no data.
+    fn failover(&self, figure: Figure, over: Over) -> Option<Measured> {
+        let failover = Failover::of(self)?;
+        let rounds = failover.rounds.len() as u64;
+        let spread = match figure {
+            Figure::WriteGap => failover.write_gap,
+            Figure::ReadGap => failover.read_gap,
+            Figure::Recovery => Spread::of(failover.rounds.iter().filter_map(|round| {
+                let outage = round.writes?;
+                let back_ns = outage.back_ns.unwrap_or(outage.gap.to_ns);
+                Some((back_ns.saturating_sub(round.at_ns), outage.back_ns.is_none()))
+            })),
         };
-        let faults = self.events.iter().filter(|event| event.kind == "fault" && inside(event.at_ns));
-        let first_ns = faults.map(|event| event.at_ns).min()?;
-        let gaps: Vec<u64> = self
-            .events
-            .iter()
-            .filter(|event| {
-                event.kind == "gap" && event.target == Class::Writes.name() && inside(event.at_ns)
-            })
-            .filter(|event| event.at_ns + event.duration_ns > first_ns)
-            .map(|event| event.duration_ns)
-            .collect();
-        let longest = gaps.iter().max().copied().unwrap_or(0);
-        Some(Measured { value: longest as f64, samples: gaps.len() as u64 })
+        let Some(spread) = spread.filter(|spread| spread.rounds == rounds && failover.unkept == 0) else {
+            return Some(Measured { value: f64::NAN, samples: 0 });
+        };
+        let (value_ns, open) = match over {
+            Over::Worst => (spread.max_ns, spread.open > 0),
+            Over::Median => (spread.median_ns, spread.median_is_open()),
+        };
+        // What never ended is no number.
+        let value = if open { f64::INFINITY } else { value_ns as f64 };
+        Some(Measured { value, samples: rounds })
+    }
+
+    fn sessions_expired(&self) -> Measured {
+        let expired = Outcome::Error(zoometry_wire::ErrorCode::SessionExpired);
+        let of_sessions = |key: &Key| key.op == Op::Connect && key.outcome == expired;
+        let totals = self.recording.totals.iter().filter(|(key, _)| of_sessions(key));
+        let value = totals.map(|(_, total)| total.response.len()).sum::<u64>() as f64;
+        Measured { value, samples: self.manifest.connections.values().map(|n| u64::from(*n)).sum() }
     }
 }

@@ -9,9 +9,10 @@
 //! | `summary.json`, `summary.csv` | the computed [`Summary`](crate::summary::Summary) |
 //! | `histograms.hlog` | HdrHistogram interval log 1.3: per (phase, op, outcome) the whole phase, and each interval |
 //! | `intervals.csv` | one row per interval (100 ms), phase, op and outcome |
-//! | `events.csv` | faults, elections, gaps, with times on the run's clock |
+//! | `events.csv` | faults, roles, gaps, sessions, with times on the run's clock |
 //! | `servers.csv` | each member's CPU, memory and metrics, one row per member and second |
 //! | `generator.csv` | each worker thread's own CPU and delays, one row per worker and second |
+//! | `completions.csv` | every single completion around faults, one row each (only of runs with faults) |
 //! | `traces.json` | kept traces (optional; written by the driver, not here) |
 //! | `watches.csv` | per write that was watched, when its watchers heard (optional; likewise) |
 //!
@@ -32,6 +33,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::closeup::Close;
 use crate::expect::Judged;
 use crate::recorder::Recording;
 use crate::verdict::Verdict;
@@ -207,6 +209,12 @@ pub struct Checks {
     pub unsent: u64,
     /// What became of watches.
     pub watches: crate::driver::WatchCounts,
+    /// What became of ephemeral znodes.
+    #[serde(default)]
+    pub ephemerals: crate::driver::Ephemerals,
+    /// Completions around faults that were too many to be kept.
+    #[serde(default)]
+    pub completions_unkept: u64,
 }
 
 /// Everything about a run that is not a measurement.
@@ -288,10 +296,12 @@ pub struct RunData {
     pub servers: Vec<ServerSample>,
     /// The generator's threads, second by second.
     pub generator: GeneratorStats,
+    /// Every completion around faults, by time; empty without faults.
+    pub completions: Vec<Close>,
 }
 
 impl RunData {
-    /// Puts a run together: gaps found in the recording become events.
+    /// Puts a run together: gaps found in the recording become events. `completions` are filled in by whoever has them.
     pub fn new(
         manifest: Manifest,
         mut recording: Recording,
@@ -302,7 +312,7 @@ impl RunData {
         events.extend(gaps::events(&recording, &manifest.phases));
         events.sort_by_key(|event| event.at_ns);
         recording.forget_successes();
-        RunData { manifest, recording, events, servers, generator }
+        RunData { manifest, recording, events, servers, generator, completions: Vec::new() }
     }
 }
 
@@ -316,6 +326,7 @@ pub(crate) mod file {
     pub(crate) const EVENTS: &str = "events.csv";
     pub(crate) const SERVERS: &str = "servers.csv";
     pub(crate) const GENERATOR: &str = "generator.csv";
+    pub(crate) const COMPLETIONS: &str = "completions.csv";
     pub(crate) const TRACES: &str = "traces.json";
     pub(crate) const WATCHES: &str = "watches.csv";
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::closeup::Close;
 use crate::op::Outcome;
 use crate::recorder::{INTERVAL_NS, Interval, Key, MAX_INTERVALS, Recording};
 
@@ -25,8 +26,26 @@ pub fn read(dir: &Path) -> Result<RunData> {
     let servers =
         servers(&bytes(dir, file::SERVERS, &manifest)?).with_context(|| broken(dir, file::SERVERS))?;
     let generator = GeneratorStats { samples: rows(dir, file::GENERATOR, &manifest)? };
+    let completions = match manifest.files.contains_key(file::COMPLETIONS) {
+        true => completions(&rows(dir, file::COMPLETIONS, &manifest)?)
+            .with_context(|| broken(dir, file::COMPLETIONS))?,
+        false => Vec::new(),
+    };
     manifest.files = BTreeMap::new();
-    Ok(RunData { manifest, recording, events, servers, generator })
+    Ok(RunData { manifest, recording, events, servers, generator, completions })
+}
+
+fn completions(rows: &[(u64, u64, u16, String, String)]) -> Result<Vec<Close>> {
+    let close = |(at_ns, response_ns, member, op, outcome): &(u64, u64, u16, String, String)| {
+        Ok(Close {
+            at_ns: *at_ns,
+            response_ns: *response_ns,
+            member: member.checked_sub(1).context("members are counted from 1")?,
+            op: hlog::parse_op(op).with_context(|| format!("unknown operation {op:?}"))?,
+            outcome: hlog::parse_outcome(outcome).with_context(|| format!("unknown outcome {outcome:?}"))?,
+        })
+    };
+    rows.iter().map(close).collect()
 }
 
 /// Reads the manifest alone.

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
+use crate::closeup::Close;
 use crate::figures;
 use crate::op::{Op, Outcome};
 use crate::recorder::{Bins, Interval, Key, Recording};
@@ -31,7 +32,7 @@ pub fn write(dir: &Path, run: &RunData, summary: &Summary) -> Result<()> {
     let names: BTreeSet<&str> = phases.iter().map(|phase| phase.name.as_str()).collect();
     ensure!(names.len() == phases.len(), "two phases have the same name; results are kept by name");
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let contents = [
+    let mut contents = vec![
         (file::SUMMARY_JSON, serde_json::to_vec_pretty(summary)?),
         (file::SUMMARY_CSV, summary_csv(summary)?),
         (file::HISTOGRAMS, hlog::write(&run.recording, phases, run.manifest.started_unix_ms)?),
@@ -40,6 +41,9 @@ pub fn write(dir: &Path, run: &RunData, summary: &Summary) -> Result<()> {
         (file::SERVERS, servers_csv(&run.servers)?),
         (file::GENERATOR, rows_csv(&run.generator.samples)?),
     ];
+    if !run.completions.is_empty() {
+        contents.push((file::COMPLETIONS, completions_csv(&run.completions)?));
+    }
     let mut manifest = run.manifest.clone();
     manifest.format = FORMAT;
     for (name, bytes) in contents {
@@ -60,6 +64,22 @@ fn rows_csv<T: Serialize>(rows: &[T]) -> Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     for row in rows {
         writer.serialize(row)?;
+    }
+    Ok(writer.into_inner()?)
+}
+
+/// `member` is a place in the manifest's list of members, counted from 1 as `server.1` is.
+fn completions_csv(rows: &[Close]) -> Result<Vec<u8>> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(["at_ns", "response_ns", "member", "op", "outcome"])?;
+    for row in rows {
+        writer.serialize((
+            row.at_ns,
+            row.response_ns,
+            row.member + 1,
+            row.op.name(),
+            row.outcome.to_string(),
+        ))?;
     }
     Ok(writer.into_inner()?)
 }
