@@ -29,6 +29,9 @@
 //!
 //! Nothing here blocks the request path: what a limit or a full queue keeps out is counted.
 
+mod build;
+pub mod trail;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,14 +40,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use zoometry_spans::{
-    Exporter, Identity, KeptBy, Kind, Resource, Role, SampleRate, Span, SpanFile, TraceId, attrs,
-};
+use zoometry_spans::{Exporter, Identity, KeptBy, Resource, SampleRate, Span, SpanFile};
 use zoometry_wire::{ErrorCode, OpCode, Request, SessionId, Txn, Zxid};
 
 use crate::clock;
 use crate::config::Config;
 use crate::disk_thread::Durable;
+use build::Builder;
+use trail::Trail;
 
 /// Kept requests that may wait for the thread; more are dropped and counted.
 pub const QUEUE: usize = 8192;
@@ -93,6 +96,8 @@ pub enum Work {
         stamps: Stamps,
         /// The sync that made it durable.
         durable: Durable,
+        /// In an ensemble: when a quorum had it.
+        committed_ns: Option<u64>,
         /// Its turn to be applied came.
         apply_ns: u64,
         /// It was applied, its watch events delivered.
@@ -189,6 +194,7 @@ pub struct Tracer {
 
 enum Message {
     Traced(Box<Traced>),
+    Trail(Box<Trail>),
     Stop,
 }
 
@@ -196,6 +202,7 @@ impl std::fmt::Debug for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Message::Traced(_) => "Traced",
+            Message::Trail(_) => "Trail",
             Message::Stop => "Stop",
         })
     }
@@ -329,6 +336,14 @@ impl Tracer {
         }
     }
 
+    /// Hands over the way of another member's client's transaction through this one.
+    fn trail(&self, trail: Trail) {
+        let Some(sender) = &self.sender else { return };
+        if sender.try_send(Message::Trail(Box::new(trail))).is_err() {
+            self.suppressed(1);
+        }
+    }
+
     /// Counts kept requests that had to be let go.
     pub fn suppressed(&self, count: u64) {
         self.counts.suppressed.fetch_add(count, Ordering::Relaxed);
@@ -381,106 +396,6 @@ pub fn txn_path(txn: &Txn) -> Option<Box<str>> {
 
 fn prefix(path: &str) -> Box<str> {
     path.match_indices('/').nth(2).map_or(path, |(end, _)| &path[..end]).into()
-}
-
-/// From a kept request to its spans.
-struct Builder {
-    identity: Identity,
-    server: u64,
-    parented: bool,
-    tracestate: String,
-}
-
-impl Builder {
-    fn spans(&self, traced: &Traced, out: &mut Vec<Span>) {
-        let trace = self.identity.request(traced.session, traced.xid);
-        let root = trace.span(Role::Server, self.server);
-        let end_ns = traced.replied_ns.max(traced.received_ns);
-        let at = |reading_ns: u64| clock::unix_ns(reading_ns.clamp(traced.received_ns, end_ns));
-        let name = traced.op.name();
-        let mut span = Span::new(trace, root, name, Kind::Server, at(traced.received_ns), at(end_ns))
-            .with(attrs::RPC_SYSTEM_NAME, "zookeeper")
-            .with(attrs::RPC_METHOD, name)
-            .with(attrs::SERVER_ID, self.server as i64)
-            .with(attrs::CLIENT_ADDRESS, traced.peer.ip().to_canonical().to_string())
-            .with(attrs::SESSION_ID, traced.session.to_string())
-            .with(attrs::CXID, i64::from(traced.xid))
-            .with(attrs::ZXID, traced.zxid.to_string())
-            .with(attrs::KEPT_BY, traced.kept_by.name());
-        if let Some(path) = &traced.path {
-            span = span.with(attrs::PATH_PREFIX, path.to_string());
-        }
-        if let Some(code) = traced.error {
-            span = span.with(attrs::RPC_STATUS_CODE, code.code().to_string());
-            if is_fault(code) {
-                span = span.with(attrs::ERROR_TYPE, code.name());
-                span.status = zoometry_spans::Status::Error(code.name().into());
-            }
-        }
-        if self.identity.keeps(traced.session, traced.xid) {
-            span.tracestate.clone_from(&self.tracestate);
-        }
-        if self.parented {
-            span = span.child_of(trace.span(Role::Client, 0));
-        }
-        out.push(span);
-        self.stretches(traced, trace, end_ns, out);
-    }
-
-    /// The SERVER span's children.
-    fn stretches(&self, traced: &Traced, trace: TraceId, end_ns: u64, out: &mut Vec<Span>) {
-        let at = |reading_ns: u64| clock::unix_ns(reading_ns.clamp(traced.received_ns, end_ns));
-        let mut child = |role, name: &'static str, start_ns, end_ns, parent: Role| {
-            let (id, parent) = (trace.span(role, self.server), trace.span(parent, self.server));
-            out.push(Span::new(trace, id, name, Kind::Internal, at(start_ns), at(end_ns)).child_of(parent));
-            out.len() - 1
-        };
-        match traced.work {
-            Work::Read { started_ns, ended_ns } => {
-                let stretches = [
-                    (Role::SessionQueue, "session queue", traced.received_ns, started_ns),
-                    (Role::Read, "read", started_ns, ended_ns),
-                    (Role::Reply, "reply", ended_ns, end_ns),
-                ];
-                for (role, name, from_ns, to_ns) in stretches {
-                    if to_ns.saturating_sub(from_ns) >= SHORTEST_CHILD_NS {
-                        child(role, name, from_ns, to_ns, Role::Server);
-                    }
-                }
-            }
-            Work::Forwarded { apply_ns, applied_ns, fanout } => {
-                child(Role::AwaitCommit, "await commit", traced.received_ns, apply_ns, Role::Server);
-                child(Role::Apply, "apply", apply_ns, applied_ns, Role::Server);
-                let fanned =
-                    fanout.map(|f| (f, child(Role::Fanout, "fanout", f.first_ns, f.last_ns, Role::Apply)));
-                child(Role::Reply, "reply", applied_ns, end_ns, Role::Server);
-                if let Some((fanout, index)) = fanned {
-                    let watchers = zoometry_spans::attr(attrs::WATCH_COUNT, i64::from(fanout.watchers));
-                    out[index].attrs.push(watchers);
-                }
-            }
-            Work::Write { stamps, durable, apply_ns, applied_ns, fanout } => {
-                // The disk's thread may take a transaction before the node has read the clock behind the
-                // append: it was in the queue by then.
-                let appended_ns = stamps.appended_ns.min(durable.taken_ns).max(stamps.prep_ns);
-                child(Role::SessionQueue, "session queue", traced.received_ns, stamps.prep_ns, Role::Server);
-                child(Role::Prep, "prep", stamps.prep_ns, appended_ns, Role::Server);
-                let sync = child(Role::LogSync, "log sync", appended_ns, durable.synced_ns, Role::Server);
-                let written_ns = durable.written_ns.max(appended_ns);
-                child(Role::Fsync, "fsync", written_ns, durable.synced_ns, Role::LogSync);
-                child(Role::Apply, "apply", apply_ns, applied_ns, Role::Server);
-                let fanned =
-                    fanout.map(|f| (f, child(Role::Fanout, "fanout", f.first_ns, f.last_ns, Role::Apply)));
-                child(Role::Reply, "reply", applied_ns, end_ns, Role::Server);
-                let batch = zoometry_spans::attr(attrs::LOG_BATCH_SIZE, i64::from(durable.records));
-                out[sync].attrs.push(batch);
-                if let Some((fanout, index)) = fanned {
-                    let watchers = zoometry_spans::attr(attrs::WATCH_COUNT, i64::from(fanout.watchers));
-                    out[index].attrs.push(watchers);
-                }
-            }
-        }
-    }
 }
 
 /// The slowest requests of the current second, and the floor that lets only candidates through.
@@ -580,6 +495,7 @@ impl Thread {
         loop {
             match receiver.recv_timeout(FLUSH_EVERY) {
                 Ok(Message::Traced(traced)) => self.take(traced),
+                Ok(Message::Trail(trail)) => self.take_trail(&trail),
                 Err(RecvTimeoutError::Timeout) => self.flush(),
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -599,6 +515,14 @@ impl Thread {
             self.floor_ns.store(self.search.floor_ns, Ordering::Relaxed);
         } else if self.budget.admits(traced.kept_by, traced.replied_ns) {
             self.keep(&traced);
+        } else {
+            self.counts.suppressed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn take_trail(&mut self, trail: &Trail) {
+        if self.budget.admits(KeptBy::Head, trail.committed_ns) {
+            self.builder.trail(trail, &mut self.spans);
         } else {
             self.counts.suppressed.fetch_add(1, Ordering::Relaxed);
         }

@@ -47,6 +47,8 @@ pub const PATH_PREFIX: &str = "zookeeper.path.prefix";
 pub const WATCH_COUNT: &str = "zookeeper.watch.count";
 /// How many transactions shared the fsync.
 pub const LOG_BATCH_SIZE: &str = "zookeeper.txnlog.batch.size";
+/// Whether a member's disk was done only after a quorum of others.
+pub const QUORUM_LATE: &str = "zookeeper.quorum.late";
 /// Why the trace is kept: `head`, `slow`, `error`.
 pub const KEPT_BY: &str = "zookeeper.trace.kept_by";
 /// The phase of the workload.

@@ -34,6 +34,8 @@ struct Origin {
 struct Moment {
     now_ns: u64,
     durable: Durable,
+    /// In an ensemble: when a quorum had them.
+    committed_ns: Option<u64>,
 }
 
 impl Node {
@@ -43,7 +45,8 @@ impl Node {
         self.settle_disk();
         let mut records = std::mem::take(&mut self.committed);
         let now_ns = clock::now_ns();
-        let mut moment = Moment { now_ns, durable: self.durable };
+        let committed_ns = self.peers.is_some().then_some(now_ns);
+        let mut moment = Moment { now_ns, durable: self.durable, committed_ns };
         if self.durable.upto < last {
             // A quorum had it before this member's own disk.
             moment.durable = Durable {
@@ -66,6 +69,9 @@ impl Node {
             shared.keep_digest(&store);
         }
         self.member.applied(last);
+        if !self.trails.is_empty() {
+            self.trails.committed(&shared.tracer, last, now_ns);
+        }
         self.booked.stage(
             Stage::Apply,
             clock::now_ns().saturating_sub(moment.durable.synced_ns),
@@ -100,6 +106,9 @@ impl Node {
         let origin = self.origin(record);
         let stamps = origin.as_ref().and_then(|origin| origin.stamps);
         if let Some(stamps) = stamps {
+            if !self.trails.is_empty() {
+                self.trails.tell_elsewhere(header.zxid);
+            }
             stages.count(&mut self.booked, stamps, &moment.durable);
         }
         let latency_ns = stamps.map_or(0, |stamps| moment.now_ns.saturating_sub(stamps.received_ns));
@@ -204,7 +213,10 @@ impl Node {
         if let Some(kept_by) = tracer.verdict(header.session, header.cxid, latency_ns, error) {
             let applied_ns = clock::now_ns();
             let work = match origin.stamps {
-                Some(stamps) => Work::Write { stamps, durable: moment.durable, apply_ns, applied_ns, fanout },
+                Some(stamps) => {
+                    let (durable, committed_ns) = (moment.durable, moment.committed_ns);
+                    Work::Write { stamps, durable, committed_ns, apply_ns, applied_ns, fanout }
+                }
                 None => Work::Forwarded { apply_ns, applied_ns, fanout },
             };
             desk.keep(Traced {
@@ -243,6 +255,9 @@ impl Node {
 
     pub(super) fn book_sync(&mut self, durable: &Durable) {
         let stats = &self.shared.stats;
+        if !self.trails.is_empty() {
+            self.trails.durable(&self.shared.tracer, durable);
+        }
         let slow_ns = self.shared.config.storage.fsync_warning_ms.saturating_mul(1_000_000);
         stats.add(Counter::SlowFsyncs, u64::from(durable.synced_ns - durable.written_ns > slow_ns));
         self.booked.observe(Measure::FsyncTime, durable.synced_ns - durable.written_ns);

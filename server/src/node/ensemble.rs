@@ -20,6 +20,7 @@ use crate::member;
 use crate::peers::PeerEvent;
 use crate::shared::ProposalSizes;
 use crate::stats::{Counter, Measure};
+use crate::telemetry::trail::Way;
 use crate::view::Mode;
 
 /// The process ends with this code when the leader's word contradicts this member's state (Apache's
@@ -51,6 +52,7 @@ impl Node {
                     Output::Perform(Action::Append(zxid, payload)) => {
                         let bytes = payload.len() as u64;
                         if self.peers.is_some() {
+                            self.trace_append(zxid, &payload);
                             ProposalSizes::note(&mut self.proposals, bytes as i64);
                         }
                         self.shared.disk.append(zxid, payload);
@@ -72,6 +74,19 @@ impl Node {
             }
         }
         self.shared.stats.add(Counter::SyncQueued, appended);
+    }
+
+    /// If it is to be traced, a transaction's way through this member begins here.
+    fn trace_append(&mut self, zxid: Zxid, payload: &[u8]) {
+        let tracer = &self.shared.tracer;
+        if !tracer.is_on() {
+            return;
+        }
+        let way = match self.shared.mode() {
+            Some(Mode::Leader) => Way::Leading { prep_ns: self.thought_ns },
+            _ => Way::Following,
+        };
+        self.trails.appended(tracer, zxid, payload, way, clock::now_ns());
     }
 
     fn perform_rare(&mut self, output: Output) {
@@ -331,6 +346,7 @@ impl Node {
         self.opening.clear();
         self.reattaching.clear();
         self.held.clear();
+        self.trails.clear();
         for conn in self.shared.conns.all() {
             // Who has not asked for a session may be an operator with a four-letter word.
             if conn.desk().phase != Phase::New {

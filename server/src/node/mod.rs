@@ -33,6 +33,7 @@ use crate::shared::{ProposalSizes, Shared};
 use crate::snapshot_thread::Snapshotter;
 use crate::stats::{Batch, Counter};
 use crate::telemetry::Stamps;
+use crate::telemetry::trail::Trails;
 use ensemble::Pending;
 
 /// Writes prepared and not yet applied; further ones are held back in their order, where each connection's
@@ -167,6 +168,10 @@ pub struct Node {
     outputs: Vec<Output>,
     committed: Vec<TxnRecord>,
     woken: Vec<Arc<Conn>>,
+    /// Transactions on their way that are traced.
+    trails: Trails,
+    /// When the member was last given something to think about, ns on the process's clock.
+    thought_ns: u64,
     /// What the disk is doing with the whole state.
     pending: Option<Pending>,
     /// How many such jobs it has not reported yet.
@@ -221,6 +226,8 @@ impl Node {
             outputs: Vec::new(),
             committed: Vec::new(),
             woken: Vec::new(),
+            trails: Trails::default(),
+            thought_ns: 0,
             pending: None,
             disk_jobs: 0,
             durable: Durable::default(),
@@ -307,8 +314,9 @@ impl Node {
     ) -> T {
         let store = self.shared.store.read();
         let mut sessions = self.shared.sessions.lock();
+        self.thought_ns = clock::now_ns();
         let mut at = Surroundings {
-            now_ms: clock::now_ms(),
+            now_ms: self.thought_ns / 1_000_000,
             wall_ms: clock::wall_ms(),
             store: &store,
             sessions: &mut sessions,

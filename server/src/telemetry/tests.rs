@@ -1,4 +1,6 @@
+use super::trail::{Trails, Way};
 use super::*;
+use zoometry_spans::{Role, SpanId, attrs};
 
 const SESSION: SessionId = SessionId(0x0100_0000_0000_0000);
 
@@ -41,7 +43,14 @@ fn write() -> Traced {
         Durable { taken_ns: 3_200, written_ns: 4_000, synced_ns: 9_000, records: 5, ..Durable::default() };
     let fanout = Some(Fanout { watchers: 9, first_ns: 10_200, last_ns: 10_900 });
     Traced {
-        work: Work::Write { stamps, durable, apply_ns: 10_000, applied_ns: 11_000, fanout },
+        work: Work::Write {
+            stamps,
+            durable,
+            committed_ns: None,
+            apply_ns: 10_000,
+            applied_ns: 11_000,
+            fanout,
+        },
         ..traced(KeptBy::Head, 1, 1_000, 11_000)
     }
 }
@@ -66,6 +75,83 @@ fn a_writes_tree_has_every_station_and_parents_contain_children() {
     assert!(has(&spans[6], attrs::WATCH_COUNT, 9));
     let ids: std::collections::HashSet<_> = spans.iter().map(|span| span.span).collect();
     assert_eq!(ids.len(), spans.len());
+}
+
+#[test]
+fn in_an_ensemble_the_log_is_a_part_of_the_wait_for_a_quorum() {
+    let mut traced = write();
+    let Work::Write { committed_ns, .. } = &mut traced.work else { panic!("a write") };
+    *committed_ns = Some(9_500);
+    let spans = spans(&builder(true), &traced);
+    let names: Vec<_> = spans[2..6].iter().map(|span| span.name.as_ref()).collect();
+    assert_eq!(names, ["prep", "quorum", "log sync", "fsync"]);
+    assert_eq!(spans[4].parent, Some(spans[3].span));
+    assert!(contained(&spans));
+}
+
+/// The transaction of session [`SESSION`] with xid 1, as three members see it: the one whose client asked, the
+/// leader, and a follower whose disk was done in time or not.
+#[test]
+fn three_members_spans_make_one_tree() {
+    let forwarded = Traced {
+        work: Work::Forwarded { apply_ns: 10_000, applied_ns: 11_000, fanout: None },
+        ..traced(KeptBy::Head, 1, 1_000, 11_000)
+    };
+    let mut all = spans(&builder(true), &forwarded);
+    let durable = Durable { upto: Zxid(7), written_ns: 5_000, synced_ns: 7_000, ..Durable::default() };
+    let late = Durable { synced_ns: 9_900, ..durable };
+    let ways = [
+        (1, Way::Leading { prep_ns: 2_000 }, durable),
+        (2, Way::Following, durable),
+        (4, Way::Following, late),
+    ];
+    for (server, way, durable) in ways {
+        let (session, xid, zxid) = (SESSION, 1, Zxid(7));
+        let trail = Trail { session, xid, zxid, way, appended_ns: 3_000, durable, committed_ns: 9_000 };
+        Builder { server, ..builder(true) }.trail(&trail, &mut all);
+    }
+    assert!(contained(&all));
+    let ids: std::collections::HashSet<_> = all.iter().map(|span| span.span).collect();
+    assert_eq!(ids.len(), all.len(), "every span has an id of its own");
+    let without_parent: Vec<_> = all
+        .iter()
+        .filter(|span| !ids.contains(&span.parent.unwrap_or(SpanId(0))))
+        .map(|span| (span.name.as_ref(), span.links.len()))
+        .collect();
+    // The client's span is the load generator's; the late follower is linked to the quorum, not under it.
+    assert_eq!(without_parent, [("setData", 0), ("proposal", 1)]);
+    let path_to_disk = ["fsync", "log sync", "quorum", "write", "await commit", "setData"];
+    let mut span = all.iter().find(|span| span.name == "fsync").unwrap();
+    for name in path_to_disk {
+        assert_eq!(span.name, name);
+        span = all.iter().find(|parent| Some(parent.span) == span.parent).unwrap_or(span);
+    }
+}
+
+#[test]
+fn a_trail_ends_when_its_transaction_is_durable_and_committed() {
+    let config = Config::parse("dataDir=/d\nclientPort=1\nzoometry.traceSample=1", "zoo.cfg").unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut config = config;
+    config.own.trace_file = Some(file.path().into());
+    let (tracer, thread) = Tracer::start(&config, None, &resource(&config)).unwrap();
+    let mut payload = SESSION.0.to_be_bytes().to_vec();
+    payload.extend(1i32.to_be_bytes());
+    let mut trails = Trails::default();
+    for zxid in 1..=3 {
+        trails.appended(&tracer, Zxid(zxid), &payload, Way::Following, 10);
+    }
+    trails.appended(&tracer, Zxid(4), &payload[..11], Way::Following, 10);
+    trails.tell_elsewhere(Zxid(2));
+    trails.committed(&tracer, Zxid(3), 30);
+    assert!(!trails.is_empty());
+    trails.durable(&tracer, &Durable { upto: Zxid(2), synced_ns: 40, ..Durable::default() });
+    assert!(!trails.is_empty(), "the third is not durable");
+    trails.durable(&tracer, &Durable { upto: Zxid(3), synced_ns: 50, ..Durable::default() });
+    assert!(trails.is_empty());
+    thread.unwrap().stop();
+    let text = std::fs::read_to_string(file.path()).unwrap();
+    assert_eq!(text.matches("\"proposal\"").count(), 2, "{text}");
 }
 
 #[test]
