@@ -19,6 +19,8 @@ import tree
 
 IN_FLIGHT = 4
 PAUSE_S = 0.01
+# A member that does not answer for so long is left: frozen, or without a leader.
+ANSWER_LIMIT_S = 5.0
 LONG_MS, SHORT_MS = 40_000, 3_000
 # Every member writes its own configuration text here, not by transactions.
 OWN_TO_EACH = "/zookeeper/config"
@@ -92,7 +94,7 @@ class Writer(threading.Thread):
         while True:
             seat, at = self.seats[at % len(self.seats)], at + 1
             try:
-                conn = raw.Connection(seat.client, timeout_s=15, timeout_ms=self.timeout_ms, session=self.session,
+                conn = raw.Connection(seat.client, timeout_s=ANSWER_LIMIT_S, timeout_ms=self.timeout_ms, session=self.session,
                                       password=self.password, last_zxid=self.zxid)
             except (raw.Closed, OSError):
                 if time.monotonic() > limit:
@@ -106,6 +108,10 @@ class Writer(threading.Thread):
                 continue
             if self.session and conn.session != self.session:
                 raise Lost(f"session {self.session:#x} came back as {conn.session:#x}")
+            # Requests are counted through the whole life of a client, as Apache's own clients do: members match
+            # commits with what waits by session and number.
+            if self.conn is not None:
+                conn.next_xid = self.conn.next_xid
             self.session, self.password, self.conn = conn.session, conn.password, conn
             self.exact = False
             self.attached += 1
