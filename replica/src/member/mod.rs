@@ -169,6 +169,11 @@ impl Member {
         self.zab.as_ref().and_then(Zab::following)
     }
 
+    /// The links over which somebody is being synchronised ([`Zab::synchronising`]).
+    pub fn synchronising(&self) -> Vec<Link> {
+        self.zab.as_ref().map_or_else(Vec::new, Zab::synchronising)
+    }
+
     /// What the member is doing, in the words of its peers; `None` for a server alone.
     pub fn peer_state(&self) -> Option<zoometry_wire::peer::PeerState> {
         self.zab.as_ref().map(Zab::peer_state)

@@ -128,6 +128,13 @@ impl Leader {
             Event::Connected(link) => out.push(Action::Close(link)),
             Event::Closed(link) => self.forget(link),
             Event::Packet(link, packet) => self.receive(base, link, packet, out),
+            Event::Moved(link) => {
+                if let Some(member) = self.members.get_mut(&link)
+                    && member.stage == Stage::Synchronising
+                {
+                    member.deadline_ms = base.now_ms + base.settings.init_ms();
+                }
+            }
             Event::EpochStored(EpochKind::Accepted, epoch) if epoch == self.epoch => {
                 self.epoch_stored = true;
                 self.tell_epoch(base, out);
@@ -154,6 +161,11 @@ impl Leader {
         for proposal in self.outstanding.drain(..) {
             base.adopt(proposal.zxid, proposal.payload, out);
         }
+    }
+
+    pub(super) fn synchronising(&self) -> Vec<Link> {
+        let unsettled = self.members.iter().filter(|(_, member)| member.stage == Stage::Synchronising);
+        unsettled.map(|(link, _)| *link).collect()
     }
 
     pub(super) fn following(&self) -> Following {

@@ -94,6 +94,10 @@ impl Learner {
         std::mem::take(&mut self.established).then_some((self.leader, self.epoch))
     }
 
+    pub(super) fn synchronising(&self) -> Vec<Link> {
+        self.link.filter(|_| self.phase != Phase::Following).into_iter().collect()
+    }
+
     pub(super) fn step(&mut self, base: &mut Base, event: Event, out: &mut Vec<Action>) -> Next {
         match event {
             Event::Connected(link) if self.phase == Phase::Connecting => self.register(base, link, out),
@@ -102,6 +106,9 @@ impl Learner {
             Event::Closed(link) if Some(link) == self.link => {
                 self.link = None;
                 return Next::Look;
+            }
+            Event::Moved(link) if Some(link) == self.link && self.phase != Phase::Following => {
+                self.deadline_ms = base.now_ms + base.settings.init_ms();
             }
             Event::Tick if base.now_ms >= self.deadline_ms => return Next::Look,
             Event::Packet(link, packet) if Some(link) == self.link => {

@@ -67,6 +67,8 @@ pub enum Event {
     Unreachable,
     /// A packet has arrived. A SNAP packet arrives when the stream behind it has been read whole.
     Packet(Link, QuorumPacket),
+    /// Bytes have moved on a connection although no packet is whole: a snapshot is on its way.
+    Moved(Link),
     /// A connection on the quorum port has ended.
     Closed(Link),
     /// The log is on the disk up to here.
@@ -378,6 +380,16 @@ impl Zab {
         }
     }
 
+    /// The connections over which somebody is being synchronised. Whoever runs the machine tells it when
+    /// bytes [move](Event::Moved) there: a snapshot may take longer than anybody may be silent.
+    pub fn synchronising(&self) -> Vec<Link> {
+        match &self.state {
+            State::Looking { .. } => Vec::new(),
+            State::Leading(leader) => leader.synchronising(),
+            State::Learning(learner) => learner.synchronising(),
+        }
+    }
+
     /// Last transaction in the log.
     pub fn logged(&self) -> Zxid {
         self.base.logged
@@ -484,6 +496,9 @@ fn wait_for_a_role(
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests;
 
 /// The kind of a packet; unknown ones are skipped by everyone.
 fn kind(packet: &QuorumPacket) -> Option<PacketKind> {

@@ -271,6 +271,23 @@ impl Node {
         }
     }
 
+    /// Whoever is receiving a snapshot, or sending one, is alive as long as bytes move.
+    pub(super) fn watch_transfers(&mut self) {
+        let Some(peers) = &self.peers else { return };
+        let links = self.member.synchronising();
+        self.moved.retain(|link, _| links.contains(link));
+        let mut alive = Vec::new();
+        for link in links {
+            let Some(bytes) = peers.moved_bytes(link) else { continue };
+            if self.moved.insert(link, bytes).is_some_and(|before| before != bytes) {
+                alive.push(link);
+            }
+        }
+        for link in alive {
+            self.consensus(Event::Moved(link));
+        }
+    }
+
     pub(super) fn flush_links(&mut self) {
         if let Some(peers) = &self.peers {
             peers.flush();

@@ -168,6 +168,8 @@ pub struct Node {
     outputs: Vec<Output>,
     committed: Vec<TxnRecord>,
     woken: Vec<Arc<Conn>>,
+    /// Bytes that had moved on links over which somebody is being synchronised, when last looked at.
+    moved: FxHashMap<Link, u64>,
     /// Transactions on their way that are traced.
     trails: Trails,
     /// When the member was last given something to think about, ns on the process's clock.
@@ -226,6 +228,7 @@ impl Node {
             outputs: Vec::new(),
             committed: Vec::new(),
             woken: Vec::new(),
+            moved: FxHashMap::default(),
             trails: Trails::default(),
             thought_ns: 0,
             pending: None,
@@ -402,6 +405,7 @@ impl Node {
         self.next_tick_ms = now_ms + (tick_ms / 2).clamp(1, 500);
         if self.peers.is_some() {
             self.next_tick_ms = now_ms + CONSENSUS_TICK_MS;
+            self.watch_transfers();
             self.consensus(Event::Tick);
             self.publish();
         }

@@ -1,0 +1,156 @@
+//! One machine, told what the others would say.
+
+use super::*;
+use election::{Electorate, NotificationIntervals};
+use zoometry_wire::Record as _;
+
+const TICK_MS: u64 = 100;
+const LINK: Link = Link(7);
+
+fn member(me: i64, silence_ms: Option<u64>) -> Zab {
+    let settings = Settings {
+        tick_ms: TICK_MS,
+        init_limit: 10,
+        sync_limit: 5,
+        notifications: NotificationIntervals { min_ms: 200, max_ms: 2000 },
+        silence_ms,
+    };
+    let electorate = Electorate {
+        me: ServerId(me),
+        voters: (1..=3).map(ServerId).collect(),
+        config: String::new(),
+        config_version: 0,
+    };
+    let recovered = Recovered { last_zxid: Zxid(0), accepted_epoch: 0, current_epoch: 0 };
+    Zab::new(settings, electorate, recovered)
+}
+
+fn step(zab: &mut Zab, now_ms: u64, event: Event) -> Vec<Action> {
+    let mut out = Vec::new();
+    zab.step(now_ms, event, &mut out);
+    out
+}
+
+fn vote(leader: i64) -> Notification {
+    Notification {
+        state: PeerState::Looking,
+        leader,
+        zxid: Zxid(0),
+        election_epoch: 1,
+        peer_epoch: 0,
+        config: String::new(),
+    }
+}
+
+fn packet(kind: PacketKind, zxid: i64) -> Event {
+    Event::Packet(LINK, QuorumPacket::new(kind, Zxid(zxid)))
+}
+
+/// Member 1 as a follower of member 3 in epoch 1, in sync since 10 ms.
+fn follower(silence_ms: Option<u64>) -> Zab {
+    let mut zab = member(1, silence_ms);
+    step(&mut zab, 0, Event::Tick);
+    for other in [2, 3] {
+        step(&mut zab, 0, Event::Reachable(ServerId(other), true));
+        step(&mut zab, 0, Event::Vote(ServerId(other), vote(3)));
+    }
+    step(&mut zab, 0, Event::Connected(LINK));
+    step(&mut zab, 0, packet(PacketKind::LeaderInfo, 1 << 32));
+    step(&mut zab, 0, Event::EpochStored(EpochKind::Accepted, 1));
+    step(&mut zab, 0, packet(PacketKind::Diff, 0));
+    step(&mut zab, 0, packet(PacketKind::NewLeader, 1 << 32));
+    step(&mut zab, 0, Event::EpochStored(EpochKind::Current, 1));
+    let out = step(&mut zab, 10, packet(PacketKind::UpToDate, -1));
+    let role = Role::Following { leader: ServerId(3), link: LINK, epoch: 1 };
+    assert!(out.contains(&Action::Become(role)), "{out:?}");
+    zab
+}
+
+/// When a follower that hears its leader last at `heard_ms` gives it up.
+fn gives_up_at(zab: &mut Zab, heard_ms: u64) -> u64 {
+    let out = step(zab, heard_ms, packet(PacketKind::Ping, 0));
+    assert!(matches!(out[..], [Action::Pong(..)]), "{out:?}");
+    (heard_ms..heard_ms + 10_000)
+        .find(|now| step(zab, *now, Event::Tick).contains(&Action::Become(Role::Looking)))
+        .expect("a silent leader is given up")
+}
+
+#[test]
+fn a_silent_leader_is_given_up_after_sync_limit_or_sooner_if_so_set() {
+    assert_eq!(gives_up_at(&mut follower(None), 1000), 1000 + 5 * TICK_MS);
+    assert_eq!(gives_up_at(&mut follower(Some(60)), 400), 460);
+    assert_eq!(gives_up_at(&mut follower(Some(100_000)), 1000), 1000 + 5 * TICK_MS);
+}
+
+#[test]
+fn bytes_that_move_are_a_sign_of_life_only_while_synchronising() {
+    let mut zab = member(1, None);
+    step(&mut zab, 0, Event::Tick);
+    for other in [2, 3] {
+        step(&mut zab, 0, Event::Reachable(ServerId(other), true));
+        step(&mut zab, 0, Event::Vote(ServerId(other), vote(3)));
+    }
+    step(&mut zab, 0, Event::Connected(LINK));
+    assert_eq!(zab.synchronising(), [LINK]);
+    // A snapshot that takes four times initLimit.
+    for now_ms in (0..4 * 10 * TICK_MS).step_by(50) {
+        step(&mut zab, now_ms, Event::Moved(LINK));
+        let out = step(&mut zab, now_ms, Event::Tick);
+        assert!(!out.contains(&Action::Become(Role::Looking)), "at {now_ms}");
+    }
+    let mut settled = follower(None);
+    assert_eq!(settled.synchronising(), []);
+    let gave_up = (1000..3000).find(|now| {
+        step(&mut settled, *now, Event::Moved(LINK));
+        step(&mut settled, *now, Event::Tick).contains(&Action::Become(Role::Looking))
+    });
+    assert!(gave_up.is_some(), "in broadcast only packets count");
+}
+
+#[test]
+fn a_learner_that_comes_before_the_election_has_ended_waits_for_its_end() {
+    let mut zab = member(3, None);
+    step(&mut zab, 0, Event::Tick);
+    let info = zoometry_wire::peer::LearnerInfo { sid: 1, protocol: 0x10000, config_version: 0 };
+    let hello = QuorumPacket::new(PacketKind::FollowerInfo, Zxid(0)).with_data(info.to_bytes());
+    assert_eq!(step(&mut zab, 0, Event::Accepted(LINK)), []);
+    assert_eq!(step(&mut zab, 0, Event::Packet(LINK, hello)), []);
+    for other in [1, 2] {
+        step(&mut zab, 0, Event::Reachable(ServerId(other), true));
+    }
+    step(&mut zab, 0, Event::Vote(ServerId(1), vote(3)));
+    let out = step(&mut zab, 0, Event::Vote(ServerId(2), vote(3)));
+    // With itself and the one that waited there is a quorum for an epoch.
+    assert!(out.contains(&Action::StoreEpoch(EpochKind::Accepted, 1)), "{out:?}");
+    // Whoever follows another lets go of those that waited.
+    let mut other = member(1, None);
+    step(&mut other, 0, Event::Tick);
+    step(&mut other, 0, Event::Accepted(LINK));
+    let out = step(&mut other, 0, Event::Vote(ServerId(3), vote(3)));
+    assert!(out.contains(&Action::Close(LINK)) && out.contains(&Action::Connect(ServerId(3))), "{out:?}");
+}
+
+#[test]
+fn a_snapshot_of_a_lost_leader_is_not_voted_with() {
+    let mut zab = member(1, None);
+    step(&mut zab, 0, Event::Tick);
+    for other in [2, 3] {
+        step(&mut zab, 0, Event::Reachable(ServerId(other), true));
+        step(&mut zab, 0, Event::Vote(ServerId(other), vote(3)));
+    }
+    step(&mut zab, 0, Event::Connected(LINK));
+    step(&mut zab, 0, packet(PacketKind::LeaderInfo, 1 << 32));
+    step(&mut zab, 0, Event::EpochStored(EpochKind::Accepted, 1));
+    let out = step(&mut zab, 0, packet(PacketKind::Snap, 5));
+    assert_eq!(out, [Action::InstallSnapshot(LINK)]);
+    let out = step(&mut zab, 1, Event::Closed(LINK));
+    assert!(out.contains(&Action::Reload(Zxid(0))), "{out:?}");
+    let votes: Vec<_> = out
+        .iter()
+        .filter_map(|action| match action {
+            Action::Notify(_, vote) => Some((vote.leader, vote.zxid)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(votes, [(1, Zxid(0)), (1, Zxid(0))], "it votes with what its disk has");
+}
