@@ -79,6 +79,8 @@ pub struct Deferred {
 enum Turn {
     Read(Request),
     Refuse(ErrorCode),
+    /// The end of a session that this member alone knows.
+    Goodbye,
     /// An operation that no server knows: answered with zxid −1, and the connection closed.
     Unknown,
 }
@@ -88,7 +90,7 @@ impl Turn {
     fn op(&self) -> Option<OpCode> {
         match self {
             Self::Read(request) => Some(request.op()),
-            Self::Refuse(_) | Self::Unknown => None,
+            Self::Refuse(_) | Self::Goodbye | Self::Unknown => None,
         }
     }
 }
@@ -326,6 +328,11 @@ impl Desk {
             Turn::Read(Request::Sync(path)) => Ok(Response::Path(path)),
             Turn::Read(request) => self.read(store, &request),
             Turn::Refuse(code) => Err(code),
+            Turn::Goodbye => {
+                self.reply(xid, store.last_zxid(), &Ok(Response::Empty));
+                self.phase = Phase::Closing;
+                return None;
+            }
             Turn::Unknown => {
                 self.reply(xid, Zxid(-1), &Err(ErrorCode::Unimplemented));
                 self.phase = Phase::Closing;
@@ -409,6 +416,10 @@ fn sort(op: i32, body: &[u8], mode: Option<Mode>) -> Arrival {
         Err(_) => Arrival::Here(Turn::Refuse(ErrorCode::MarshallingError)),
         Ok(Request::Sasl(_)) => Arrival::Here(Turn::Refuse(ErrorCode::AuthFailed)),
         Ok(request) if request.has_bad_ttl() => Arrival::Here(Turn::Refuse(ErrorCode::BadArguments)),
+        Ok(Request::CloseSession) if mode == Some(Mode::ReadOnly) => Arrival::Here(Turn::Goodbye),
+        Ok(_) if mode == Some(Mode::ReadOnly) && (op.is_write() || op == OpCode::Sync) => {
+            Arrival::Here(Turn::Refuse(ErrorCode::NotReadOnly))
+        }
         Ok(request) if op.is_write() => Arrival::Write(request),
         // A learner's leader says when everything before is committed; a leader knows by itself.
         Ok(request) if op == OpCode::Sync && mode.is_some_and(Mode::is_learner) => Arrival::Write(request),

@@ -11,6 +11,7 @@ use zoometry_wire::{SessionId, frame};
 use crate::conn::{Conn, Phase};
 use crate::node::{FromClient, NodeEvent};
 use crate::shared::Shared;
+use crate::view::Mode;
 use crate::words::{self, Word};
 
 /// Handles what has arrived on a connection without a session. An error is the sentence for the log with
@@ -54,8 +55,15 @@ fn connect(
     request: &ConnectRequest,
     read_only: ReadOnlyByte,
 ) -> Result<(), String> {
-    if shared.mode().is_none() {
-        return Err("this member has no leader now; the client must try another server".into());
+    match shared.mode() {
+        None => return Err("this member has no leader now; the client must try another server".into()),
+        // A session that the ensemble knows must not be taken for lost by its client: it is not answered here.
+        Some(Mode::ReadOnly)
+            if read_only != ReadOnlyByte::Present(true) || request.session_id != SessionId(0) =>
+        {
+            return Err("this member is cut off and takes new sessions of read-only clients alone".into());
+        }
+        Some(_) => {}
     }
     let here = shared.store.read().last_zxid();
     if request.last_zxid_seen > here {
@@ -103,7 +111,7 @@ pub fn session_opened(shared: &Shared, conn: &Arc<Conn>, session: SessionId, tim
     let password = Bytes::copy_from_slice(&session::password(session));
     let response =
         ConnectResponse { protocol_version: 0, timeout_ms, session_id: session, password: Some(password) };
-    put_response(&mut desk.out, &response, read_only);
+    put_response(&mut desk.out, &response, read_only, shared.mode());
     drop(desk);
     conn.wake();
 }
@@ -114,17 +122,17 @@ pub fn session_refused(conn: &Conn) {
     let read_only = desk.read_only;
     let password = Some(Bytes::from_static(&[0; session::PASSWORD_LEN]));
     let response = ConnectResponse { password, ..ConnectResponse::default() };
-    put_response(&mut desk.out, &response, read_only);
+    put_response(&mut desk.out, &response, read_only, None);
     desk.phase = Phase::Closing;
     drop(desk);
     conn.wake();
 }
 
-/// The readOnly byte is echoed only to clients that sent one; this server is never read-only.
-fn put_response(out: &mut BytesMut, response: &ConnectResponse, read_only: ReadOnlyByte) {
+/// The readOnly byte goes only to clients that sent one; it says what this server is.
+fn put_response(out: &mut BytesMut, response: &ConnectResponse, read_only: ReadOnlyByte, mode: Option<Mode>) {
     let byte = match read_only {
         ReadOnlyByte::Absent => ReadOnlyByte::Absent,
-        ReadOnlyByte::Present(_) => ReadOnlyByte::Present(false),
+        ReadOnlyByte::Present(_) => ReadOnlyByte::Present(mode == Some(Mode::ReadOnly)),
     };
     frame::put(out, |out| response.encode_frame(byte, out));
 }

@@ -9,13 +9,15 @@ use std::sync::Arc;
 use zoometry_replica::member::Output;
 use zoometry_replica::storage::epoch::EpochFile;
 use zoometry_replica::storage::log::{self, LogSync};
+use zoometry_replica::store::session::Keeping;
 use zoometry_replica::zab::{Action, EpochKind, Event, Link, Role};
-use zoometry_wire::Zxid;
 use zoometry_wire::peer::{PacketKind, PeerState, QuorumPacket};
+use zoometry_wire::{SessionId, Zxid};
 
 use super::{Node, NodeEvent};
 use crate::clock;
-use crate::conn::Phase;
+use crate::conn::{Conn, Phase};
+use crate::handshake;
 use crate::member;
 use crate::peers::PeerEvent;
 use crate::shared::ProposalSizes;
@@ -39,6 +41,9 @@ pub(super) enum Pending {
     /// The state must be read again when the disk is done.
     Reload,
 }
+
+/// How long a member looks for a leader before it serves reads alone, at least.
+const READ_ONLY_WAIT_MS: u64 = 2000;
 
 impl Node {
     /// Performs what the member has said, in order, until it says nothing more.
@@ -323,9 +328,10 @@ impl Node {
     }
 
     fn become_part(&mut self, role: Role) {
+        // Read-only clients go and come again: their sessions were nobody's.
+        self.leave_clients();
         match role {
             Role::Looking => {
-                self.leave_clients();
                 self.looking_since_ms = clock::now_ms();
                 self.shared.stats.add(Counter::Lookings, 1);
                 tracing::info!("looking for a leader");
@@ -350,6 +356,31 @@ impl Node {
         }
         self.shared.set_mode(mode);
         self.publish();
+    }
+
+    /// A member that finds no leader for a while serves reads to clients that asked for no more, if it is
+    /// configured so. Source: `QuorumPeer.java`, `ReadOnlyZooKeeperServer.java`; reference §2.8.
+    pub(super) fn serve_reads_alone(&mut self, now_ms: u64) {
+        let wait_ms = u64::from(self.shared.config.tick_time_ms).max(READ_ONLY_WAIT_MS);
+        if self.shared.mode().is_some()
+            || !self.shared.config.requests.read_only_mode
+            || now_ms < self.looking_since_ms + wait_ms
+        {
+            return;
+        }
+        tracing::warn!("still no leader; serving reads to read-only clients");
+        self.shared.sessions.lock().begin(Keeping::Touches, std::iter::empty(), now_ms);
+        self.shared.set_mode(Some(Mode::ReadOnly));
+    }
+
+    /// A session for a read-only client: nobody else hears of it, and it ends with its connection. Source:
+    /// as above; unlike Apache's server this needs no local sessions.
+    pub(super) fn open_read_only(&mut self, conn: &Arc<Conn>, session: SessionId, timeout_ms: i32) {
+        if self.shared.mode() != Some(Mode::ReadOnly) {
+            return conn.close();
+        }
+        self.shared.sessions.lock().open(session, timeout_ms, clock::now_ms());
+        handshake::session_opened(&self.shared, conn, session, timeout_ms);
     }
 
     /// Nobody is served any more: clients go and find a member that has a leader. What waited here was

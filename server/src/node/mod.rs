@@ -346,7 +346,7 @@ impl Node {
                     Submitted::Forwarded => {
                         self.opening.insert(session, conn);
                     }
-                    Submitted::NotServing => conn.close(),
+                    Submitted::NotServing => self.open_read_only(&conn, session, timeout_ms),
                 }
                 self.perform();
             }
@@ -406,6 +406,7 @@ impl Node {
         if self.peers.is_some() {
             self.next_tick_ms = now_ms + CONSENSUS_TICK_MS;
             self.watch_transfers();
+            self.serve_reads_alone(now_ms);
             self.consensus(Event::Tick);
             self.publish();
         }
