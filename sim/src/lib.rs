@@ -3,17 +3,21 @@
 //! | world | what runs | what may happen to it |
 //! |---|---|---|
 //! | [`store`] | prep, store, log, snapshots, recovery of one member | the power fails anywhere, unsynced bytes survive or not |
+//! | [`whole`] | whole members and their clients | late, cut and broken connections, crashes, torn tails, slow disks, jumping clocks, stopped processes |
 //! | [`zab`] | the consensus of three to six members | messages late and reordered between links, links cut, disks slow, members crash |
 //!
 //! The same seed gives the same life, down to the last line of its [`story::Story`]. A judge that objects
-//! panics with what it saw; `zoometry-sim run --seed N --story` tells how it came to that.
-//!
-//! Not here yet: whole members (clients, watches, sessions) over the simulated network.
+//! panics with what it saw; `zoometry-sim run --seed N` tells how it came to that.
 
+#[cfg(feature = "deliberate-bugs")]
+pub mod bite;
 pub mod random;
 pub mod store;
 pub mod story;
+pub mod whole;
 pub mod zab;
+
+use std::cell::RefCell;
 
 use story::Story;
 
@@ -24,17 +28,20 @@ pub enum World {
     Store,
     /// The consensus of several members.
     Zab,
+    /// Whole members with clients.
+    Whole,
 }
 
 impl World {
     /// Every kind.
-    pub const ALL: [World; 2] = [World::Store, World::Zab];
+    pub const ALL: [World; 3] = [World::Store, World::Zab, World::Whole];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             World::Store => "store",
             World::Zab => "zab",
+            World::Whole => "whole",
         }
     }
 
@@ -43,6 +50,34 @@ impl World {
         match self {
             World::Store => store::live(seed, story),
             World::Zab => zab::live(seed, story),
+            World::Whole => whole::live(seed, story),
         }
     }
+}
+
+thread_local! {
+    /// What the last panic of this thread said, and where.
+    static OBJECTION: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Lives a world through, and takes a judge's objection (or any other panic) for an error.
+pub fn judged(world: World, seed: u64, story: Story) -> Result<Story, String> {
+    static QUIET: std::sync::Once = std::sync::Once::new();
+    QUIET.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let is_judged = OBJECTION.with_borrow_mut(|objection| {
+                let Some(said) = objection else { return false };
+                *said = panic.to_string().replace('\n', " ");
+                true
+            });
+            if !is_judged {
+                before(panic);
+            }
+        }));
+    });
+    OBJECTION.set(Some(String::new()));
+    let lived = std::panic::catch_unwind(|| world.live(seed, story));
+    let said = OBJECTION.take().unwrap_or_default();
+    lived.map_err(|_| said)
 }

@@ -44,30 +44,24 @@ pub struct Epochs {
 }
 
 /// Reads both files and checks them against `last`, the last zxid of the log. A missing file is derived from
-/// `last` and written. A currentEpoch behind the log is repaired from `currentEpoch.tmp` if a crash left one
-/// there (ZOOKEEPER-1653's case).
+/// `last` and written. A currentEpoch behind the log is one that a crash kept from being written: histories
+/// go to the disk before the epochs that they stand for (ZOOKEEPER-4643), and who has a transaction of an epoch
+/// has that epoch's initial history before it. So the log's epoch is the current one, if it was accepted.
+/// (Apache's server takes it from a left `currentEpoch.tmp`, ZOOKEEPER-1653, and otherwise does not start.)
 pub fn load<D: Disk>(disk: &D, last: Zxid) -> Result<Epochs, StorageError> {
     let logged = i64::from(last.epoch());
-    let current = match read(disk, EpochFile::Current.name())? {
-        Some(current) if current < logged => {
-            let unfinished = format!("{}{UNFINISHED}", EpochFile::Current.name());
-            let adopted = read(disk, &unfinished)?.unwrap_or(current);
-            if adopted != current {
-                store(disk, EpochFile::Current, adopted)?;
-            }
-            adopted
-        }
-        Some(current) => current,
-        None => derive(disk, EpochFile::Current, logged)?,
-    };
-    if current < logged {
-        let what =
-            format!("currentEpoch is {current}, but the log reaches {last}, which is of epoch {logged}");
-        return Err(StorageError::Epochs { what });
-    }
     let accepted = match read(disk, EpochFile::Accepted.name())? {
         Some(accepted) => accepted,
         None => derive(disk, EpochFile::Accepted, logged)?,
+    };
+    let current = match read(disk, EpochFile::Current.name())? {
+        Some(current) if current >= logged => current,
+        Some(current) if accepted < logged => {
+            let what =
+                format!("currentEpoch is {current}, but the log reaches {last}, which is of epoch {logged}");
+            return Err(StorageError::Epochs { what });
+        }
+        _ => derive(disk, EpochFile::Current, logged)?,
     };
     if accepted < current {
         let what = format!("acceptedEpoch is {accepted}, less than currentEpoch {current}");
@@ -139,14 +133,14 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_between_log_and_rename_is_repaired() {
+    fn a_crash_between_log_and_epoch_is_repaired() {
         let disk = MemDisk::new();
         store(&disk, EpochFile::Accepted, 4).expect("store");
         store(&disk, EpochFile::Current, 3).expect("store");
-        let mut left = disk.create(Dir::Snap, "currentEpoch.tmp").expect("create");
-        left.write_at(0, b"4").expect("write");
         let epochs = load(&disk, Zxid(4 << 32 | 1)).expect("load");
         assert_eq!(epochs, Epochs { accepted: 4, current: 4 });
+        disk.crash(0);
+        assert_eq!(disk.contents(Dir::Snap, "currentEpoch").as_deref(), Some(&b"4"[..]));
     }
 
     #[test]

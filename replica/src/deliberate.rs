@@ -1,0 +1,96 @@
+//! Mistakes on purpose: the proof that the simulator's judges bite. Each is a known way to get this protocol
+//! wrong, most of them from Apache's bug reports, and one of them can be chosen at run time.
+//!
+//! Only with the feature `deliberate-bugs`, which nothing but the simulator's proof turns on. Without it
+//! [`chosen`] is `false` for the compiler, and the hooks are not there.
+
+/// A mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// A transaction is acknowledged when it has been given to the disk.
+    AckBeforeSync,
+    /// The leader's own acknowledgement is enough for a commit.
+    CommitWithoutQuorum,
+    /// TRUNC is taken for DIFF: what was never committed stays.
+    SkipTrunc,
+    /// Votes are compared by zxid and id alone.
+    ForgetEpochInVotes,
+    /// A watch event is sent behind the reply that shows the new state.
+    FireWatchLate,
+    /// NEWLEADER is acknowledged before the history behind it is on the disk (ZOOKEEPER-4643, 4646).
+    AckNewLeaderEarly,
+    /// ACKEPOCH goes out before the accepted epoch is on the disk (ZOOKEEPER-3911).
+    AckEpochEarly,
+    /// The current epoch is written before the history that it stands for (ZOOKEEPER-4646).
+    EpochBeforeHistory,
+    /// Requests of a session are taken from wherever they come.
+    ObeyTheMoved,
+    /// A learner answers `sync` without asking its leader.
+    AnswerSyncAtOnce,
+    /// The leader does not listen to the sessions in learners' pings.
+    DeafToTouches,
+    /// Applying counts a parent's children itself, so what a fuzzy snapshot holds already counts twice.
+    CountWhileApplying,
+    /// A learner that is being synchronised is not told what is proposed and not yet committed.
+    HoleInSync,
+    /// A member that has found its leader goes on naming the epoch of the election (ZOOKEEPER-1732).
+    StaleEpochInVotes,
+    /// Reads do not wait for the writes in front of them.
+    ReadJumpsTheQueue,
+    /// A client is taken in by a member that is behind what the client has seen.
+    ServeFromThePast,
+    /// A session's end forgets the ephemerals that are proposed and not yet applied.
+    ForgetProposedEphemerals,
+}
+
+impl Bug {
+    /// Every mistake.
+    pub const ALL: &[Bug] = &[
+        Bug::AckBeforeSync,
+        Bug::CommitWithoutQuorum,
+        Bug::SkipTrunc,
+        Bug::ForgetEpochInVotes,
+        Bug::FireWatchLate,
+        Bug::AckNewLeaderEarly,
+        Bug::AckEpochEarly,
+        Bug::EpochBeforeHistory,
+        Bug::ObeyTheMoved,
+        Bug::AnswerSyncAtOnce,
+        Bug::DeafToTouches,
+        Bug::CountWhileApplying,
+        Bug::HoleInSync,
+        Bug::StaleEpochInVotes,
+        Bug::ReadJumpsTheQueue,
+        Bug::ServeFromThePast,
+        Bug::ForgetProposedEphemerals,
+    ];
+}
+
+#[cfg(feature = "deliberate-bugs")]
+mod choice {
+    use super::Bug;
+
+    std::thread_local! {
+        static CHOSEN: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+    }
+
+    /// From now on this thread makes this mistake, and no other.
+    pub fn choose(bug: Option<Bug>) {
+        CHOSEN.set(bug);
+    }
+
+    /// Whether this mistake is to be made.
+    pub fn chosen(bug: Bug) -> bool {
+        CHOSEN.get() == Some(bug)
+    }
+}
+
+#[cfg(feature = "deliberate-bugs")]
+pub use choice::{choose, chosen};
+
+/// Whether this mistake is to be made: never.
+#[cfg(not(feature = "deliberate-bugs"))]
+#[inline(always)]
+pub const fn chosen(_: Bug) -> bool {
+    false
+}
