@@ -9,16 +9,19 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use zoometry_replica::storage::disk::mem::MemDisk;
 use zoometry_replica::storage::epoch::{self, EpochFile};
-use zoometry_replica::storage::log::{LogOptions, SyncMode};
+use zoometry_replica::storage::log::{LogOptions, LogSync, SyncMode};
 use zoometry_replica::storage::recovery::{RecoveredStore, Warning, recover_store};
 use zoometry_replica::storage::snapshot::{SnapshotEnd, digest_block};
 use zoometry_replica::storage::{
-    RecoveryOptions, SnapshotItem, SnapshotNode, SnapshotWriter, StorageError, TxnLog, log, retention,
+    RecoveryOptions, SnapshotItem, SnapshotNode, SnapshotWriter, StorageError, TxnLog, install, log,
+    retention,
 };
 use zoometry_replica::store::{Store, Walk};
 use zoometry_replica::zab::{EpochKind, Event, ServerId};
 use zoometry_wire::Zxid;
+use zoometry_wire::peer::{PacketKind, QuorumPacket};
 
+use super::network::{Cargo, End};
 use super::{Due, Machine, World, store_config};
 
 /// Something for the disk.
@@ -27,7 +30,8 @@ pub(super) enum Job {
     Append(Zxid, Bytes),
     Epoch(EpochKind, i64),
     Truncate(Zxid),
-    Snapshot(Box<Image>),
+    /// The state as it is takes the place of everything; it does not change until that is done.
+    Install(Zxid),
     Roll,
     Purge,
 }
@@ -42,7 +46,7 @@ pub(super) struct Image {
 }
 
 impl Image {
-    pub(super) fn of(store: &Store) -> Self {
+    fn of(store: &Store) -> Self {
         let mut nodes = Vec::new();
         let mut walk = store.start_walk();
         while store.walk(&mut walk, 64, &mut |node| nodes.push(node)) {}
@@ -53,6 +57,12 @@ impl Image {
         let mut writer = SnapshotWriter::create(disk.clone(), self.zxid, &self.head)?;
         self.nodes.iter().for_each(|node| writer.node(node));
         writer.finish(self.end).map(|_| ())
+    }
+
+    fn install(&self, disk: &MemDisk) -> Result<(), StorageError> {
+        let mut writer = SnapshotWriter::create_installing(disk.clone(), self.zxid, &self.head)?;
+        self.nodes.iter().for_each(|node| writer.node(node));
+        writer.seal_up(self.end).and_then(|sealed| install::install(disk, sealed)).map(|_| ())
     }
 }
 
@@ -75,6 +85,15 @@ pub(super) struct Writing {
     walk: Walk,
 }
 
+/// What the disk is doing with the whole state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pending {
+    /// It writes the state down: meanwhile the state must not change.
+    Install,
+    /// The state must be read again when the disk is done.
+    Reload,
+}
+
 /// A process's hold on its disk.
 pub(super) struct DiskQueue {
     pub(super) log: TxnLog<MemDisk>,
@@ -83,6 +102,11 @@ pub(super) struct DiskQueue {
     pub(super) writing: Option<Writing>,
     /// Transactions applied since the last snapshot.
     pub(super) since_snapshot: u32,
+    pub(super) pending: Option<Pending>,
+    /// How many such jobs have not been reported yet.
+    pub(super) state_jobs: u32,
+    /// No snapshot of the present state may appear.
+    pub(super) holds_snapshots: bool,
 }
 
 impl DiskQueue {
@@ -94,6 +118,9 @@ impl DiskQueue {
             working: None,
             writing: None,
             since_snapshot: 0,
+            pending: None,
+            state_jobs: 0,
+            holds_snapshots: false,
         }
     }
 
@@ -138,6 +165,36 @@ impl Machine {
 }
 
 impl World {
+    /// Brings a learner up to date from the log files, or with the whole state where they do not serve.
+    pub(super) fn sync_from_log(&mut self, id: ServerId, wire: u64, learner: Zxid, upto: Zxid) {
+        let disk = self.machine(id).disk.clone();
+        let factor = self.random.pick(&[0.33, 3.0, 50.0]);
+        let found = log::size_limit(&disk, factor)
+            .and_then(|limit| log::log_since(&disk, learner, upto, limit))
+            .and_then(|found| {
+                let (kind, zxid, range) = match found {
+                    LogSync::Diff(range) => (PacketKind::Diff, upto, range),
+                    LogSync::Trunc { to, then } => (PacketKind::Trunc, to, then),
+                    LogSync::Snap(_) => return Ok(None),
+                };
+                Ok(Some((kind, zxid, range.collect::<Result<Vec<_>, _>>()?)))
+            });
+        let Some(found) = self.stored(id, found) else { return };
+        let send = |world: &mut World, packet| world.send(wire, End::Member(id), Cargo::Packet(packet));
+        if let Some((kind, zxid, txns)) = found {
+            self.note(|| {
+                format!("{id} brings a learner from {learner} to {upto} from its log, {kind:?} {zxid}")
+            });
+            send(self, QuorumPacket::new(kind, zxid));
+            for (zxid, payload) in txns {
+                send(self, QuorumPacket::new(PacketKind::Proposal, zxid).with_data(payload));
+                send(self, QuorumPacket::new(PacketKind::Commit, zxid));
+            }
+            return;
+        }
+        self.send_snapshot(id, wire);
+    }
+
     /// A disk's answer; an error is the power failing in the middle, or an objection.
     fn stored<T>(&mut self, id: ServerId, result: Result<T, StorageError>) -> Option<T> {
         match result {
@@ -157,12 +214,23 @@ impl World {
         self.kick_disk(id);
     }
 
-    /// Takes the next part of the queue, unless the disk is busy.
+    /// The disk begins with the next part of the queue, unless it is busy.
     fn kick_disk(&mut self, id: ServerId) {
-        let Some(process) = self.machine_mut(id).process.as_mut() else { return };
+        if !self.take_job(id) {
+            return;
+        }
+        let machine = self.machine(id);
+        let (life, slowest_us) = (machine.lives, machine.disk_max_us);
+        let took_us = 20 + self.random.below(slowest_us as usize) as u64;
+        self.plan(self.now_us + took_us, Due::Disk(id, life));
+    }
+
+    /// Takes the next part of the queue, if there is one and the disk is free.
+    fn take_job(&mut self, id: ServerId) -> bool {
+        let Some(process) = self.machine_mut(id).process.as_mut() else { return false };
         let queue = &mut process.disk;
         if queue.working.is_some() || queue.jobs.is_empty() {
-            return;
+            return false;
         }
         let mut upto = None;
         let mut written = Ok(());
@@ -179,76 +247,109 @@ impl World {
             None => Working::Job(queue.jobs.pop_front().expect("not empty")),
         };
         queue.working = Some(working);
-        if self.stored(id, written).is_none() {
-            return;
-        }
-        let machine = self.machine(id);
-        let (life, slowest_us) = (machine.lives, machine.disk_max_us);
-        let took_us = 20 + self.random.below(slowest_us as usize) as u64;
-        self.plan(self.now_us + took_us, Due::Disk(id, life));
+        self.stored(id, written).is_some()
     }
 
     /// What the disk was doing is done.
     pub(super) fn disk_due(&mut self, id: ServerId) {
+        if let Some(event) = self.finish_job(id) {
+            match event {
+                Event::Truncated | Event::SnapshotStored => self.state_job_done(id, event),
+                event => self.give(id, event),
+            }
+        }
+        self.kick_disk(id);
+    }
+
+    /// Ends what the disk is doing. Returns what is to be reported.
+    fn finish_job(&mut self, id: ServerId) -> Option<Event> {
         let disk = self.machine(id).disk.clone();
-        let Some(process) = self.machine_mut(id).process.as_mut() else { return };
+        let process = self.machine_mut(id).process.as_mut()?;
         let queue = &mut process.disk;
-        let Some(working) = queue.working.take() else { return };
-        let mut stored = None;
-        let (result, event) = match working {
-            Working::Appends(upto) => (queue.log.sync(), Some(Event::Durable(upto))),
+        let (result, event, promised) = match queue.working.take()? {
+            Working::Appends(upto) => (queue.log.sync(), Some(Event::Durable(upto)), Some(upto)),
             Working::Job(Job::Epoch(kind, epoch)) => {
                 let file = match kind {
                     EpochKind::Accepted => EpochFile::Accepted,
                     EpochKind::Current => EpochFile::Current,
                 };
-                (epoch::store(&disk, file, epoch), Some(Event::EpochStored(kind, epoch)))
+                (epoch::store(&disk, file, epoch), Some(Event::EpochStored(kind, epoch)), None)
             }
-            Working::Job(Job::Truncate(zxid)) => return self.truncate(id, zxid),
-            Working::Job(Job::Snapshot(image)) => {
-                let written = queue.log.roll().and_then(|()| image.write(&disk));
-                stored = Some(image.zxid);
-                (written, Some(Event::SnapshotStored))
+            Working::Job(Job::Truncate(zxid)) => {
+                let cut = queue.log.continue_from(zxid).and_then(|()| log::truncate(&disk, zxid));
+                (cut, Some(Event::Truncated), None)
             }
-            Working::Job(Job::Roll) => (queue.log.roll(), None),
-            Working::Job(Job::Purge) => (retention::purge(&disk, 3).map(|_| ()), None),
+            Working::Job(Job::Install(zxid)) => {
+                let image = Image::of(&process.store);
+                let installed = queue.log.continue_from(zxid).and_then(|()| image.install(&disk));
+                (installed, Some(Event::SnapshotStored), Some(image.zxid))
+            }
+            Working::Job(Job::Roll) => (queue.log.roll(), None, None),
+            Working::Job(Job::Purge) => (retention::purge(&disk, 3).map(|_| ()), None, None),
             Working::Job(Job::Append(..)) => unreachable!("appends are taken together"),
         };
-        if self.stored(id, result).is_none() {
-            return;
+        self.stored(id, result)?;
+        if let Some(promised) = promised {
+            self.machine_mut(id).promised = promised;
         }
-        if let Some(zxid) = stored {
-            self.note(|| format!("{id} has stored the state it was sent, {zxid}"));
-        }
-        if let Some(Event::Durable(zxid)) = event {
-            stored = Some(zxid);
-        }
-        if let Some(zxid) = stored {
-            self.machine_mut(id).promised = zxid;
-        }
-        if let Some(event) = event {
-            self.give(id, event);
-        }
-        self.kick_disk(id);
+        event
     }
 
-    /// Cuts the log and reads the state again.
-    fn truncate(&mut self, id: ServerId, zxid: Zxid) {
-        let machine = self.machine_mut(id);
-        let disk = machine.disk.clone();
-        let process = machine.process.as_mut().expect("it has a disk queue");
-        let cut = process.disk.log.continue_from(zxid).and_then(|()| log::truncate(&disk, zxid));
-        let read = cut.and_then(|()| recover_store(&disk, RecoveryOptions::default(), store_config()));
+    /// The log was cut, or the state that the leader sent is on the disk. A leader may have been lost and
+    /// another found meanwhile: only the last job's end is the end.
+    pub(super) fn state_job_done(&mut self, id: ServerId, event: Event) {
+        let Some(process) = self.machine_mut(id).process.as_mut() else { return };
+        process.disk.state_jobs -= 1;
+        if process.disk.state_jobs == 0
+            && let Some(pending) = process.disk.pending.take()
+        {
+            self.end_pending(id, pending);
+        }
+        self.give(id, event);
+    }
+
+    fn end_pending(&mut self, id: ServerId, pending: Pending) {
+        match pending {
+            Pending::Reload => self.reload(id),
+            Pending::Install => {
+                let Some(process) = self.machine_mut(id).process.as_mut() else { return };
+                process.disk.holds_snapshots = false;
+            }
+        }
+    }
+
+    /// Before the state changes: what the disk was told to do with the state as it was has to be done. What
+    /// the disk reports meanwhile is heard afterwards.
+    pub(super) fn settle_disk(&mut self, id: ServerId) {
+        let Some(process) = self.machine_mut(id).process.as_mut() else { return };
+        let Some(pending) = process.disk.pending.take() else { return };
+        self.note(|| format!("{id} waits for its disk"));
+        let life = self.machine(id).lives;
+        while self.machine(id).process.as_ref().is_some_and(|process| !process.disk.is_idle()) {
+            if let Some(event) = self.finish_job(id) {
+                self.plan(self.now_us, Due::Local(id, life, event));
+            }
+            self.take_job(id);
+        }
+        self.end_pending(id, pending);
+    }
+
+    /// Reads the state again from the disk.
+    fn reload(&mut self, id: ServerId) {
+        if self.machine(id).process.is_none() {
+            return;
+        }
+        let disk = self.machine(id).disk.clone();
+        let read = recover_store(&disk, RecoveryOptions::default(), store_config());
         let Some(read) = self.stored(id, read) else { return };
         let machine = self.machine_mut(id);
-        let process = machine.process.as_mut().expect("it has a disk queue");
+        let Some(process) = machine.process.as_mut() else { return };
         process.store = read.found.state;
-        machine.promised = machine.promised.min(zxid);
-        let at = process.store.last_zxid();
-        assert_eq!(at, zxid, "{id} was cut back");
+        process.disk.holds_snapshots = false;
+        let zxid = process.store.last_zxid();
+        machine.fuzzy_until = Some(machine.snapshot_ahead).filter(|ahead| zxid < *ahead);
+        self.note(|| format!("{id} has read its state again, {zxid}"));
         self.judge_state(id);
-        self.give(id, Event::Truncated);
-        self.kick_disk(id);
     }
 
     // ---- snapshots beside the queue ----
@@ -258,7 +359,8 @@ impl World {
         let every = self.snapshot_every;
         let Some(process) = self.machine_mut(id).process.as_mut() else { return };
         process.disk.since_snapshot += 1;
-        if process.disk.since_snapshot < every || process.disk.writing.is_some() {
+        let queue = &process.disk;
+        if queue.since_snapshot < every || queue.writing.is_some() || queue.holds_snapshots {
             return;
         }
         process.disk.since_snapshot = 0;
@@ -301,9 +403,10 @@ impl World {
         }
     }
 
-    /// The state is about to be another than what the snapshot's walk began with.
-    pub(super) fn abandon_snapshot(&mut self, id: ServerId) {
+    /// No snapshot of the present state may appear any more; one that is being written is given up.
+    pub(super) fn hold_snapshots(&mut self, id: ServerId) {
         let Some(process) = self.machine_mut(id).process.as_mut() else { return };
+        process.disk.holds_snapshots = true;
         if let Some(writing) = process.disk.writing.take() {
             writing.writer.abandon();
         }

@@ -129,6 +129,8 @@ struct World {
     ghosts: Vec<(usize, SessionId, u64)>,
     judge: Judge,
     snapshot_every: u32,
+    /// `zoometry.leaderSilenceMs`.
+    silence_ms: Option<u64>,
     /// When something last went wrong or was put right.
     restless_us: u64,
     /// Until then no client writes.
@@ -166,6 +168,7 @@ impl World {
             ghosts: Vec::new(),
             judge: Judge::new(),
             snapshot_every: random.pick(&[12, 40, 120, 400]),
+            silence_ms: random.pick(&[None, None, Some(150)]),
             restless_us: 0,
             hush_us: 0,
             healed_us: None,
@@ -238,6 +241,9 @@ impl World {
             Due::Disk(id, _) => self.disk_due(id),
             Due::Slice(id, _) => self.slice_due(id),
             Due::Stream(id, _, wire) => self.stream_due(id, wire),
+            Due::Local(id, _, event @ (Event::Truncated | Event::SnapshotStored)) => {
+                self.state_job_done(id, event);
+            }
             Due::Local(id, _, event) => self.give(id, event),
             Due::Lane(wire, dir) => self.lane_due(wire, dir),
             Due::Client(client) => self.client_due(client),

@@ -242,10 +242,28 @@ impl World {
                     self.wires.remove(&wire);
                 }
             }
-            if takes {
-                self.deliver(wire, from, to, cargo);
+            match (takes, cargo, to) {
+                (true, Cargo::Packet(first), End::Member(id)) if self.machine(id).process.is_some() => {
+                    let packets = self.packets_behind(wire, dir, first);
+                    self.give_packets(id, Link(wire), packets);
+                }
+                (true, cargo, _) => self.deliver(wire, from, to, cargo),
+                (false, ..) => {}
             }
         }
+    }
+
+    /// A packet and those that have arrived with it.
+    fn packets_behind(&mut self, wire: u64, dir: usize, first: QuorumPacket) -> Vec<QuorumPacket> {
+        let now_us = self.now_us;
+        let mut packets = vec![first];
+        let queue = &mut self.wires.get_mut(&wire).expect("it was delivered from").lanes[dir].queue;
+        while let Some((_, Cargo::Packet(_))) = queue.front().filter(|(at_us, _)| *at_us <= now_us) {
+            if let Some((_, Cargo::Packet(packet))) = queue.pop_front() {
+                packets.push(packet);
+            }
+        }
+        packets
     }
 
     fn deliver(&mut self, wire: u64, from: End, to: End, cargo: Cargo) {

@@ -18,7 +18,7 @@ use zoometry_wire::{ErrorCode, Id, OpCode, Request, Response, SessionId, Txn, Tx
 
 use super::bugs::{self, Bug};
 use super::client::{ToClient, ToServer};
-use super::disk::{DiskQueue, Image, Job};
+use super::disk::{DiskQueue, Job, Pending};
 use super::network::{Cargo, End, Stream};
 use super::{Due, TICK_MS, World, store_config};
 
@@ -36,7 +36,6 @@ pub(super) struct Process {
     /// Connections that wait for the leader's word about their session, oldest first.
     reattaching: VecDeque<(SessionId, u64)>,
     arrived: BTreeMap<Link, (Store, Option<Zxid>)>,
-    snap_packet: Option<QuorumPacket>,
     streams: Vec<(u64, Walk, Rc<std::cell::RefCell<Stream>>)>,
 }
 
@@ -103,6 +102,7 @@ impl World {
             init_limit: 20,
             sync_limit: 10,
             notifications: NotificationIntervals { min_ms: 60, max_ms: 500 },
+            silence_ms: self.silence_ms,
         };
         let electorate = Electorate {
             me: id,
@@ -139,7 +139,6 @@ impl World {
             opening: BTreeMap::new(),
             reattaching: VecDeque::new(),
             arrived: BTreeMap::new(),
-            snap_packet: None,
             streams: Vec::new(),
         };
         let machine = self.machine_mut(id);
@@ -194,6 +193,16 @@ impl World {
         self.perform_all(id);
     }
 
+    /// Packets that have arrived together: thought about one after the other, and then performed.
+    pub(super) fn give_packets(&mut self, id: ServerId, link: Link, packets: Vec<QuorumPacket>) {
+        for packet in packets {
+            let event = Event::Packet(link, packet);
+            self.note(|| format!("{id} <- {}", brief(&event)));
+            self.with_member(id, |member, at, out| member.step(at, event, out));
+        }
+        self.perform_all(id);
+    }
+
     pub(super) fn tick_due(&mut self, id: ServerId) {
         self.give(id, Event::Tick);
         let expired = self.with_member(id, |member, at, out| member.expire(at, out)).unwrap_or_default();
@@ -222,7 +231,7 @@ impl World {
             Output::Adopt(record) => {
                 let zxid = record.header.zxid;
                 self.note(|| format!("{id} adopts {zxid}"));
-                self.abandon_snapshot(id);
+                self.settle_disk(id);
                 let Some(process) = self.machine_mut(id).process.as_mut() else { return };
                 let _ = process.store.apply(&record, &mut ());
                 process.member.applied(zxid);
@@ -252,14 +261,24 @@ impl World {
             }
             Action::Connect(to) => self.connect(id, to),
             Action::Send(Link(wire), packet) => {
-                if packet.kind == PacketKind::Snap as i32 {
-                    let Some(process) = self.machine_mut(id).process.as_mut() else { return };
-                    process.snap_packet = Some(packet);
-                } else {
+                // It goes with its stream.
+                if packet.kind != PacketKind::Snap as i32 {
                     self.send(wire, End::Member(id), Cargo::Packet(packet));
                 }
             }
             Action::SendSnapshot(Link(wire)) => self.send_snapshot(id, wire),
+            Action::SyncFromLog { link: Link(wire), learner, upto } => {
+                self.sync_from_log(id, wire, learner, upto);
+            }
+            Action::Reload(zxid) => {
+                let machine = self.machine_mut(id);
+                machine.promised = machine.promised.min(zxid);
+                let Some(process) = machine.process.as_mut() else { return };
+                process.disk.pending = Some(Pending::Reload);
+                self.settle_disk(id);
+                let at = self.machine(id).process.as_ref().map(|process| process.store.last_zxid());
+                assert!(at.is_none_or(|at| at == zxid), "{id} goes back to {zxid} and is at {at:?}");
+            }
             Action::Close(Link(wire)) => self.close_wire(wire, End::Member(id)),
             Action::InstallSnapshot(link) => self.install_snapshot(id, link),
             Action::Append(zxid, payload) => {
@@ -269,9 +288,12 @@ impl World {
             }
             Action::Truncate(zxid) => {
                 self.note(|| format!("{id} must cut its log behind {zxid}"));
-                self.abandon_snapshot(id);
+                self.hold_snapshots(id);
                 let machine = self.machine_mut(id);
                 machine.promised = machine.promised.min(zxid);
+                let Some(process) = machine.process.as_mut() else { return };
+                process.disk.pending = Some(Pending::Reload);
+                process.disk.state_jobs += 1;
                 self.queue(id, Job::Truncate(zxid));
             }
             Action::StoreEpoch(kind, epoch) => {
@@ -280,8 +302,10 @@ impl World {
             }
             Action::StoreSnapshot => {
                 let Some(process) = self.machine_mut(id).process.as_mut() else { return };
-                let image = Image::of(&process.store);
-                self.queue(id, Job::Snapshot(Box::new(image)));
+                let zxid = process.store.last_zxid();
+                process.disk.pending = Some(Pending::Install);
+                process.disk.state_jobs += 1;
+                self.queue(id, Job::Install(zxid));
             }
             Action::Fail(why) => panic!("{id} stops itself: {why}"),
             Action::Pong(..) | Action::Upcall(..) | Action::Apply(..) | Action::Adopt(..) => {
@@ -324,13 +348,17 @@ impl World {
     fn commit(&mut self, id: ServerId, record: &TxnRecord) {
         let zxid = record.header.zxid;
         self.note(|| format!("{id} applies {zxid} of {}", record.header.session));
+        self.settle_disk(id);
         let (now_ms, _) = self.clocks(id);
         let Some(process) = self.machine_mut(id).process.as_mut() else { return };
         let last = process.store.last_zxid();
         assert!(zxid > last, "{id} applies {zxid} behind {last}");
         let mut events = Events::default();
         let result = process.store.apply(record, &mut events);
-        process.member.applied(zxid);
+        // The server applies what is committed together in one go, and says so then.
+        if !matches!(process.outputs.front(), Some(Output::Commit(_))) {
+            process.member.applied(zxid);
+        }
         self.judge_state(id);
         if self.machine(id).process.as_ref().is_some_and(|process| process.role != Role::Looking) {
             self.judge_serving(id);
@@ -561,11 +589,9 @@ impl World {
 
     // ---- whole states between members ----
 
-    fn send_snapshot(&mut self, id: ServerId, wire: u64) {
+    pub(super) fn send_snapshot(&mut self, id: ServerId, wire: u64) {
         let Some(process) = self.machine_mut(id).process.as_mut() else { return };
-        let packet = process.snap_packet.take().expect("SNAP goes before its stream");
-        let zxid = process.store.last_zxid();
-        assert_eq!(packet.zxid, zxid, "{id} announces another state than it sends");
+        let packet = QuorumPacket::new(PacketKind::Snap, process.store.last_zxid());
         let stream =
             Rc::new(std::cell::RefCell::new(Stream { items: process.store.snapshot_head(), until: None }));
         process.streams.push((wire, process.store.start_walk(), stream.clone()));
@@ -604,7 +630,8 @@ impl World {
     }
 
     fn install_snapshot(&mut self, id: ServerId, link: Link) {
-        self.abandon_snapshot(id);
+        self.settle_disk(id);
+        self.hold_snapshots(id);
         let machine = self.machine_mut(id);
         let Some(process) = machine.process.as_mut() else { return };
         let (store, until) = process.arrived.remove(&link).expect("it has arrived");
