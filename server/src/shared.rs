@@ -137,12 +137,17 @@ impl Shared {
         self.config.auth.super_digest.as_deref()
     }
 
-    /// Remembers the tree's digest, one for each [`DIGEST_INTERVAL`] zxids, at most [`DIGESTS_KEPT`].
+    /// Remembers the tree's digest at every zxid that [`DIGEST_INTERVAL`] divides, at most [`DIGESTS_KEPT`]: the
+    /// same zxids on every member, so that they can be compared. To be called behind every transaction.
     pub fn keep_digest(&self, store: &Store) {
-        let mut digests = self.digests.lock();
         let zxid = store.last_zxid();
-        if digests.back().is_some_and(|(last, _)| zxid.0 - last.0 < DIGEST_INTERVAL) {
+        if zxid.0 % DIGEST_INTERVAL != 0 {
             return;
+        }
+        let mut digests = self.digests.lock();
+        // What was cut off, or replaced by a leader's state, is not this member's history any more.
+        while digests.back().is_some_and(|(last, _)| *last >= zxid) {
+            digests.pop_back();
         }
         if digests.len() == DIGESTS_KEPT {
             digests.pop_front();

@@ -66,7 +66,6 @@ impl Node {
                 self.apply(&mut store, record, moment, &mut stages);
             }
             stages.book(&mut self.booked, &moment.durable);
-            shared.keep_digest(&store);
         }
         self.member.applied(last);
         if !self.trails.is_empty() {
@@ -124,6 +123,7 @@ impl Node {
         };
         let apply_ns = if timed { clock::now_ns() } else { moment.now_ns };
         let result = store.apply(record, &mut delivery);
+        self.shared.keep_digest(store);
         let fanout = delivery.fanout;
         match &record.txn {
             Txn::CreateSession(timeout_ms) => self.session_created(origin, header.session, *timeout_ms),

@@ -109,6 +109,9 @@ impl Node {
     }
 
     fn send(&mut self, link: Link, packet: &QuorumPacket) {
+        if !self.covered.is_empty() && self.is_covered(link, packet) {
+            return;
+        }
         if let Some(peers) = &self.peers {
             peers.send(link, packet);
         }
@@ -137,6 +140,7 @@ impl Node {
             Action::Close(link) => {
                 peers.close(link);
                 self.arrived.remove(&link);
+                self.covered.remove(&link);
             }
             Action::InstallSnapshot(link) => {
                 self.settle_disk();
@@ -222,8 +226,23 @@ impl Node {
         }
         let last_zxid = self.shared.store.read().last_zxid();
         self.send(link, &QuorumPacket::new(PacketKind::Snap, last_zxid));
+        self.covered.insert(link, last_zxid);
         if let Some(peers) = &self.peers {
             peers.send_snapshot(link, Arc::clone(&self.shared.store));
+        }
+    }
+
+    /// Whether a learner that is sent the whole state, though consensus counted on the log files, has this packet's
+    /// transaction in it. NEWLEADER ends the synchronisation; what comes behind is newer.
+    fn is_covered(&mut self, link: Link, packet: &QuorumPacket) -> bool {
+        let Some(&upto) = self.covered.get(&link) else { return false };
+        match PacketKind::from_code(packet.kind) {
+            Some(PacketKind::Proposal | PacketKind::Commit) => packet.zxid <= upto,
+            Some(PacketKind::NewLeader) => {
+                self.covered.remove(&link);
+                false
+            }
+            _ => false,
         }
     }
 
@@ -316,6 +335,7 @@ impl Node {
             }
             PeerEvent::Closed(link) => {
                 self.arrived.remove(&link);
+                self.covered.remove(&link);
                 Event::Closed(link)
             }
             PeerEvent::Reachable(member, up) => Event::Reachable(member, up),

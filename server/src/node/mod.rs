@@ -165,6 +165,8 @@ pub struct Node {
     held: VecDeque<FromClient>,
     /// Stores that arrived whole, until consensus says what becomes of them.
     arrived: FxHashMap<Link, Box<Store>>,
+    /// Learners that get the whole state where consensus planned the log files: up to where they have all of it.
+    covered: FxHashMap<Link, Zxid>,
     outputs: Vec<Output>,
     committed: Vec<TxnRecord>,
     woken: Vec<Arc<Conn>>,
@@ -225,6 +227,7 @@ impl Node {
             reattaching: FxHashMap::default(),
             held: VecDeque::new(),
             arrived: FxHashMap::default(),
+            covered: FxHashMap::default(),
             outputs: Vec::new(),
             committed: Vec::new(),
             woken: Vec::new(),
