@@ -166,7 +166,11 @@ impl Faults {
     /// When no thread can be started.
     pub fn start(spec: &Spec, cluster: &Cluster, clock: Clock, start_ns: u64) -> Result<Faults> {
         let steps = plan(&spec.faults);
-        let times: Vec<u64> = steps.iter().map(|step| start_ns + step.at_ns).collect();
+        let lasts = |fault: &Fault| {
+            let begin_ns = start_ns + fault.at_ns;
+            (begin_ns, begin_ns.saturating_add(fault.for_ns.unwrap_or(0)))
+        };
+        let times: Vec<(u64, u64)> = spec.faults.iter().map(lasts).collect();
         let members = cluster.members.iter().map(|m| (m.name.clone(), m.address)).collect();
         Ok(Faults {
             clock,

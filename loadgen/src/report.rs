@@ -2,6 +2,7 @@
 //!
 //! Made from the results directory alone, so it can be made again at any time (`zoometry report DIR`).
 
+mod failover;
 mod page;
 mod slowest;
 mod tables;
@@ -76,6 +77,15 @@ fn html(
     page.push(&cards(summary));
     page.push(&tables::expectations(manifest));
     page.push(&tables::promises(manifest));
+    let (of_faults, charts): (Vec<&charts::Chart>, Vec<&charts::Chart>) =
+        charts.iter().partition(|chart| chart.name.starts_with("failover"));
+    if let Some(failover) = &summary.failover {
+        page.section("faults", "What the faults cost");
+        for chart in of_faults {
+            page.push(&figure(chart)?);
+        }
+        page.push(&failover::tables(failover));
+    }
     page.section("summary", "Summary");
     page.push(&tables::summary(summary));
     page.section("charts", "Charts");

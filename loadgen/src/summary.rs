@@ -3,6 +3,7 @@
 //! Percentiles come from merged histograms, never from averages, and are given only where there are
 //! samples enough for them (`n · (1 − p) ≥ 10`).
 
+mod failover;
 mod table;
 
 use std::collections::BTreeMap;

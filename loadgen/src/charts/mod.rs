@@ -3,6 +3,7 @@
 //! Titles state what was found, without praise. Axes have units, colours are told apart by everybody
 //! ([`palette`]), and all text is drawn without a font of the system ([`plot`]).
 
+mod failover;
 mod kind;
 mod over_time;
 mod palette;
@@ -43,6 +44,8 @@ pub struct Chart {
 pub fn of_run(run: &RunData, summary: &Summary, fan_outs: &[FanOut]) -> Vec<Chart> {
     let heat_maps = kind::Kind::MEASURED.map(|kind| over_time::heat_map(run, kind));
     [
+        failover::timeline(run, summary),
+        failover::rounds(summary),
         phases::chart(run, summary),
         spectrum::chart(run, summary),
         over_time::throughput(run, summary),

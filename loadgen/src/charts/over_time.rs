@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use plotters::style::RGBColor;
 
 use crate::driver::FanOut;
+use crate::faults::roles::Role;
 use crate::figures;
 use crate::op::{Op, Outcome};
 use crate::recorder::Bins;
-use crate::results::{ArrivalKind, RunData};
+use crate::results::{ArrivalKind, EventRow, RunData};
 use crate::summary::{Summary, enough};
 
 use super::kind::Kind;
@@ -74,11 +75,20 @@ fn skeleton(run: &RunData, title: String, subtitle: String) -> Option<Plot> {
         warmup: phase.warmup,
     });
     let told = ["fault", "heal", "role"];
+    // Of roles, who leads: the others change several times around each fault.
+    let text = |event: &EventRow| match (event.kind.as_str(), Role::of_name(&event.detail)) {
+        ("role", Some(Role::Leader)) => {
+            let at = run.manifest.members.iter().position(|member| member.address == event.target)?;
+            Some(format!("server {} leads", at + 1))
+        }
+        ("role", Some(_)) => None,
+        _ => Some(event.detail.clone()),
+    };
     let marks = run
         .events
         .iter()
         .filter(|event| told.contains(&event.kind.as_str()))
-        .map(|event| Mark { x: event.at_ns as f64 / 1e9, text: event.detail.clone() });
+        .filter_map(|event| Some(Mark { x: event.at_ns as f64 / 1e9, text: text(event)? }));
     Some(Plot {
         title,
         subtitle,

@@ -14,6 +14,7 @@ use super::local::Ports;
 use anyhow::{Context, Result};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -21,6 +22,8 @@ use tokio::sync::watch;
 
 /// Bytes relayed at once.
 const CHUNK: usize = 64 * 1024;
+/// A leader gets this long to listen for learners; as long as a learner tries that is refused.
+const LISTEN_LIMIT: Duration = Duration::from_secs(4);
 /// Longest list of addresses in the first message of an election connection.
 const ADDRESSES_MAX: usize = 4096;
 
@@ -47,6 +50,26 @@ struct Route {
     /// The relays' election ports, by member.
     elections: Vec<u16>,
     cut: watch::Receiver<u64>,
+}
+
+impl Route {
+    /// Connects to the real port. A learner that is refused tries again for seconds, but gives its leader up when a connection that
+    /// stood is closed, and a relay cannot refuse: so it waits for a leader that does not listen yet.
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let deadline = Instant::now() + LISTEN_LIMIT;
+        loop {
+            match TcpStream::connect(self.real).await {
+                Err(error)
+                    if self.kind == Kind::Quorum
+                        && error.kind() == io::ErrorKind::ConnectionRefused
+                        && Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                done => return done,
+            }
+        }
+    }
 }
 
 impl Relays {
@@ -111,7 +134,7 @@ async fn accept(listener: TcpListener, route: Route) {
         match listener.accept().await {
             // A broken connection is its two ends' business.
             Ok((stream, _)) => drop(tokio::spawn(carry(stream, route.clone()))),
-            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
 }
@@ -124,9 +147,9 @@ async fn carry(mut near: TcpStream, route: Route) -> io::Result<()> {
         Kind::Election => election_greeting(&mut near, &route.elections).await?,
     };
     let bits = 1 << route.to | from.filter(|from| *from < 64).map_or(0, |from| 1 << from);
-    let mut link = Link { bits, cut: route.cut };
+    let mut link = Link { bits, cut: route.cut.clone() };
     link.open().await?;
-    let mut far = TcpStream::connect(route.real).await?;
+    let mut far = route.connect().await?;
     far.set_nodelay(true)?;
     far.write_all(&greeting).await?;
     let (near_read, near_write) = near.into_split();
@@ -208,7 +231,6 @@ fn index_of(id: i64) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     async fn member() -> (TcpListener, u16) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

@@ -1,7 +1,8 @@
 //! Who leads, looked at every few milliseconds around faults.
 //!
-//! A thread of its own asks every member `srvr`: every [`FAST`] from a strike until things have been settled for [`SETTLED`], every
-//! [`SLOW`] in the rest of a window around a step, not at all otherwise. Only changes are kept; each is dated by the moment at which
+//! A thread of its own asks every member `srvr`: every [`FAST`] for [`SETTLED`] after every step of a fault, and from a change of role
+//! on until things have been settled for so long; every [`WAITING`] while a fault lasts that nobody has noticed; every [`SLOW`] in the
+//! rest of a window around a fault; not at all otherwise. Only changes are kept; each is dated by the moment at which
 //! the answer was there, so a change is seen up to [`FAST`] and one answer's time late. A member that accepts connections but does
 //! not answer within [`ANSWER_LIMIT`] is silent, dated by when it was asked.
 
@@ -18,6 +19,8 @@ use zoometry_spans::Clock;
 
 /// Between two questions while roles change.
 pub const FAST: Duration = Duration::from_millis(5);
+/// Between two questions while nobody has noticed a fault.
+pub const WAITING: Duration = Duration::from_millis(20);
 /// Between two questions while they do not.
 pub const SLOW: Duration = Duration::from_millis(50);
 /// A member that has not answered by now is silent.
@@ -96,7 +99,8 @@ struct Log {
 
 struct Shared {
     clock: Clock,
-    steps: Vec<u64>,
+    /// Begin and end of each fault.
+    faults: Vec<(u64, u64)>,
     log: Mutex<Log>,
 }
 
@@ -108,15 +112,15 @@ pub struct RoleWatch {
 }
 
 impl RoleWatch {
-    /// Looks at these members (name and client address), above all around these moments of the clock.
+    /// Looks at these members (name and client address), above all around faults with these begins and ends.
     pub(super) fn start(
         clock: Clock,
         members: Vec<(String, SocketAddr)>,
-        steps: &[u64],
+        faults: &[(u64, u64)],
     ) -> Result<RoleWatch> {
         let now = vec![None; members.len()];
         let log = Mutex::new(Log { now, changed_ns: 0, events: Vec::new() });
-        let shared = Arc::new(Shared { clock, steps: steps.to_vec(), log });
+        let shared = Arc::new(Shared { clock, faults: faults.to_vec(), log });
         let (stop, mut stopped) = watch::channel(());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let kept = shared.clone();
@@ -161,20 +165,12 @@ impl RoleWatch {
 }
 
 impl Shared {
-    /// How long until the next question.
+    /// Whether to ask now, and how long until the next question.
     fn pause(&self, now_ns: u64) -> (bool, Duration) {
-        let (before_ns, after_ns) = (BEFORE.as_nanos() as u64, AFTER.as_nanos() as u64);
         let log = self.log.lock().expect("no thread panics holding it");
         let leads = log.now.iter().flatten().any(|role| matches!(role, Role::Leader | Role::Standalone));
-        let last_ns = self.steps.iter().rev().find(|at_ns| **at_ns <= now_ns + FAST.as_nanos() as u64);
-        let since_ns = last_ns.map(|at_ns| now_ns.saturating_sub(*at_ns));
-        let settled = leads && now_ns.saturating_sub(log.changed_ns) > SETTLED.as_nanos() as u64;
-        let just_struck = since_ns.is_some_and(|since_ns| since_ns < SETTLED.as_nanos() as u64);
-        if since_ns.is_some_and(|since_ns| since_ns < after_ns || !leads) && (just_struck || !settled) {
-            return (true, FAST);
-        }
-        let near = self.steps.iter().any(|at_ns| now_ns + before_ns >= *at_ns && now_ns < at_ns + after_ns);
-        (near || log.now.iter().any(Option::is_none), SLOW)
+        pace(&self.faults, now_ns, log.changed_ns, leads)
+            .map_or((log.now.iter().any(Option::is_none), SLOW), |pause| (true, pause))
     }
 
     fn saw(&self, at: usize, name: &str, role: Role, at_ns: u64) {
@@ -195,6 +191,26 @@ impl Shared {
             });
         }
     }
+}
+
+/// How often to ask, by the faults, the last change of a role and whether somebody leads; `None`: not at all.
+fn pace(faults: &[(u64, u64)], now_ns: u64, changed_ns: u64, leads: bool) -> Option<Duration> {
+    let ns = |duration: Duration| duration.as_nanos() as u64;
+    let soon_ns = now_ns + ns(FAST);
+    let recent = |at_ns: u64| at_ns <= soon_ns && now_ns < at_ns + ns(SETTLED);
+    if let Some((begin_ns, end_ns)) = faults.iter().rev().find(|(begin_ns, _)| *begin_ns <= soon_ns) {
+        let noticed = changed_ns >= *begin_ns;
+        let settled = leads && now_ns >= changed_ns + ns(SETTLED);
+        if now_ns < end_ns + ns(AFTER) || !leads {
+            return Some(match (noticed, settled) {
+                _ if recent(*begin_ns) || recent(*end_ns) => FAST,
+                (true, false) => FAST,
+                (false, _) => WAITING,
+                (true, true) => SLOW,
+            });
+        }
+    }
+    faults.iter().any(|(begin_ns, _)| (now_ns..=now_ns + ns(BEFORE)).contains(begin_ns)).then_some(SLOW)
 }
 
 async fn look(shared: Arc<Shared>, at: usize, name: String, address: SocketAddr) {
@@ -257,7 +273,7 @@ mod tests {
         });
         let clock = Clock::starting_at(Instant::now());
         let step_ns = clock.now_ns() + 300_000_000;
-        let watch = RoleWatch::start(clock, vec![("m:1".into(), address)], &[step_ns]).unwrap();
+        let watch = RoleWatch::start(clock, vec![("m:1".into(), address)], &[(step_ns, step_ns)]).unwrap();
         tokio::time::sleep(Duration::from_millis(320)).await;
         assert_eq!(watch.now(), [Some(Role::Follower)]);
         *mode.lock().unwrap() = "Mode: leader\n";
@@ -268,5 +284,24 @@ mod tests {
         assert_eq!((events[0].target.as_str(), events[0].detail.as_str()), ("m:1", "leader"));
         let late_ms = (events[0].at_ns - changed_ns) / 1_000_000;
         assert!(late_ms < 300, "seen {late_ms} ms late");
+    }
+
+    #[test]
+    fn questions_come_fast_when_something_happens_and_never_stop_while_a_fault_lasts() {
+        const S: u64 = 1_000_000_000;
+        let faults = [(10 * S, 30 * S), (60 * S, 60 * S)];
+        let pace = |now: f64, changed: f64, leads| {
+            pace(&faults, (now * S as f64) as u64, (changed * S as f64) as u64, leads)
+        };
+        assert_eq!(pace(5.0, 1.0, true), None);
+        assert_eq!(pace(9.0, 1.0, true), Some(SLOW), "soon");
+        assert_eq!(pace(10.5, 1.0, true), Some(FAST), "just struck");
+        assert_eq!(pace(19.0, 1.0, true), Some(WAITING), "nobody has noticed");
+        assert_eq!(pace(20.5, 20.0, false), Some(FAST), "no leader");
+        assert_eq!(pace(20.9, 20.3, true), Some(FAST), "a leader, just now");
+        assert_eq!(pace(25.0, 20.3, true), Some(SLOW), "settled");
+        assert_eq!(pace(30.5, 20.3, true), Some(FAST), "just undone");
+        assert_eq!(pace(40.0, 31.0, true), None, "all is well");
+        assert_eq!(pace(40.0, 31.0, false), Some(FAST), "still no leader");
     }
 }

@@ -96,6 +96,18 @@ pub(super) fn promises(manifest: &Manifest) -> String {
             }
             rows.push(("watches", watches.missing == 0 && watches.duplicate == 0, parts.join(", ")));
         }
+        let ephemerals = &checks.ephemerals;
+        if ephemerals.checked + ephemerals.expired > 0 {
+            let mut text = format!(
+                "{} looked for by their sessions at the end, {} lost",
+                figures::count(ephemerals.checked),
+                figures::count(ephemerals.lost)
+            );
+            if ephemerals.expired > 0 {
+                let _ = write!(text, "; {} gone with expired sessions", figures::count(ephemerals.expired));
+            }
+            rows.push(("ephemerals of living sessions", ephemerals.lost == 0, text));
+        }
         let left: Vec<String> = [
             (checks.unknown, "writes of unknown outcome"),
             (checks.given_up, "operations without an answer when the run ended"),

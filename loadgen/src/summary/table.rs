@@ -6,6 +6,7 @@ use crate::figures;
 use crate::results::{ArrivalKind, Manifest};
 use crate::verdict::Grade;
 
+use super::failover;
 use super::{Latency, OpSummary, PhaseSummary, Summary, Tail};
 
 /// Whether escape sequences for colour may be used.
@@ -65,6 +66,21 @@ pub fn table(manifest: &Manifest, summary: &Summary, style: Style) -> String {
     }
     if summary.measured().count() > 1 {
         phase_block(&mut out, &summary.whole, style);
+    }
+    if let Some(failover) = &summary.failover {
+        let _ = writeln!(out, "\n{}", style.bold("faults"));
+        for line in failover::lines(failover, manifest) {
+            // The lines of a round stand below its head.
+            let indent = if line.starts_with(' ') { 4 } else { 2 };
+            let wrapped = if line.chars().count() + 2 > WIDTH {
+                wrap(&line, WIDTH - indent)
+            } else {
+                vec![line.trim_start().into()]
+            };
+            for part in wrapped {
+                let _ = writeln!(out, "{:indent$}{part}", "");
+            }
+        }
     }
     expectations(&mut out, manifest, style);
     verdict(&mut out, manifest, style);
