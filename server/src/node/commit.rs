@@ -65,7 +65,7 @@ impl Node {
             for record in &records {
                 self.apply(&mut store, record, moment, &mut stages);
             }
-            stages.book(&mut self.booked, &moment.durable);
+            stages.book(&mut self.booked, &moment);
         }
         self.member.applied(last);
         if !self.trails.is_empty() {
@@ -108,7 +108,7 @@ impl Node {
             if !self.trails.is_empty() {
                 self.trails.tell_elsewhere(header.zxid);
             }
-            stages.count(&mut self.booked, stamps, &moment.durable);
+            stages.count(&mut self.booked, stamps, &moment);
         }
         let latency_ns = stamps.map_or(0, |stamps| moment.now_ns.saturating_sub(stamps.received_ns));
         let tracer = &self.shared.tracer;
@@ -275,16 +275,17 @@ struct StageRun {
 }
 
 impl StageRun {
-    fn count(&mut self, booked: &mut Batch, stamps: Stamps, durable: &Durable) {
+    fn count(&mut self, booked: &mut Batch, stamps: Stamps, moment: &Moment) {
         if stamps != self.stamps {
-            self.book(booked, durable);
+            self.book(booked, moment);
             self.stamps = stamps;
         }
         self.writes += 1;
     }
 
     /// Where they spent their time up to the disk; nothing for those that no client asked for.
-    fn book(&mut self, booked: &mut Batch, durable: &Durable) {
+    fn book(&mut self, booked: &mut Batch, moment: &Moment) {
+        let durable = &moment.durable;
         let Stamps { received_ns, prep_ns, appended_ns } = self.stamps;
         let writes = std::mem::take(&mut self.writes);
         if prep_ns == 0 || writes == 0 {
@@ -304,6 +305,10 @@ impl StageRun {
         booked.observe_many(Measure::SyncQueueTime, waited_ns, writes);
         let until_durable_ns = durable.synced_ns.saturating_sub(appended_ns);
         booked.observe_many(Measure::SyncQueueAndFlushTime, until_durable_ns, writes);
+        if let Some(committed_ns) = moment.committed_ns {
+            let waited_ns = committed_ns.saturating_sub(appended_ns);
+            booked.observe_many(Measure::QuorumAckLatency, waited_ns, writes);
+        }
     }
 }
 

@@ -318,6 +318,17 @@ impl Node {
         }
     }
 
+    /// Whether the election that was going on has ended.
+    fn time_election(&mut self) {
+        let decided = self.member.peer_state().is_some_and(|state| state != PeerState::Looking);
+        if self.found_leader_ms.is_none() && decided && self.shared.mode().is_none() {
+            let now_ms = clock::now_ms();
+            self.found_leader_ms = Some(now_ms);
+            let took_ns = (now_ms - self.looking_since_ms) * 1_000_000;
+            self.shared.stats.observe(Measure::ElectionTime, took_ns);
+        }
+    }
+
     /// Something happened on the peer links.
     pub(super) fn hear(&mut self, event: PeerEvent) {
         let event = match event {
@@ -327,7 +338,11 @@ impl Node {
                         member.step(at, Event::Packet(link, packet), out);
                     }
                 });
-                return self.perform();
+                self.perform();
+                if let Some(peers) = &self.peers {
+                    peers.taken(link);
+                }
+                return;
             }
             PeerEvent::Snapshot(link, packet, store) => {
                 self.arrived.insert(link, store);
@@ -345,6 +360,7 @@ impl Node {
             PeerEvent::Unreachable(_) => Event::Unreachable,
         };
         self.consensus(event);
+        self.time_election();
     }
 
     fn become_part(&mut self, role: Role) {
@@ -353,6 +369,7 @@ impl Node {
         match role {
             Role::Looking => {
                 self.looking_since_ms = clock::now_ms();
+                self.found_leader_ms = None;
                 self.shared.stats.add(Counter::Lookings, 1);
                 tracing::info!("looking for a leader");
             }
@@ -370,9 +387,9 @@ impl Node {
             (Role::Following { .. }, Some(PeerState::Observing)) => Some(Mode::Observer),
             (Role::Following { .. }, _) => Some(Mode::Follower),
         };
-        if mode.is_some() {
-            let took_ns = (clock::now_ms() - self.looking_since_ms) * 1_000_000;
-            self.shared.stats.observe(Measure::ElectionTime, took_ns);
+        if let Some(found_ms) = self.found_leader_ms.take().filter(|_| mode.is_some_and(Mode::is_learner)) {
+            let took_ns = (clock::now_ms() - found_ms) * 1_000_000;
+            self.shared.stats.observe(Measure::FollowerSyncTime, took_ns);
         }
         self.shared.set_mode(mode);
         self.publish();

@@ -183,6 +183,8 @@ pub struct Node {
     /// The disk's last report.
     durable: Durable,
     looking_since_ms: u64,
+    /// When the election ended, until the member has become part of what it decided.
+    found_leader_ms: Option<u64>,
     leading_since_ms: u64,
     proposals: Option<ProposalSizes>,
     next_tick_ms: u64,
@@ -238,6 +240,7 @@ impl Node {
             disk_jobs: 0,
             durable: Durable::default(),
             looking_since_ms: clock::now_ms(),
+            found_leader_ms: None,
             leading_since_ms: 0,
             proposals: None,
             next_tick_ms: 0,

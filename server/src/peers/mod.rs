@@ -70,6 +70,10 @@ pub const CONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// anew, which costs less memory than waiting for it.
 pub const LINK_OUTBOX_BYTES_MAX: usize = 256 << 20;
 
+/// Batches of packets (of one read each, mostly up to 64 KiB) that may be delivered and not yet
+/// [taken](Peers::taken).
+pub const UNTAKEN_BATCHES_MAX: usize = 128;
+
 /// What the links need to know.
 #[derive(Debug, Clone)]
 pub struct PeerOptions {
@@ -228,6 +232,12 @@ impl Peers {
     /// The other end of a link; `None` when it is gone.
     pub fn address(&self, link: Link) -> Option<SocketAddr> {
         self.0.links.address(link)
+    }
+
+    /// The packets of one [`PeerEvent::Packets`] have been dealt with. With [`UNTAKEN_BATCHES_MAX`] of them
+    /// outstanding a link is not read: its other end feels that its packets are not taken.
+    pub fn taken(&self, link: Link) {
+        self.0.links.taken(link);
     }
 
     /// Bytes that have gone over a link in either direction; `None` when it is gone. While a snapshot is on

@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use parking_lot::{Mutex, RwLock};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use zoometry_replica::storage::snapshot::{encode_end, encode_head, encode_node};
 use zoometry_replica::store::{Store, Walk};
 use zoometry_replica::zab::Link;
@@ -72,6 +72,8 @@ pub(super) struct Outbox {
     unsent: Notify,
     closing: Notify,
     overflowed: Notify,
+    /// Batches of packets that may still be delivered before one is taken.
+    room: Semaphore,
 }
 
 impl Outbox {
@@ -92,6 +94,7 @@ impl Outbox {
             unsent: Notify::new(),
             closing: Notify::new(),
             overflowed: Notify::new(),
+            room: Semaphore::new(super::UNTAKEN_BATCHES_MAX),
         }
     }
 
@@ -153,6 +156,18 @@ impl Outbox {
             self.unsent.notify_one();
             self.closing.notify_one();
         }
+    }
+
+    /// Waits until one more batch of packets may be delivered.
+    pub(super) async fn room(&self) {
+        if let Ok(permit) = self.room.acquire().await {
+            permit.forget();
+        }
+    }
+
+    /// A batch of packets has been dealt with.
+    pub(super) fn taken(&self) {
+        self.room.add_permits(1);
     }
 
     /// Counts bytes that were read or written.

@@ -100,6 +100,12 @@ impl Links {
         self.open.lock().get(&link).map(|outbox| outbox.peer)
     }
 
+    pub(super) fn taken(&self, link: Link) {
+        if let Some(outbox) = self.open.lock().get(&link) {
+            outbox.taken();
+        }
+    }
+
     pub(super) fn moved_bytes(&self, link: Link) -> Option<u64> {
         self.open.lock().get(&link).map(|outbox| outbox.moved_bytes())
     }
@@ -205,6 +211,7 @@ async fn read(
         let mut packets = Vec::new();
         let found = split_packets(&mut buffer, hub.options.packet_data_bytes_max, &mut packets);
         if !packets.is_empty() {
+            outbox.room().await;
             deliver(PeerEvent::Packets(link, packets));
         }
         if let Some(packet) = found? {

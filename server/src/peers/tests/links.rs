@@ -28,11 +28,32 @@ async fn packets(desk: &mut Desk, link: Link, count: usize) -> Vec<QuorumPacket>
     let mut all = Vec::new();
     while all.len() < count {
         match desk.next().await {
-            PeerEvent::Packets(from, some) if from == link && !some.is_empty() => all.extend(some),
+            PeerEvent::Packets(from, some) if from == link && !some.is_empty() => {
+                all.extend(some);
+                desk.peers.taken(link);
+            }
             other => panic!("expected packets, got {other:?}"),
         }
     }
     all
+}
+
+#[tokio::test]
+async fn a_link_whose_packets_are_not_taken_is_not_read() {
+    let (learner, here, mut leader, there) = pair(|options| options).await;
+    let say = |number| {
+        learner.peers.send(here, &proposal(number, 1));
+        learner.peers.flush();
+    };
+    for number in 0..UNTAKEN_BATCHES_MAX {
+        say(number as i64);
+        assert!(matches!(leader.next().await, PeerEvent::Packets(..)));
+    }
+    say(-1);
+    leader.nothing().await;
+    leader.peers.taken(there);
+    let PeerEvent::Packets(_, last) = leader.next().await else { panic!("expected packets") };
+    assert_eq!(last, [proposal(-1, 1)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
