@@ -1,9 +1,13 @@
 //! A ZooKeeper in this process, for tests: a flat map instead of a tree, no sessions to speak of, no durability; but it can be told to
 //! stand still, and when it did is known exactly.
 
+// Each test file uses a part of it.
+#![allow(dead_code)]
+
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,6 +16,7 @@ use zoometry_wire::jute::Record;
 use zoometry_wire::records::{
     ConnectRequest, ConnectResponse, EventType, ReplyHeader, RequestHeader, WatcherEvent, xid,
 };
+use zoometry_wire::request::CreateMode;
 use zoometry_wire::{ErrorCode, OpCode, Request, Response, SessionId, Stat, Zxid, frame, path};
 
 /// How the fake misbehaves.
@@ -23,6 +28,8 @@ pub(crate) struct Behaviour {
     pub(crate) forget_every: Option<u64>,
     /// Every n-th getData closes its connection instead of answering.
     pub(crate) hang_up_every: Option<u64>,
+    /// Ephemeral znodes are acknowledged and not made.
+    pub(crate) forget_ephemerals: bool,
 }
 
 #[derive(Default)]
@@ -38,6 +45,7 @@ struct Shared {
     gets: u64,
     sets: u64,
     still_until: Option<Instant>,
+    down_while: Option<PathBuf>,
     stalled: Option<Duration>,
 }
 
@@ -73,6 +81,13 @@ impl Fake {
         Fake { address, shared }
     }
 
+    /// Starts one that is as good as dead while a file of that name exists.
+    pub(crate) fn down_while(behaviour: Behaviour, file: PathBuf) -> Fake {
+        let fake = Fake::start(behaviour);
+        fake.shared.lock().unwrap().down_while = Some(file);
+        fake
+    }
+
     /// How long it really stood still.
     pub(crate) fn stalled(&self) -> Option<Duration> {
         self.shared.lock().unwrap().stalled
@@ -96,6 +111,14 @@ async fn serve(mut stream: TcpStream, shared: Arc<Mutex<Shared>>) {
         // Events of other connections' writes are noticed within a millisecond.
         let read = tokio::time::timeout(Duration::from_millis(1), stream.read_buf(&mut input)).await;
         if let Ok(Ok(0) | Err(_)) = read {
+            return;
+        }
+        let down = shared.lock().unwrap().down_while.as_ref().is_some_and(|file| file.exists());
+        if down {
+            return;
+        }
+        if !connected && input.starts_with(b"srvr") {
+            let _ = stream.write_all(b"Zookeeper version: fake\nMode: standalone\n").await;
             return;
         }
         stand_still(&shared).await;
@@ -217,7 +240,9 @@ fn apply(shared: &mut Shared, connection: u64, request: Request) -> Result<Respo
             let data = create.data.unwrap_or_default();
             let stat =
                 Stat { czxid: zxid, mzxid: zxid, data_length: data.len() as i32, ..Default::default() };
-            shared.nodes.insert(create.path.clone(), (data, stat));
+            if !(shared.behaviour.forget_ephemerals && create.flags == CreateMode::Ephemeral as i32) {
+                shared.nodes.insert(create.path.clone(), (data, stat));
+            }
             Ok(Response::Path(create.path))
         }
         Request::Delete(delete) => {
