@@ -8,6 +8,7 @@ use zoometry_replica::store::session;
 use zoometry_wire::records::{ConnectRequest, ConnectResponse, ReadOnlyByte};
 use zoometry_wire::{SessionId, frame};
 
+use crate::config::Ensemble;
 use crate::conn::{Conn, Phase};
 use crate::node::{FromClient, NodeEvent};
 use crate::shared::Shared;
@@ -63,6 +64,9 @@ fn connect(
         {
             return Err("this member is cut off and takes new sessions of read-only clients alone".into());
         }
+        Some(Mode::Leader) if !leader_serves(shared) => {
+            return Err("this member leads, and leaderServes=no: the client must try another server".into());
+        }
         Some(_) => {}
     }
     let here = shared.store.read().last_zxid();
@@ -92,6 +96,13 @@ fn connect(
         session_refused(conn);
     }
     Ok(())
+}
+
+fn leader_serves(shared: &Shared) -> bool {
+    match &shared.config.ensemble {
+        Ensemble::Standalone { .. } => true,
+        Ensemble::Member(membership) => membership.leader_serves,
+    }
 }
 
 /// The session is there: answers the connect request, and lets the connection go on.

@@ -229,6 +229,10 @@ pub(super) fn read(text: &str, path: &Path, read_file: ReadFile<'_>) -> Result<C
         words.push("isro".into());
     }
     distinct_ports(&entries, &config)?;
+    if let Ensemble::Member(membership) = &config.ensemble {
+        let not_served = beyond_this_member(&entries, membership)?;
+        entries.warnings.extend(not_served);
+    }
     leftovers(&mut entries, &mut config);
     Ok(config)
 }
@@ -558,6 +562,37 @@ fn distinct_ports(entries: &Entries, config: &Config) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Keys that ask of an ensemble what this program does not do. An error where going on would mean less
+/// protection than was asked for; otherwise a warning.
+fn beyond_this_member(entries: &Entries, membership: &Membership) -> Result<Vec<String>> {
+    for key in ["sslQuorum", "ssl.quorum", "portUnification", "quorum.auth.enableSasl"] {
+        let asked = |value: &str| value.trim().eq_ignore_ascii_case("true");
+        if let Some(entry) = entries.found.get(key).filter(|entry| asked(&entry.value)) {
+            return Err(ConfigError {
+                path: entries.path.clone(),
+                line: Some(entry.line),
+                key: Some(key.into()),
+                problem: "links between members are neither encrypted nor authenticated by this program; \
+                          remove the key, here and at the other members, and protect the ports otherwise \
+                          (a private network, a tunnel)"
+                    .into(),
+            });
+        }
+    }
+    let mut warnings = Vec::new();
+    if membership.observer_master_port.is_some() {
+        warnings.push("observerMasterPort is not served: observers must be able to reach the leader".into());
+    }
+    if membership.reconfig_enabled {
+        warnings.push(
+            "reconfigEnabled=true: this program follows an ensemble that was never reconfigured; it neither \
+             takes nor applies reconfigurations"
+                .into(),
+        );
+    }
+    Ok(warnings)
 }
 
 /// What nobody asked for is kept as it is; what will surprise is told.

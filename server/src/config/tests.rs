@@ -444,11 +444,26 @@ fn wrong_ensembles() {
             &[],
             "standaloneEnabled=false",
         ),
+        (
+            format!("{THREE}sslQuorum=true\n"),
+            &[("/d/myid", "1")],
+            "zoo.cfg:8: sslQuorum: links between members",
+        ),
+        (format!("{THREE}quorum.auth.enableSasl=true\n"), &[("/d/myid", "1")], "neither encrypted nor"),
         (format!("{THREE}dynamicConfigFile=/dyn"), &[("/dyn", "")], "move every server line"),
     ];
     for (text, files, words) in table {
         let error = read(text, files).expect_err(words);
         assert!(error.to_string().contains(words), "{text}\n{error}");
+    }
+}
+
+#[test]
+fn what_an_ensemble_asks_for_in_vain_is_told() {
+    let text = format!("{THREE}reconfigEnabled=true\nobserverMasterPort=2191\nsslQuorum=false\n");
+    let config = read(&text, &[("/d/myid", "1")]).expect("a good file");
+    for word in ["reconfigEnabled", "observerMasterPort"] {
+        assert!(config.warnings.iter().any(|warning| warning.contains(word)), "{:?}", config.warnings);
     }
 }
 
