@@ -93,6 +93,10 @@ impl Member {
     }
 
     fn next_zxid(&mut self, at: &mut Surroundings<'_>, out: &mut Vec<Output>) -> Option<Zxid> {
+        // Events that were taken in together may have ended what `begin` is told to begin.
+        if self.zab.as_ref().is_some_and(|zab| !zab.is_established()) {
+            return None;
+        }
         let next = self.last_zxid.next();
         if matches!(self.part, Part::Leading { .. }) && next.counter() == LAST_COUNTER {
             self.part = Part::Nobody;

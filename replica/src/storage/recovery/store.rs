@@ -121,6 +121,11 @@ impl Restore for Rebuild {
         let _ = state.apply(&entry.record, &mut NobodyWatches);
         let zxid = entry.record.header.zxid;
         self.compare(state, zxid, entry.record.digest);
+        // Behind a hole nobody can be brought up to date with what is before it.
+        let follows = |last: Zxid| zxid == last.next() || zxid.epoch() != last.epoch();
+        if self.tail.back().is_some_and(|(last, _)| !follows(*last)) {
+            self.tail.clear();
+        }
         if self.tail.len() == HISTORY_LIMIT {
             self.tail.pop_front();
         }
