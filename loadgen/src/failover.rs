@@ -3,9 +3,10 @@
 //! A *round* is a fault and what follows: from the moment at which it struck to the moment at which it was undone, but at least
 //! [`ROUND_NS_MIN`], and never beyond the next fault or the end of the load.
 //!
-//! The *gap* of a class of operations (reads, writes) in a round is the longest time between two consecutive successes that overlaps the
-//! round: the earlier one ended before the round did, the later one came after the fault. Times are those at which answers were
-//! there. A gap is *open* when no success came any more; its length is then a lower bound, and no expectation about it is met. Merged
+//! The *gap* of a class of operations (reads, writes) is the longest time between two consecutive successes that overlaps the outage:
+//! the later one came after the fault, the earlier one before the outage was over. It is over when a new leader is seen serving; if
+//! none comes (a follower was hit, or members do not say what they do), with the round. So a stall of a disk some seconds after a
+//! quick failover is not taken for it. Times are those at which answers were there. A gap is *open* when no success came any more; its length is then a lower bound, and no expectation about it is met. Merged
 //! gaps are over all members; a member's own gap is over the sessions that were attached to it when they got their answers, so the gap
 //! of a member that was killed is open unless sessions came back to it.
 //!
@@ -302,6 +303,8 @@ impl<'a> Look<'a> {
             .min();
         // A fault that is never undone lasts as long as it is alone.
         let until_ns = healed_ns.unwrap_or(next_ns).max(at_ns + ROUND_NS_MIN).min(next_ns).max(at_ns);
+        let lead = self.new_leader(at_ns, until_ns, &hit);
+        let over_ns = lead.map_or(until_ns, |(serving_ns, _)| serving_ns);
         let mut round = Round {
             number: at as u32 + 1,
             what: strike.events.iter().map(|event| event.detail.as_str()).collect::<Vec<_>>().join(", "),
@@ -309,14 +312,16 @@ impl<'a> Look<'a> {
             healed_ns,
             until_ns,
             hit,
-            writes: self.outage(Class::Writes, at_ns, until_ns),
-            reads: self.outage(Class::Reads, at_ns, until_ns),
+            writes: self.outage(Class::Writes, at_ns, over_ns),
+            reads: self.outage(Class::Reads, at_ns, over_ns),
             sessions: Sessions::between(&self.run.events, at_ns, until_ns),
             errors: self.errors(at_ns, until_ns),
-            members: self.members(at_ns, until_ns),
+            members: self.members(at_ns, over_ns),
             ..Round::default()
         };
-        self.split(&mut round);
+        if let Some((serving_ns, leader)) = lead {
+            self.split(&mut round, serving_ns, leader);
+        }
         round
     }
 
@@ -362,24 +367,37 @@ impl<'a> Look<'a> {
         inside.filter_map(|event| Some((event.at_ns, event.target.as_str(), Role::of_name(&event.detail)?)))
     }
 
-    /// Splits the outage of writes, if a new leader came.
-    fn split(&self, round: &mut Round) {
-        let Some(outage) = round.writes else { return };
+    /// Who was seen to lead first in a round, of those that were not hit and did not lead before, and when.
+    fn new_leader(&self, at_ns: u64, until_ns: u64, hit: &[String]) -> Option<(u64, &str)> {
+        let mut leads = self.roles(at_ns, until_ns).filter(|(_, _, role)| *role == Role::Leader);
+        let new = |member: &str| {
+            !hit.iter().any(|hit| hit == member) && self.role_before(member, at_ns) != Some(Role::Leader)
+        };
+        leads.find(|(_, member, _)| new(member)).map(|(serving_ns, member, _)| (serving_ns, member))
+    }
+
+    /// What a member served as last before a moment.
+    fn role_before(&self, member: &str, at_ns: u64) -> Option<Role> {
+        let seen = self.roles(0, at_ns).filter(|(_, of, role)| *of == member && role.serves()).last();
+        seen.map(|(_, _, role)| role).or_else(|| {
+            let found = self.run.manifest.members.iter().find(|found| found.address == member)?;
+            Role::of_name(&found.role)
+        })
+    }
+
+    /// Splits the outage of writes.
+    fn split(&self, round: &mut Round, serving_ns: u64, leader: &str) {
+        round.new_leader = Some(leader.to_owned());
+        let Some(outage) = round.writes.filter(|outage| !outage.gap.open) else { return };
         let (at_ns, first_write_ns) = (round.at_ns, outage.gap.to_ns);
-        let another = |member: &str| !round.hit.iter().any(|hit| hit == member);
-        let leads = self
-            .roles(at_ns, round.until_ns)
-            .find(|(_, member, role)| *role == Role::Leader && another(member));
-        let Some((serving_ns, leader, _)) = leads.filter(|_| !outage.gap.open) else { return };
         if first_write_ns <= at_ns {
             return;
         }
         let mut of_leader = self.roles(at_ns, serving_ns).filter(|(_, member, _)| *member == leader);
         let detected_ns =
             of_leader.find(|(_, _, role)| !role.serves()).map_or(serving_ns, |(at_ns, ..)| at_ns);
-        let leader = leader.to_owned();
-        let elected_ns = self.election_ns(&leader, serving_ns).map(|took_ns| detected_ns + took_ns);
-        let attached = self.run.events.iter().filter_map(|event| session_change(event));
+        let elected_ns = self.election_ns(leader, serving_ns).map(|took_ns| detected_ns + took_ns);
+        let attached = self.run.events.iter().filter_map(session_change);
         let attached =
             attached.filter(|(_, change)| matches!(change, Change::Kept | Change::Moved | Change::New));
         let attached_ns = attached.map(|(back_ns, _)| back_ns).filter(|back_ns| *back_ns > detected_ns).min();
@@ -403,7 +421,6 @@ impl<'a> Look<'a> {
         if let Some(back_ns) = outage.back_ns {
             round.parts.push(Part { name: "recovery".into(), from_ns, to_ns: back_ns.max(from_ns) });
         }
-        round.new_leader = Some(leader);
     }
 
     /// How long the election took, as the new leader says in its first figures after it.

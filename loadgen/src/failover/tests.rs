@@ -174,3 +174,27 @@ fn a_follower_s_death_has_no_parts_and_a_run_without_faults_no_failover() {
     quiet.events.retain(|event| event.kind != "fault");
     assert_eq!(Failover::of(&quiet), None);
 }
+
+#[test]
+fn a_stall_after_a_failover_is_not_the_failover() {
+    let mut run = run();
+    // Longer than the failover, and two seconds behind it.
+    run.completions.retain(|close| !(7400 * MS..8400 * MS).contains(&close.at_ns));
+    let round = &Failover::of(&run).unwrap().rounds[0];
+    assert_eq!(round.writes.unwrap().gap.length_ns(), 401 * MS);
+    // Where nobody says who leads, the whole round is looked at.
+    run.events.retain(|event| event.kind != "role");
+    let round = &Failover::of(&run).unwrap().rounds[0];
+    assert_eq!(round.writes.unwrap().gap.length_ns(), 1001 * MS);
+}
+
+#[test]
+fn a_leader_that_was_only_slow_to_answer_is_no_new_one() {
+    let mut run = run();
+    run.events.retain(|event| event.kind != "role");
+    run.manifest.members[1].role = "leader".into();
+    run.events.push(event(5500, 0, "role", "b", "silent"));
+    run.events.push(event(5600, 0, "role", "b", "leader"));
+    let round = &Failover::of(&run).unwrap().rounds[0];
+    assert_eq!((round.new_leader.as_ref(), round.parts.len()), (None, 0));
+}
