@@ -119,6 +119,7 @@ impl Node {
             Some(PacketKind::Proposal) => self.shared.stats.add(Counter::Proposals, 1),
             Some(PacketKind::Diff) => self.shared.stats.add(Counter::DiffSyncs, 1),
             Some(PacketKind::Snap) => self.shared.stats.add(Counter::SnapSyncs, 1),
+            Some(PacketKind::Trunc) => {}
             _ => return,
         }
         if matches!(

@@ -69,6 +69,8 @@ class Writer(threading.Thread):
         self.unknown_sequential = self.unknown_shared = 0
         self.exact = False
         self.acks, self.attached, self.expired = 0, 0, 0
+        # When the session last heard of a server, and where it was attached when.
+        self.heard, self.history = time.monotonic(), []
         self.longest_gap_s, self.last_ack = 0.0, None
         self.stopping = threading.Event()
         self.error = None
@@ -103,6 +105,10 @@ class Writer(threading.Thread):
                 continue
             if conn.session == 0:
                 conn.drop()
+                silent_s = time.monotonic() - self.heard
+                if silent_s < self.timeout_ms / 1000 - 0.2:
+                    raise Lost(f"{seat} refused session {self.session:#x} {silent_s:.2f} s after its last sign of life, "
+                               f"its timeout is {self.timeout_ms} ms\n{self.history}\n")
                 self.end_session()
                 self.expired += 1
                 continue
@@ -115,6 +121,8 @@ class Writer(threading.Thread):
             self.session, self.password, self.conn = conn.session, conn.password, conn
             self.exact = False
             self.attached += 1
+            self.heard = time.monotonic()
+            self.history.append((time.strftime("%T"), round(time.time() % 1, 3), seat, hex(self.session)))
             return
 
     def end_session(self):
@@ -152,7 +160,7 @@ class Writer(threading.Thread):
                 raise Lost(f"writer {self.number}: {reply} after zxid {self.zxid:#x}")
             self.zxid = reply.zxid
         then(reply)
-        now = time.monotonic()
+        now = self.heard = time.monotonic()
         if self.last_ack is not None:
             self.longest_gap_s = max(self.longest_gap_s, now - self.last_ack)
         self.last_ack = now
