@@ -159,6 +159,12 @@ impl Member {
         matches!(self.part, Part::Alone | Part::Leading { .. })
     }
 
+    /// Whether there is a leader to ask, here or elsewhere. Without one nothing is known about any session: a client
+    /// that comes back is to be sent to another member, and never told that its session is over.
+    pub fn has_leader(&self) -> bool {
+        self.part != Part::Nobody
+    }
+
     /// Transactions proposed here and not committed yet.
     pub fn outstanding(&self) -> usize {
         self.proposed.len()
@@ -219,7 +225,8 @@ impl Member {
     }
 
     /// A client has come with a session from elsewhere or from before. The answer is an
-    /// [`Output::Revalidated`], now or when the leader has spoken.
+    /// [`Output::Revalidated`], now or when the leader has spoken. Only for a member that
+    /// [has a leader](Self::has_leader).
     pub fn reattach(
         &mut self,
         at: &mut Surroundings<'_>,

@@ -356,6 +356,8 @@ impl Node {
                 }
                 self.perform();
             }
+            // The leader was lost after the connection had looked: "refused" would end the session.
+            FromClient::Reattach { conn, .. } if !self.member.has_leader() => conn.close(),
             FromClient::Reattach { conn, session, timeout_ms } => {
                 let waiting = self.reattaching.entry(session).or_default();
                 waiting.push(Reattaching { conn, timeout_ms });
