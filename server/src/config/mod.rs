@@ -176,6 +176,9 @@ pub struct Storage {
     pub snapshot_last_zxid_block: bool,
     /// `snapshot.compression.method`.
     pub snapshot_compression: SnapshotCompression,
+    /// `snapshotSizeFactor`: a learner is sent log files up to so many times the newest snapshot's length, beyond that a
+    /// snapshot; below 0: always a snapshot.
+    pub snapshot_size_factor: f64,
     /// `snapshot.trust.empty`: start on logs without any snapshot.
     pub trust_empty_snapshot: bool,
     /// `datadir.autocreate`: make missing directories.

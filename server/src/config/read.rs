@@ -11,6 +11,7 @@ use std::str::FromStr;
 use super::keys::OWN_KEYS;
 use super::properties::{Property, properties};
 use super::*;
+use zoometry_replica::storage::log::SNAPSHOT_SIZE_FACTOR_DEFAULT;
 
 /// Apache's name of the class that turns the Prometheus endpoint on.
 const PROMETHEUS_PROVIDER: &str = "org.apache.zookeeper.metrics.prometheus.PrometheusMetricsProvider";
@@ -387,6 +388,11 @@ fn storage(entries: &mut Entries) -> Result<Storage> {
         digest: entries.switch("digest.enabled", true)?,
         snapshot_last_zxid_block: entries.switch("serializeLastProcessedZxid.enabled", true)?,
         snapshot_compression: compression.flatten().unwrap_or(SnapshotCompression::None),
+        snapshot_size_factor: entries
+            .parsed("snapshotSizeFactor", "a number, below 0 for off", |text| {
+                text.parse::<f64>().ok().filter(|value| value.is_finite())
+            })?
+            .unwrap_or(SNAPSHOT_SIZE_FACTOR_DEFAULT),
         trust_empty_snapshot: entries.switch("snapshot.trust.empty", false)?,
         data_dir_autocreate: entries.switch("datadir.autocreate", true)?,
         database_autocreate: entries.switch("db.autocreate", true)?,

@@ -121,6 +121,8 @@ fn values_are_read_where_they_belong() {
         ("snapCount=1", |c| c.storage.snap_count == 2),
         ("preAllocSize=1", |c| c.storage.pre_alloc_bytes == 1024),
         ("snapSizeLimitInKb=-1", |c| c.storage.snap_size_limit_bytes.is_none()),
+        ("snapshotSizeFactor=-1", |c| c.storage.snapshot_size_factor == -1.0),
+        ("snapshotSizeFactor=2.5", |c| c.storage.snapshot_size_factor == 2.5),
         ("txnLogSizeLimitInKb=2", |c| c.storage.log_size_limit_bytes == Some(2048)),
         ("forceSync=no", |c| !c.storage.force_sync && c.warnings.len() == 1),
         ("zookeeper.forceSync=no", |c| !c.storage.force_sync),

@@ -198,7 +198,7 @@ impl Node {
     /// [`LOG_SYNC_BYTES_MAX`].
     fn sync_from_log(&mut self, link: Link, learner: Zxid, upto: Zxid) {
         let files = &self.shared.files;
-        let limit = log::size_limit(files, log::SNAPSHOT_SIZE_FACTOR_DEFAULT);
+        let limit = log::size_limit(files, self.shared.config.storage.snapshot_size_factor);
         let found = limit.and_then(|limit| {
             log::log_since(files, learner, upto, limit.map(|bytes| bytes.min(LOG_SYNC_BYTES_MAX)))
         });
