@@ -11,6 +11,10 @@
 //! from a voter that has not yet voted in this round; so when every voter that can be reached has voted,
 //! there is nothing to wait for, and this machine decides at once.
 //!
+//! Apache's members do not answer a worse vote of their own round. Whoever was told the better one before it
+//! began to look itself (it still had a leader, and forgot what it heard) then waits for the repetition,
+//! 200 ms; this machine answers.
+//!
 //! Not here: connections (a lost message is sent again by the timer), and whether the elected one can gather
 //! a quorum of followers (the leader finds that out). Source: `FastLeaderElection.java`; reference §8.2, §8.3.
 
@@ -270,6 +274,9 @@ impl Election {
         } else if vote.is_better_than(&self.vote) {
             self.vote = vote;
             self.broadcast(now_ms, out);
+        } else if self.vote.is_better_than(&vote) {
+            // It may have been told so while it still had a leader, and not have listened.
+            out.push((from, self.message()));
         }
         self.votes.insert(from, vote);
         self.count(now_ms)

@@ -154,3 +154,24 @@ fn a_snapshot_of_a_lost_leader_is_not_voted_with() {
         .collect();
     assert_eq!(votes, [(1, Zxid(0)), (1, Zxid(0))], "it votes with what its disk has");
 }
+
+#[test]
+fn whoever_begins_to_look_late_is_told_the_better_vote_again() {
+    let mut zab = member(2, None);
+    step(&mut zab, 0, Event::Tick);
+    step(&mut zab, 0, Event::Reachable(ServerId(1), true));
+    let votes = |out: &[Action]| -> Vec<(ServerId, i64)> {
+        let told = out.iter().filter_map(|action| match action {
+            Action::Notify(to, vote) => Some((*to, vote.leader)),
+            _ => None,
+        });
+        told.collect()
+    };
+    // Member 1 votes for itself: it cannot have taken in that member 2 is better.
+    let out = step(&mut zab, 1, Event::Vote(ServerId(1), vote(1)));
+    assert_eq!(votes(&out), [(ServerId(1), 2)]);
+    // And agrees: a quorum, and nobody who can be reached is silent.
+    let out = step(&mut zab, 2, Event::Vote(ServerId(1), vote(2)));
+    assert_eq!(votes(&out), []);
+    assert_eq!(zab.peer_state(), PeerState::Leading);
+}
