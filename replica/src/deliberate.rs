@@ -39,6 +39,10 @@ pub enum Bug {
     ReadJumpsTheQueue,
     /// A client is taken in by a member that is behind what the client has seen.
     ServeFromThePast,
+    /// A state from a leader that is lost again is kept and voted with, though it is in memory alone.
+    KeepUnstoredSnapshot,
+    /// A member goes on hearing a session's old connection until the leader has said that the session lives.
+    EvictLate,
     /// A session's end forgets the ephemerals that are proposed and not yet applied.
     ForgetProposedEphemerals,
 }
@@ -62,6 +66,8 @@ impl Bug {
         Bug::StaleEpochInVotes,
         Bug::ReadJumpsTheQueue,
         Bug::ServeFromThePast,
+        Bug::KeepUnstoredSnapshot,
+        Bug::EvictLate,
         Bug::ForgetProposedEphemerals,
     ];
 }

@@ -5,6 +5,7 @@ use zoometry_wire::txn::TxnHeader;
 use zoometry_wire::{ErrorCode, OpCode, Reader, Record as _, Request, SessionId, Txn, TxnRecord, Zxid};
 
 use super::{Asking, Member, Output, Owner, Part, Surroundings};
+use crate::deliberate::{Bug, chosen};
 use crate::store::Asked;
 use crate::zab::{Action, Event, Link};
 
@@ -147,7 +148,7 @@ impl Member {
     /// What is wrong with a request from there: the session may be somebody else's by now. Whoever speaks
     /// for a session of which nobody has spoken before becomes its owner.
     fn check_owner(&mut self, session: SessionId, from: Owner) -> Option<ErrorCode> {
-        self.zab.as_ref()?;
+        self.zab.as_ref().filter(|_| !chosen(Bug::ObeyTheMoved))?;
         let owner = *self.owners.entry(session).or_insert(from);
         (owner != from).then_some(ErrorCode::SessionMoved)
     }
@@ -178,6 +179,7 @@ impl Member {
                     self.step(at, Event::Closed(link), out);
                 }
             }
+            Some(PacketKind::Ping) if chosen(Bug::DeafToTouches) => {}
             Some(PacketKind::Ping) => {
                 for (session, _timeout_ms) in read_touches(&data).unwrap_or_default() {
                     at.sessions.touch(session, at.now_ms);

@@ -19,6 +19,8 @@ use zoometry_wire::{
     Acl, ErrorCode, Id, OpCode, Request, SessionId, StatPersisted, Txn, TxnRecord, Zxid, path,
 };
 
+use crate::deliberate::{Bug, chosen};
+
 use super::overlay::{Overlay, View};
 use super::owner::{self, Owner};
 use super::{Store, StoreConfig, acl, digest, is_expired, is_special};
@@ -341,8 +343,11 @@ impl Prep {
     /// Never refused: expiry asks for it as well as the client. Lists the session's ephemerals as they will
     /// be then, in the order of their paths.
     fn close_session(&mut self, ctx: Ctx<'_>) -> Txn {
-        let paths: Vec<String> =
+        let mut paths: Vec<String> =
             self.overlay.ephemerals_of(ctx.store, ctx.asked.session).into_iter().collect();
+        if chosen(Bug::ForgetProposedEphemerals) {
+            paths = ctx.store.ephemerals_of(ctx.asked.session).map(str::to_string).collect();
+        }
         for path in &paths {
             self.remove(ctx, path);
         }

@@ -24,6 +24,7 @@ use zoometry_wire::Zxid;
 use zoometry_wire::peer::{Notification, PeerState};
 
 use super::ServerId;
+use crate::deliberate::{Bug, chosen};
 
 /// How long a quorum's vote is held open for a better one from a voter that is reachable and still silent.
 pub const FINALIZE_WAIT_MS: u64 = 200;
@@ -45,6 +46,9 @@ impl Vote {
 
     /// Epoch before history before id.
     fn is_better_than(&self, other: &Self) -> bool {
+        if chosen(Bug::ForgetEpochInVotes) {
+            return (self.zxid, self.leader) > (other.zxid, other.leader);
+        }
         (self.epoch, self.zxid, self.leader) > (other.epoch, other.zxid, other.leader)
     }
 }
@@ -167,6 +171,8 @@ impl Election {
     /// The member has a leader: `state` is what it is doing now, and its vote's epoch is the new one, or
     /// latecomers would never see a quorum (ZOOKEEPER-1732). The vote's zxid stays as it was.
     pub fn settle(&mut self, state: PeerState, leader: ServerId, epoch: i64) {
+        let is_news = self.state != state || self.vote.leader != leader;
+        let epoch = if is_news || !chosen(Bug::StaleEpochInVotes) { epoch } else { self.vote.epoch };
         self.state = state;
         self.vote = Vote { leader, epoch, ..self.vote };
         self.finalize_at_ms = None;

@@ -19,6 +19,8 @@ use smallvec::SmallVec;
 use zoometry_wire::peer::{LEARNER_PROTOCOL, LearnerInfo, PacketKind, QuorumPacket};
 use zoometry_wire::{Reader, Record as _, Zxid};
 
+use crate::deliberate::{Bug, chosen};
+
 use super::sync::{Plan, plan};
 use super::{Action, Base, EpochKind, Event, Following, Link, Next, Role, ServerId, kind};
 
@@ -362,7 +364,7 @@ impl Leader {
             out.push(send(PacketKind::Proposal, zxid, Some(payload.clone())));
             out.push(send(PacketKind::Commit, zxid, None));
         }
-        if !observer {
+        if !observer && !chosen(Bug::HoleInSync) {
             for proposal in &self.outstanding {
                 out.push(send(PacketKind::Proposal, proposal.zxid, Some(proposal.payload.clone())));
             }
@@ -420,6 +422,9 @@ impl Leader {
             proposed_ms,
             syncs: Vec::new(),
         });
+        if chosen(Bug::AckBeforeSync) {
+            self.acknowledge_own(base, zxid, out);
+        }
     }
 
     fn acknowledge_own(&mut self, base: &mut Base, durable: Zxid, out: &mut Vec<Action>) {
@@ -440,9 +445,9 @@ impl Leader {
     }
 
     fn commit(&mut self, base: &mut Base, out: &mut Vec<Action>) {
-        while let Some(head) =
-            self.outstanding.pop_front_if(|head| base.electorate.is_quorum(head.acks.iter()))
-        {
+        while let Some(head) = self.outstanding.pop_front_if(|head| {
+            base.electorate.is_quorum(head.acks.iter()) || chosen(Bug::CommitWithoutQuorum)
+        }) {
             let Proposal { zxid, payload, syncs, .. } = head;
             let commit = QuorumPacket::new(PacketKind::Commit, zxid);
             for (link, member) in self.members.iter().filter(|(_, member)| member.is_forwarding()) {

@@ -19,6 +19,8 @@ use bytes::Bytes;
 use zoometry_wire::peer::{LEARNER_PROTOCOL, LearnerInfo, PacketKind, QuorumPacket};
 use zoometry_wire::{Record as _, Zxid};
 
+use crate::deliberate::{Bug, chosen};
+
 use super::{Action, Base, EpochKind, Event, Link, Next, Role, ServerId, kind};
 
 /// A transaction that was proposed and is not applied yet.
@@ -149,7 +151,7 @@ impl Learner {
     /// The member leaves its leader: what is logged counts as applied, committed or not.
     pub(super) fn resign(&mut self, base: &mut Base, out: &mut Vec<Action>) {
         out.extend(self.link.take().map(Action::Close));
-        if self.phase == (Phase::Synchronising { snapshot: true }) {
+        if self.phase == (Phase::Synchronising { snapshot: true }) && !chosen(Bug::KeepUnstoredSnapshot) {
             // Nobody may vote with, or lead with, what is not on its way to the disk.
             let end = self.log_end;
             (base.logged, base.applied, base.durable) = (end, end, end);
@@ -225,6 +227,9 @@ impl Learner {
         } else {
             self.phase = Phase::Accepting;
             out.push(Action::StoreEpoch(EpochKind::Accepted, self.epoch));
+            if chosen(Bug::AckEpochEarly) {
+                self.ack_epoch(base, base.current_epoch as i32, out);
+            }
         }
         Next::Stay
     }
@@ -238,6 +243,9 @@ impl Learner {
     fn begin_sync(&mut self, base: &mut Base, packet: &QuorumPacket, out: &mut Vec<Action>) -> Next {
         match kind(packet) {
             Some(PacketKind::Diff) => self.phase = Phase::Synchronising { snapshot: false },
+            Some(PacketKind::Trunc) if chosen(Bug::SkipTrunc) => {
+                self.phase = Phase::Synchronising { snapshot: false };
+            }
             Some(PacketKind::Trunc) => {
                 base.history.truncate(packet.zxid);
                 (base.logged, base.applied, base.durable) = (packet.zxid, packet.zxid, packet.zxid);
@@ -303,8 +311,14 @@ impl Learner {
             Some(PacketKind::Inform) => return self.propose(packet, true),
             Some(PacketKind::Commit) => return self.commit(packet.zxid, out),
             Some(PacketKind::NewLeader) => {
+                if chosen(Bug::EpochBeforeHistory) && !snapshot {
+                    out.push(Action::StoreEpoch(EpochKind::Current, self.epoch));
+                }
                 self.take_over_committed(base, snapshot, out);
                 self.phase = Phase::Storing;
+                if chosen(Bug::AckNewLeaderEarly) {
+                    self.send(PacketKind::Ack, Zxid(self.epoch << 32), None, out);
+                }
                 if snapshot {
                     // The snapshot holds what was committed behind it as well.
                     out.push(Action::StoreSnapshot);
@@ -372,6 +386,9 @@ impl Learner {
                     base.append(zxid, payload, out);
                     if self.votes {
                         self.unacked.push_back(zxid);
+                    }
+                    if chosen(Bug::AckBeforeSync) {
+                        self.acknowledge(zxid, out);
                     }
                 }
                 self.apply_committed(base, out);

@@ -47,6 +47,17 @@ struct Asked {
     floor: Zxid,
 }
 
+/// A connection that its client has left without closing it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ghost {
+    client: usize,
+    session: SessionId,
+    wire: u64,
+    at: ServerId,
+    /// The session has been at another member since, so this connection speaks for nobody.
+    stale: bool,
+}
+
 /// How a client behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mood {
@@ -190,6 +201,14 @@ impl World {
         self.note(|| format!("client {client} dials {id} with {session}, having seen {last_zxid}"));
         let said = ToServer::Connect { session, password, timeout_ms, last_zxid };
         self.send(wire, End::Client(client), Cargo::ToServer(said));
+        let stale = |ghost: &Ghost| {
+            (ghost.client, ghost.session, ghost.at, ghost.stale) == (client, session, id, true)
+        };
+        if let Some(at) = self.ghosts.iter().position(stale) {
+            // Back where it was: the old connection may still be heard there.
+            let ghost = self.ghosts.remove(at);
+            self.haunt(ghost);
+        }
     }
 
     /// Gives the connection up; the session lives on.
@@ -230,7 +249,7 @@ impl World {
             _ => {}
         }
         let unanswered_us = it.waiting.front().map_or(0, |asked| now_us - asked.sent_us);
-        if unanswered_us > timeout_us * 2 / 3 || !is_calm && self.random.one_in(90) {
+        if unanswered_us > timeout_us * 2 / 3 || !is_calm && self.random.one_in(60) {
             return self.client_moves(client, wire);
         }
         if !is_calm && self.random.one_in(250) {
@@ -265,8 +284,9 @@ impl World {
     fn client_moves(&mut self, client: usize, wire: u64) -> u64 {
         let session = self.clients[client].session;
         if self.random.one_in(3) && self.healed_us.is_none() {
+            let Place::Open(_, at) = self.clients[client].place else { return 1_000 };
             self.client_lost(client, wire);
-            self.ghosts.push((client, session, wire));
+            self.ghosts.push(Ghost { client, session, wire, at, stale: false });
         } else {
             self.leave(client, wire);
         }
@@ -369,17 +389,24 @@ impl World {
             };
             self.ask(client, wire, Request::SetWatches2(lists));
         }
-        if let Some(at) = self.ghosts.iter().position(|(of, ghosts, _)| *of == client && *ghosts == session) {
-            let (_, _, ghost) = self.ghosts.remove(at);
-            if self.random.one_in(2) {
-                self.haunt(client, session, ghost);
+        for ghost in std::mem::take(&mut self.ghosts) {
+            let mut ghost = ghost;
+            if ghost.client == client && (ghost.session != session || ghost.at == id) {
+                self.close_wire(ghost.wire, End::Client(client));
+                continue;
             }
-            self.close_wire(ghost, End::Client(client));
+            ghost.stale |= ghost.client == client;
+            if ghost.client == client && self.random.one_in(2) {
+                self.haunt(ghost);
+            } else {
+                self.ghosts.push(ghost);
+            }
         }
     }
 
     /// A write on a connection that the session has left: by now it is somebody else's.
-    fn haunt(&mut self, client: usize, session: SessionId, ghost: u64) {
+    fn haunt(&mut self, ghost: Ghost) {
+        let Ghost { client, session, wire: ghost, .. } = ghost;
         let it = self.client(client);
         let xid = it.next_ghost_xid;
         it.next_ghost_xid += 1;
@@ -391,6 +418,7 @@ impl World {
             version: -1,
         });
         self.send(ghost, End::Client(client), Cargo::ToServer(ToServer::Ask { xid, request }));
+        self.close_wire(ghost, End::Client(client));
     }
 
     fn client_expired(&mut self, client: usize, wire: u64) {
@@ -430,6 +458,10 @@ impl World {
             return Err(format!("a sync was answered at {zxid}, and {} was known before", asked.floor));
         }
         it.last_zxid = zxid;
+        if asked.sent_us > it.touched_us + it.timeout_ms as u64 * 500 {
+            // It was silent for long: what the leader then thought of it may still be under way.
+            it.placed_us = self.now_us;
+        }
         it.touched_us = asked.sent_us;
         it.watching.reach(&self.judge.model, zxid)?;
         let request = &asked.request;
@@ -543,7 +575,9 @@ impl World {
         let timeout_us = client.timeout_ms as u64 * 1000;
         let calm_for_us = now_us.saturating_sub(restless_us.max(client.placed_us));
         let silent_for_us = now_us.saturating_sub(client.touched_us);
-        let is_calm = calm_for_us > timeout_us + 6 * TICK_MS * 1000;
+        // Whoever is heard of at least every half of its timeout, and whose leader hears of it a ping later,
+        // cannot have been silent for the whole of it.
+        let is_calm = self.is_calm() && calm_for_us > timeout_us / 2 + 3 * TICK_MS * 1000;
         assert!(
             !(is_calm && client.is_open() && silent_for_us < timeout_us / 2),
             "{id} ends session {session} for its silence, and a member has heard of it {silent_for_us} µs ago"

@@ -204,6 +204,13 @@ impl World {
                 self.crash(id);
                 None
             }
+            Err(error @ (StorageError::TruncateTarget { .. } | StorageError::TruncateBase { .. })) => {
+                // A snapshot from a leader held what was never committed, and the log before it is gone.
+                self.note(|| format!("{id} stops: {error}"));
+                self.machine_mut(id).needs_operator = true;
+                self.crash(id);
+                None
+            }
             Err(error) => panic!("{id}: storage fails: {error}"),
         }
     }

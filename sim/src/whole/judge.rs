@@ -129,10 +129,15 @@ impl Judge {
         if header.cxid == 0 || header.session == SessionId(0) {
             return Ok(());
         }
-        let refused = match record.txn {
-            Txn::Error(code) => ErrorCode::from_code(code),
+        let refused = match &record.txn {
+            Txn::Error(code) => Some(*code),
+            Txn::Multi(entries) => entries.iter().find_map(|(_, txn)| match txn {
+                Txn::Error(code) => Some(*code),
+                _ => None,
+            }),
             _ => None,
         };
+        let refused = refused.and_then(ErrorCode::from_code);
         let late = matches!(refused, Some(ErrorCode::SessionMoved | ErrorCode::SessionExpired));
         let sent = self.sent.entry(header.session).or_default();
         if late {

@@ -33,7 +33,7 @@ use zoometry_wire::{SessionId, Zxid};
 
 use crate::random::Random;
 use crate::story::Story;
-use client::Client;
+use client::{Client, Ghost};
 use judge::Judge;
 use network::Wire;
 use process::Process;
@@ -43,6 +43,10 @@ const TICK_MS: u64 = 50;
 /// How long a healed majority may take to make progress, and then the others to become equal, µs.
 pub const PATIENCE_US: u64 = 20_000_000;
 
+/// The slowest message in good weather, µs.
+const LATENCY_MAX_US: u64 = 900;
+/// How long nothing happens in the end, µs.
+const CALM_US: u64 = 2_500_000;
 /// Operations of a disk after which its power fails, if it must not.
 const NEVER: u64 = u64::MAX / 4;
 
@@ -69,6 +73,8 @@ enum Due {
     /// Off, if it is not, and on again.
     Restart(ServerId),
     Resume(ServerId),
+    /// A connection breaks.
+    Break(u64),
     Heal,
 }
 
@@ -85,11 +91,18 @@ struct Machine {
     disk_max_us: u64,
     /// It has said that it has this on its disk.
     promised: Zxid,
+    /// The epoch that its leader has offered, and what it has told a leader since: that it has accepted an
+    /// epoch, that it has an epoch's history.
+    offered_epoch: i64,
+    promised_accepted: i64,
+    promised_current: i64,
     /// Its snapshots hold changes up to here, whatever its log holds.
     snapshot_ahead: Zxid,
     /// Its tree is ahead of its zxid until it has reached this one.
     fuzzy_until: Option<Zxid>,
     last_votes: BTreeMap<ServerId, Notification>,
+    /// It must cut its log where it cannot: an operator has to give it an empty directory.
+    needs_operator: bool,
 }
 
 impl Machine {
@@ -103,9 +116,13 @@ impl Machine {
             wall_ahead_ms: 0,
             disk_max_us: 2_000,
             promised: Zxid(0),
+            offered_epoch: 0,
+            promised_accepted: 0,
+            promised_current: 0,
             snapshot_ahead: Zxid(0),
             fuzzy_until: None,
             last_votes: BTreeMap::new(),
+            needs_operator: false,
         }
     }
 }
@@ -123,12 +140,16 @@ struct World {
     elections: BTreeMap<(ServerId, ServerId), u64>,
     cut: BTreeSet<(ServerId, ServerId)>,
     latency_max_us: u64,
+    /// Where the network is slower still, from one member to another, µs.
+    slow: BTreeMap<(ServerId, ServerId), u64>,
     clients: Vec<Client>,
     client_pause_max_us: u64,
     /// Connections that their clients have left without closing them.
-    ghosts: Vec<(usize, SessionId, u64)>,
+    ghosts: Vec<Ghost>,
     judge: Judge,
     snapshot_every: u32,
+    /// Once in so many dangerous moments something goes wrong.
+    temptation: usize,
     /// `zoometry.leaderSilenceMs`.
     silence_ms: Option<u64>,
     /// When something last went wrong or was put right.
@@ -162,12 +183,14 @@ impl World {
             next_wire: 1,
             elections: BTreeMap::new(),
             cut: BTreeSet::new(),
-            latency_max_us: 900,
+            latency_max_us: LATENCY_MAX_US,
+            slow: BTreeMap::new(),
             clients: (0..clients).map(|_| Client::new()).collect(),
             client_pause_max_us: random.pick(&[5_000, 20_000, 60_000, 150_000]),
             ghosts: Vec::new(),
             judge: Judge::new(),
             snapshot_every: random.pick(&[12, 40, 120, 400]),
+            temptation: random.pick(&[4, 12, 40]),
             silence_ms: random.pick(&[None, None, Some(150)]),
             restless_us: 0,
             hush_us: 0,
@@ -257,7 +280,9 @@ impl World {
             }
             Due::Resume(id) => self.resume(id),
             Due::Heal if self.healed_us.is_none() => self.heal(),
+            Due::Break(wire) if self.healed_us.is_none() => self.break_wire(wire),
             Due::Start(_) | Due::Crash(_) | Due::CrashLeader | Due::Restart(_) | Due::Heal => {}
+            Due::Break(_) => {}
         }
     }
 
@@ -265,10 +290,14 @@ impl World {
     fn heal_a_majority(&mut self) {
         self.heal();
         self.healed_us = Some(self.now_us);
-        let mut may_rest = (self.voters.len() - 1) / 2;
+        let waits = |world: &Self, id| world.machine(id).needs_operator;
+        let waiting = self.voters.iter().filter(|id| waits(self, **id)).count();
+        let mut may_rest = ((self.voters.len() - 1) / 2).saturating_sub(waiting);
         for id in self.ids() {
             self.machine_mut(id).paused_until_us = None;
-            if may_rest > 0 && self.random.one_in(2) {
+            if waits(self, id) {
+                self.buried.insert(id);
+            } else if may_rest > 0 && self.random.one_in(2) {
                 may_rest -= usize::from(self.voters.contains(&id));
                 self.crash(id);
                 self.buried.insert(id);
@@ -374,11 +403,23 @@ pub fn live(seed: u64, story: Story) -> Story {
     let weather_us = world.random.between(2_000_000, 8_000_000);
     world.run_until(weather_us);
     world.heal_a_majority();
+    let waiting = world.voters.iter().filter(|id| world.machine(**id).needs_operator).count();
+    if waiting * 2 >= world.voters.len() {
+        // No majority is left without an operator: there is nothing more to demand.
+        world.note(|| "too many members wait for an operator".into());
+        return world.story;
+    }
     world.demand_progress("a majority was healed");
     for id in std::mem::take(&mut world.buried) {
+        if std::mem::take(&mut world.machine_mut(id).needs_operator) {
+            world.empty_directory(id);
+        }
         world.start(id);
     }
     world.demand_progress("all were healed");
+    // Nothing goes wrong for a while: nobody's session may end now.
+    world.run_until(world.now_us + CALM_US);
+    world.demand_progress("a calm");
     world.judge_the_end();
     world.machines.iter_mut().for_each(|machine| machine.process = None);
     world.story

@@ -100,9 +100,15 @@ impl World {
 
     /// Sends from one end; behind everything sent before.
     pub(super) fn send(&mut self, wire: u64, from: End, cargo: Cargo) {
-        let delay_us = self.latency_us();
-        let Some(found) = self.wires.get_mut(&wire) else { return };
+        let mut delay_us = self.latency_us();
+        let Some(found) = self.wires.get(&wire) else { return };
         let dir = found.end_of(from);
+        if let (End::Member(from), End::Member(to)) = (from, found.ends[1 - dir])
+            && let Some(slow_us) = self.slow.get(&(from, to))
+        {
+            delay_us += self.random.between(*slow_us / 4, *slow_us);
+        }
+        let Some(found) = self.wires.get_mut(&wire) else { return };
         if found.open[dir] && !found.broken {
             self.load(wire, dir, delay_us, cargo);
         }
@@ -147,6 +153,7 @@ impl World {
         for dir in 0..2 {
             self.lose_tail(wire, dir);
             let delay_us = if self.random.one_in(3) { self.random.between(0, 600_000) } else { 100 };
+            self.restless_us = self.restless_us.max(self.now_us + delay_us);
             self.load(wire, dir, delay_us, Cargo::Closed);
         }
     }

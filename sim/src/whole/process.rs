@@ -7,6 +7,7 @@ use std::rc::Rc;
 use zoometry_replica::member::{Asking, Member, Output, Surroundings};
 use zoometry_replica::pipeline::Pipeline;
 use zoometry_replica::storage::SnapshotItem;
+use zoometry_replica::storage::disk::mem::MemDisk;
 use zoometry_replica::store::session::{self, SessionTracker};
 use zoometry_replica::store::watch::{WatchEvent, WatchSink, WatcherId};
 use zoometry_replica::store::{Caller, Store, Walk};
@@ -20,6 +21,7 @@ use super::bugs::{self, Bug};
 use super::client::{ToClient, ToServer};
 use super::disk::{DiskQueue, Job, Pending};
 use super::network::{Cargo, End, Stream};
+use super::weather::Moment;
 use super::{Due, TICK_MS, World, store_config};
 
 /// A running member.
@@ -81,7 +83,7 @@ impl World {
 
     /// Brings a machine's process up from what is on its disk.
     pub(super) fn start(&mut self, id: ServerId) {
-        if self.machine(id).process.is_some() {
+        if self.machine(id).process.is_some() || self.machine(id).needs_operator {
             return;
         }
         let found = match self.machine(id).recover() {
@@ -116,6 +118,13 @@ impl World {
         }
         let machine = self.machine_mut(id);
         machine.lives += 1;
+        assert!(
+            accepted_epoch >= machine.promised_accepted && current_epoch >= machine.promised_current,
+            "{id} said that it has accepted epoch {} and has the history of epoch {}, and starts with \
+             {accepted_epoch} and {current_epoch}",
+            machine.promised_accepted,
+            machine.promised_current
+        );
         assert!(
             last_zxid >= machine.promised,
             "{id} said that it has {} on its disk, and starts with {last_zxid}",
@@ -153,6 +162,16 @@ impl World {
             }
         }
         self.plan(self.now_us, Due::Tick(id, life));
+    }
+
+    /// An operator moves the member's directories away, while a majority lives.
+    pub(super) fn empty_directory(&mut self, id: ServerId) {
+        self.note(|| format!("{id} gets an empty directory"));
+        let machine = self.machine_mut(id);
+        machine.disk = MemDisk::new();
+        machine.promised = Zxid(0);
+        (machine.promised_accepted, machine.promised_current) = (0, 0);
+        machine.snapshot_ahead = Zxid(0);
     }
 
     /// The power fails.
@@ -196,6 +215,9 @@ impl World {
     /// Packets that have arrived together: thought about one after the other, and then performed.
     pub(super) fn give_packets(&mut self, id: ServerId, link: Link, packets: Vec<QuorumPacket>) {
         for packet in packets {
+            if packet.kind == PacketKind::LeaderInfo as i32 {
+                self.machine_mut(id).offered_epoch = i64::from(packet.zxid.epoch());
+            }
             let event = Event::Packet(link, packet);
             self.note(|| format!("{id} <- {}", brief(&event)));
             self.with_member(id, |member, at, out| member.step(at, event, out));
@@ -261,6 +283,7 @@ impl World {
             }
             Action::Connect(to) => self.connect(id, to),
             Action::Send(Link(wire), packet) => {
+                self.hear_promise(id, &packet);
                 // It goes with its stream.
                 if packet.kind != PacketKind::Snap as i32 {
                     self.send(wire, End::Member(id), Cargo::Packet(packet));
@@ -295,10 +318,12 @@ impl World {
                 process.disk.pending = Some(Pending::Reload);
                 process.disk.state_jobs += 1;
                 self.queue(id, Job::Truncate(zxid));
+                self.tempt(Moment::Cuts(id));
             }
             Action::StoreEpoch(kind, epoch) => {
                 self.note(|| format!("{id} stores {kind:?} epoch {epoch}"));
                 self.queue(id, Job::Epoch(kind, epoch));
+                self.tempt(Moment::Stores(id));
             }
             Action::StoreSnapshot => {
                 let Some(process) = self.machine_mut(id).process.as_mut() else { return };
@@ -312,6 +337,22 @@ impl World {
                 unreachable!("the member performs this itself: {action:?}")
             }
             Action::Become(role) => self.become_role(id, role),
+        }
+    }
+
+    /// What a member tells its leader must be true of its disk.
+    fn hear_promise(&mut self, id: ServerId, packet: &QuorumPacket) {
+        let machine = self.machine_mut(id);
+        match PacketKind::from_code(packet.kind) {
+            Some(PacketKind::AckEpoch) => {
+                machine.promised_accepted = machine.promised_accepted.max(machine.offered_epoch);
+            }
+            Some(PacketKind::Ack) if packet.zxid.counter() == 0 => {
+                let epoch = i64::from(packet.zxid.epoch());
+                machine.promised_current = machine.promised_current.max(epoch);
+            }
+            Some(PacketKind::Ack) => machine.promised = machine.promised.max(packet.zxid),
+            _ => {}
         }
     }
 
@@ -341,6 +382,9 @@ impl World {
             self.judge_serving(id);
         }
         self.with_member(id, |member, at, out| member.begin(at, role, out));
+        if matches!(role, Role::Leading { .. }) {
+            self.tempt(Moment::Leads);
+        }
     }
 
     // ---- the state ----
@@ -499,7 +543,9 @@ impl World {
             return;
         }
         assert!(session::password_opens(session, password), "the client has the right one");
-        if let Some(older) = process.by_session.get(&session).copied() {
+        if let Some(older) = process.by_session.get(&session).copied()
+            && !bugs::chosen(Bug::EvictLate)
+        {
             // Before the leader is asked: what the old connection still sends must not come behind this.
             self.close_conn(id, older);
         }
@@ -640,6 +686,7 @@ impl World {
         machine.fuzzy_until = until;
         machine.snapshot_ahead = until.unwrap_or(Zxid(0)).max(machine.snapshot_ahead);
         self.judge_state(id);
+        self.tempt(Moment::TakesOver(link.0));
     }
 }
 

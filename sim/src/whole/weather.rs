@@ -4,12 +4,62 @@
 use zoometry_replica::zab::{Role, ServerId};
 
 use super::network::End;
-use super::{Due, World};
+use super::{Due, LATENCY_MAX_US, World};
+
+/// A moment at which things like to go wrong.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Moment {
+    /// A member begins to lead.
+    Leads,
+    /// A member has taken over its leader's state from this connection, in memory.
+    TakesOver(u64),
+    /// A member cuts its log.
+    Cuts(ServerId),
+    /// A member stores an epoch.
+    Stores(ServerId),
+}
 
 impl World {
+    /// Sometimes the worst happens just then.
+    pub(super) fn tempt(&mut self, moment: Moment) {
+        // Taking a state over is rare enough.
+        let one_in = if matches!(moment, Moment::TakesOver(_)) { 3 } else { self.temptation };
+        if self.healed_us.is_some() || !self.random.one_in(one_in) {
+            return;
+        }
+        self.note(|| format!("{moment:?}: a bad moment"));
+        match moment {
+            Moment::Leads => {
+                for id in self.ids() {
+                    if !self.random.one_in(4) {
+                        let pause_us = self.random.between(0, 12_000);
+                        self.plan(self.now_us + pause_us, Due::Crash(id));
+                        let pause_us = pause_us + self.random.between(1_000, 900_000);
+                        self.plan(self.now_us + pause_us, Due::Start(id));
+                    }
+                }
+            }
+            Moment::TakesOver(wire) => self.plan(self.now_us, Due::Break(wire)),
+            Moment::Cuts(id) | Moment::Stores(id) => {
+                let pause_us = self.random.between(0, 6_000);
+                self.plan(self.now_us + pause_us, Due::Crash(id));
+                let pause_us = pause_us + self.random.between(1_000, 300_000);
+                self.plan(self.now_us + pause_us, Due::Start(id));
+            }
+        }
+    }
+
     /// Something restless has happened; what depends on calm is not judged for a while.
     pub(super) fn unrest(&mut self) {
-        self.restless_us = self.now_us;
+        self.restless_us = self.restless_us.max(self.now_us);
+    }
+
+    /// Whether everything gets through, and soon.
+    pub(super) fn is_calm(&self) -> bool {
+        self.cut.is_empty()
+            && self.slow.is_empty()
+            && self.latency_max_us == LATENCY_MAX_US
+            && self.machines.iter().all(|machine| machine.paused_until_us.is_none())
     }
 
     pub(super) fn weather_due(&mut self) {
@@ -19,7 +69,7 @@ impl World {
         self.unrest();
         let ids = self.ids();
         let id = self.random.pick(&ids);
-        match self.random.below(22) {
+        match self.random.below(25) {
             0..=2 => self.crash_for_a_while(id, 5_000, 900_000),
             3 => self.crash_in_an_operation(id),
             4 => {
@@ -29,12 +79,15 @@ impl World {
                 }
             }
             5..=6 => self.cut_some(id),
-            7 => self.cut_off(id),
+            7 => {
+                let id = self.leader().unwrap_or(id);
+                self.cut_off(id);
+            }
             8 => self.break_some(),
-            9 => self.pause(id),
+            9 | 23 => self.pause(id),
             10 => self.jump(id),
             11..=12 => self.slow_disk(id),
-            13 => self.slow_network(),
+            13 | 22 => self.slow_network(),
             14 => self.break_clients(),
             15..=16 => self.lonely_tail(),
             17 => self.empty_epoch(),
@@ -141,10 +194,11 @@ impl World {
 
     /// The process is stopped, and its clock goes on.
     fn pause(&mut self, id: ServerId) {
+        let id = self.leader().filter(|_| self.random.clone().one_in(2)).unwrap_or(id);
         if self.machine(id).process.is_none() {
             return;
         }
-        let until_us = self.now_us + self.random.between(20_000, 900_000);
+        let until_us = self.now_us + self.random.between(20_000, 2_000_000);
         self.note(|| format!("{id} is stopped until {until_us}"));
         self.machine_mut(id).paused_until_us = Some(until_us);
         self.plan(until_us, Due::Resume(id));
@@ -170,7 +224,16 @@ impl World {
     }
 
     fn slow_network(&mut self) {
-        self.latency_max_us = self.random.between(2_000, 60_000);
+        if self.random.one_in(3) {
+            self.latency_max_us = self.random.between(2_000, 60_000);
+        } else {
+            let ids = self.ids();
+            let (slow, slow_us) = (self.random.pick(&ids), self.random.between(2_000, 120_000));
+            self.note(|| format!("{slow} hears late, by up to {slow_us} µs"));
+            for other in ids {
+                self.slow.insert((other, slow), slow_us);
+            }
+        }
         self.heal_later(100_000, 800_000);
     }
 
@@ -270,7 +333,8 @@ impl World {
                 self.renew_election_wire(a, b);
             }
         }
-        self.latency_max_us = 900;
+        self.latency_max_us = LATENCY_MAX_US;
+        self.slow.clear();
         for id in self.ids() {
             self.machine_mut(id).disk_max_us = 2_000;
         }
