@@ -14,6 +14,11 @@
 //! its disk afterwards. So the node calls [`Snapshotter::hold`] before the store and the log change: from
 //! then on a running snapshot stays without its name, and none is begun until [`Snapshotter::release`].
 //!
+//! The walk may see transactions that the log does not hold yet: a learner applies what is committed before
+//! its own disk is done, and one that has lost its leader applies all it was given. So a snapshot gets its
+//! name behind everything that is on its way to the log; or a crash would leave a state that holds what
+//! nobody may ever commit, under a zxid before it.
+//!
 //! A failed snapshot loses nothing (the logs are all there): it is logged and tried again at the next
 //! trigger.
 
@@ -115,7 +120,7 @@ pub struct SnapshotTaken {
 
 /// Writes a snapshot of `store` now, on this thread. The store may change meanwhile.
 pub fn take_snapshot<D: Disk>(disk: &D, store: &RwLock<Store>) -> Result<SnapshotTaken, StorageError> {
-    let taken = take(disk, store, &Pass::always(), Purpose::Keep)?;
+    let taken = take(disk, store, &Pass::always(), Purpose::Keep, None)?;
     Ok(taken.expect("nobody closes a gate of one's own"))
 }
 
@@ -125,7 +130,7 @@ pub(crate) fn install_snapshot<D: Disk>(
     disk: &D,
     store: &RwLock<Store>,
 ) -> Result<SnapshotTaken, StorageError> {
-    let taken = take(disk, store, &Pass::always(), Purpose::Install)?;
+    let taken = take(disk, store, &Pass::always(), Purpose::Install, None)?;
     Ok(taken.expect("nobody closes a gate of one's own"))
 }
 
@@ -138,13 +143,14 @@ enum Purpose {
     Install,
 }
 
-/// Writes a snapshot. `None` if it was given up because the
-/// state was about to be replaced.
+/// Writes a snapshot; it gets its name behind what waits in `log` now. `None` if it was given up because the
+/// state was about to be replaced, or because the log has ended.
 fn take<D: Disk>(
     disk: &D,
     store: &RwLock<Store>,
     pass: &Pass,
     purpose: Purpose,
+    log: Option<&DiskQueue>,
 ) -> Result<Option<SnapshotTaken>, StorageError> {
     let span = tracing::info_span!("snapshot", zxid = tracing::field::Empty, bytes = tracing::field::Empty);
     let _in_span = span.enter();
@@ -174,6 +180,10 @@ fn take<D: Disk>(
         }
     };
     let sealed = writer.seal_up(end)?;
+    if !log.is_none_or(wait_for) {
+        sealed.abandon();
+        return Ok(None);
+    }
     // Who holds snapshots waits for this lock: afterwards the file has its name already, or never gets it.
     let still = pass.gate.state.lock();
     if still.valid != Some(pass.number) {
@@ -187,6 +197,16 @@ fn take<D: Disk>(
     drop(still);
     span.record("zxid", tracing::field::display(zxid)).record("bytes", bytes);
     Ok(Some(SnapshotTaken { name, zxid, nodes, bytes, took: started.elapsed() }))
+}
+
+/// Waits until everything queued so far is durable; false if it never will be.
+fn wait_for(log: &DiskQueue) -> bool {
+    let (done, wait) = sync_channel(1);
+    log.barrier(move || {
+        // It waits below.
+        let _ = done.send(());
+    });
+    wait.recv().is_ok()
 }
 
 /// Walks the store slice by slice; returns how many znodes there were and what stands behind them. `None`
@@ -308,10 +328,11 @@ impl Snapshotter {
         let running = busy.clone();
         let gate = Arc::new(Gate::default());
         let asked = gate.clone();
+        let log = queue.clone();
         let thread = std::thread::Builder::new().name("snapshot".into()).spawn(move || {
             while woken.recv().is_ok() {
                 let taken = match asked.enter() {
-                    Some(pass) => take(&disk, &store, &pass, Purpose::Keep),
+                    Some(pass) => take(&disk, &store, &pass, Purpose::Keep, Some(&log)),
                     None => Ok(None),
                 };
                 match &taken {

@@ -157,6 +157,38 @@ fn a_due_snapshot_rolls_the_log_and_a_running_one_suppresses_the_next() {
     assert_eq!(again.found.state.digest(), store.read().digest());
 }
 
+/// A learner applies before its own disk is done. Whatever a snapshot holds is in the log when it has its
+/// name.
+#[test]
+fn a_snapshot_gets_its_name_behind_what_it_may_hold() {
+    let disk = MemDisk::new();
+    let store = Arc::new(RwLock::new(Store::new(config())));
+    let (queue, thread) = disk_thread_for(&disk);
+    let (syncing, release) = (channel(), channel::<()>());
+    let (at_sync, waits) = (syncing.0, Mutex::new(release.1));
+    disk.on_sync(move |name| {
+        if name.contains("log.") {
+            let _ = at_sync.send(());
+            let _ = waits.lock().recv_timeout(PATIENCE);
+        }
+    });
+    let (say, said) = channel();
+    let snapshots =
+        Snapshotter::spawn(disk.clone(), store.clone(), queue.clone(), options(20, 0, 1), move |taken| {
+            say.send(taken.is_ok()).expect("the test listens");
+        })
+        .expect("spawn");
+    let record = write(&store, &mut Prep::new(config()), 10);
+    queue.append(record.header.zxid, record.to_bytes());
+    syncing.1.recv_timeout(PATIENCE).expect("the log is being written");
+    assert!(snapshots.start());
+    assert!(said.recv_timeout(Duration::from_millis(100)).is_err(), "named before the log is durable");
+    drop(release.0);
+    assert!(said.recv_timeout(PATIENCE).expect("taken"));
+    snapshots.stop();
+    thread.stop();
+}
+
 /// The state is replaced while a snapshot of the old one is being written: it never gets its name, and none
 /// is begun until the new state is there.
 #[test]

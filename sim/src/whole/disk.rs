@@ -11,7 +11,7 @@ use zoometry_replica::storage::disk::mem::MemDisk;
 use zoometry_replica::storage::epoch::{self, EpochFile};
 use zoometry_replica::storage::log::{LogOptions, LogSync, SyncMode};
 use zoometry_replica::storage::recovery::{RecoveredStore, Warning, recover_store};
-use zoometry_replica::storage::snapshot::{SnapshotEnd, digest_block};
+use zoometry_replica::storage::snapshot::{Sealed, SnapshotEnd, digest_block};
 use zoometry_replica::storage::{
     RecoveryOptions, SnapshotItem, SnapshotNode, SnapshotWriter, StorageError, TxnLog, install, log,
     retention,
@@ -25,13 +25,14 @@ use super::network::{Cargo, End};
 use super::{Due, Machine, World, store_config};
 
 /// Something for the disk.
-#[derive(Debug)]
 pub(super) enum Job {
     Append(Zxid, Bytes),
     Epoch(EpochKind, i64),
     Truncate(Zxid),
     /// The state as it is takes the place of everything; it does not change until that is done.
     Install(Zxid),
+    /// A snapshot is whole: behind everything that it can hold it gets its name.
+    Publish(Sealed<MemDisk>),
     Roll,
     Purge,
 }
@@ -72,7 +73,6 @@ fn end_of(store: &Store) -> SnapshotEnd {
 }
 
 /// What the disk is doing now.
-#[derive(Debug)]
 pub(super) enum Working {
     /// Written; the sync is under way.
     Appends(Zxid),
@@ -291,6 +291,11 @@ impl World {
                 let installed = queue.log.continue_from(zxid).and_then(|()| image.install(&disk));
                 (installed, Some(Event::SnapshotStored), Some(image.zxid))
             }
+            Working::Job(Job::Publish(sealed)) if queue.holds_snapshots => {
+                sealed.abandon();
+                (Ok(()), None, None)
+            }
+            Working::Job(Job::Publish(sealed)) => (sealed.publish().map(|_| ()), None, None),
             Working::Job(Job::Roll) => (queue.log.roll(), None, None),
             Working::Job(Job::Purge) => (retention::purge(&disk, 3).map(|_| ()), None, None),
             Working::Job(Job::Append(..)) => unreachable!("appends are taken together"),
@@ -396,14 +401,11 @@ impl World {
             return self.plan(self.now_us + pause_us, Due::Slice(id, life));
         }
         let (end, at) = (end_of(store), store.last_zxid());
-        let finished = writing.writer.finish(end);
-        if let Some((name, _)) = self.stored(id, finished) {
-            self.note(|| format!("{id} has written {name}, ended at {at}"));
-            // It may hold what this disk's own log does not hold yet.
-            let machine = self.machine_mut(id);
-            if at > machine.promised {
-                machine.snapshot_ahead = machine.snapshot_ahead.max(at);
-            }
+        let sealed = writing.writer.seal_up(end);
+        if let Some(sealed) = self.stored(id, sealed) {
+            self.note(|| format!("{id} has written {}, ended at {at}", sealed.name()));
+            // It may hold what the log does not hold yet.
+            self.queue(id, Job::Publish(sealed));
             if self.random.one_in(3) {
                 self.queue(id, Job::Purge);
             }
