@@ -279,6 +279,16 @@ impl Desk {
         Some(AnsweredWrite { requests, op: write.op, received_ns: write.received_ns })
     }
 
+    /// The write in turn was refused because its session has moved: if it is this connection's, the connection
+    /// ends without an answer. Says whether it was.
+    pub fn close_moved(&mut self, xid: i32) -> bool {
+        let moved = self.pipeline.complete_write(|write| write.xid == xid).is_some();
+        if moved {
+            self.phase = Phase::Closing;
+        }
+        moved
+    }
+
     /// The socket is gone: nobody waits for what is outstanding any more. Returns how much that is.
     pub fn abandon(&mut self) -> usize {
         self.phase = Phase::Closing;

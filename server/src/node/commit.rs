@@ -202,8 +202,12 @@ impl Node {
         let tracer = &self.shared.tracer;
         let mut desk = origin.conn.desk();
         if result == &Err(ErrorCode::SessionMoved) {
-            // The session lives on elsewhere; a client that still speaks here is told by the close alone.
-            desk.phase = Phase::Closing;
+            // The session lives on elsewhere; a client that still speaks on an older connection is told by the
+            // close alone. That connection may be another member's, and the session's present one may be here.
+            if desk.close_moved(header.cxid) {
+                drop(desk);
+                self.shared.stats.outstanding_add(-1);
+            }
             return;
         }
         let answered = desk.answer_write(store, header.cxid, header.zxid, result, moment.now_ns, tracer);

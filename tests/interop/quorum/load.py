@@ -482,9 +482,14 @@ def equal_trees(ensemble) -> dict:
 
 def equal_digests(ensemble) -> int:
     """Compares the digests that members keep for the same zxid; returns how many were compared. A member that has
-    itself found a digest that does not fit its tree is a failure too."""
+    itself found a digest that does not fit its tree is a failure too.
+
+    Left out are Apache's members that were sent a snapshot since their start: a snapshot is taken while writes go
+    on, so it holds some of what is sent behind it, and Apache compares digests on the way as if it did not."""
     kept, compared = {}, 0
     for seat in ensemble.running:
+        if seat.kind == "apache" and "Getting a snapshot from leader" in seat.log():
+            continue
         if count := seat.metrics().get("digest_mismatches_count", 0):
             raise Lost(f"{seat} has counted {count:.0f} digest mismatches")
         for zxid, digest in seat.digests().items():
