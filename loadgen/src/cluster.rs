@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How many members `run` and `up` start when nobody says.
-pub const DEFAULT_MEMBERS: u32 = 1;
+pub const DEFAULT_MEMBERS: u32 = 3;
 /// How many members an ensemble on one machine may have.
 pub const MEMBERS_MAX: u32 = 9;
 /// A local ensemble gets this long until all of it serves, and [`START_LIMIT_PER_MEMBER`] more for each member.

@@ -43,6 +43,16 @@ pub const RATE_BEFORE_NS: u64 = 2_000_000_000;
 pub const RATE_NS: u64 = 200_000_000;
 /// The share of the rate before the fault that counts as recovered.
 pub const RATE_SHARE: f64 = 0.95;
+/// The parts of an outage, in their order.
+pub const PARTS: [&str; 7] = [
+    "detection",
+    "election",
+    "synchronisation",
+    "election and synchronisation",
+    "re-attach",
+    "first write",
+    "recovery",
+];
 /// Stretches are tried this far apart.
 const RATE_STEP_NS: u64 = 10_000_000;
 
@@ -141,7 +151,7 @@ impl Gap {
 /// A part of an outage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
-    /// `detection`, `election`, `synchronisation`, `election and synchronisation`, `re-attach`, `first write`, `recovery`.
+    /// One of [`PARTS`].
     pub name: String,
     /// Begin.
     pub from_ns: u64,
@@ -219,16 +229,10 @@ impl Failover {
         let gaps = |of: fn(&Round) -> Option<Outage>| {
             Spread::of(rounds.iter().filter_map(of).map(|outage| (outage.gap.length_ns(), outage.gap.open)))
         };
-        let mut names: Vec<&str> = Vec::new();
-        for part in rounds.iter().flat_map(|round| &round.parts) {
-            if !names.contains(&part.name.as_str()) {
-                names.push(&part.name);
-            }
-        }
-        let parts = names.iter().filter_map(|name| {
-            let of_name = rounds.iter().flat_map(|round| &round.parts).filter(|part| part.name == *name);
+        let parts = PARTS.into_iter().filter_map(|name| {
+            let of_name = rounds.iter().flat_map(|round| &round.parts).filter(|part| part.name == name);
             Spread::of(of_name.map(|part| (part.to_ns - part.from_ns, false)))
-                .map(|spread| ((*name).to_owned(), spread))
+                .map(|spread| (name.to_owned(), spread))
         });
         let from_ns = run.manifest.phases.first().map_or(0, |phase| phase.start_ns);
         Some(Failover {

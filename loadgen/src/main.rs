@@ -19,13 +19,15 @@ const LAST_SPANS: Duration = Duration::from_secs(3);
 const EXAMPLES: &str = "\
 Examples:
   zoometry run workloads/read-heavy.toml
-      starts a server on this machine, runs the workload, stops the server
+      starts an ensemble of three on this machine, runs the workload, stops it
   zoometry run workloads/read-heavy.toml --cluster zk1:2181,zk2:2181,zk3:2181
       the same against a cluster that is already there
-  zoometry run workloads/read-heavy.toml --cluster apache:1 --set phase.high.duration=5s
+  zoometry run workloads/read-heavy.toml --cluster apache:3 --set phase.high.duration=5s
       against a local Apache ZooKeeper, one phase shortened
-  zoometry up 1
-      just a server, to play with; prints how to connect
+  zoometry run workloads/leader-failover.toml
+      what clients see of a leader's death
+  zoometry up 3
+      just an ensemble, to play with; prints how to connect
 
 Exit codes of run: 0 valid and all expectations met; 1 an expectation failed; 2 bad
 input or usage; 3 the run is INVALID; 4 the cluster could not be reached or broke a
@@ -57,7 +59,7 @@ enum Command {
                       With a workload file and --cluster, runs it on each cluster in turn, --repeats times, \
                       and compares the results.",
         after_help = "Examples:\n  zoometry compare results/A results/B\n  zoometry compare \
-                      workloads/speed-read.toml --cluster zoometry:1 --cluster apache:1 --repeats 5"
+                      workloads/speed-read.toml --cluster zoometry:3 --cluster apache:3 --repeats 5"
     )]
     Compare(CompareArgs),
     /// Run one server in the foreground, as zoometry-server does

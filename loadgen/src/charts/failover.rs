@@ -5,7 +5,7 @@
 use plotters::style::RGBColor;
 
 use crate::closeup::Close;
-use crate::failover::{Failover, Outage, Part, Round};
+use crate::failover::{Failover, Outage, PARTS, Part, Round};
 use crate::faults::roles::Role;
 use crate::figures;
 use crate::op::Outcome;
@@ -82,6 +82,7 @@ pub(super) fn rounds(summary: &Summary) -> Option<Chart> {
     let mut boxes = Vec::new();
     let mut legend: Vec<Legend> = Vec::new();
     let mut dots = Vec::new();
+    let mut names = std::collections::BTreeSet::new();
     let mut top: f64 = 0.0;
     for (at, round) in shown.iter().enumerate() {
         let x = at as f64;
@@ -92,15 +93,17 @@ pub(super) fn rounds(summary: &Summary) -> Option<Chart> {
             let (low, high) = (ms(part.from_ns - round.at_ns), ms(part.to_ns - round.at_ns));
             let colour = part_colour(&part.name);
             boxes.push((x + 0.15, x + 0.85, low, high, colour));
-            if !legend.iter().any(|entry| entry.text == part.name) {
-                legend.push(Legend::fill(part.name.as_str(), colour));
-            }
+            names.insert(part.name.clone());
             top = top.max(high);
         }
         if let Some(reads) = round.reads {
             dots.push((x + 0.5, ms(reads.gap.length_ns())));
             top = top.max(ms(reads.gap.length_ns()));
         }
+    }
+    let drawn = |name: &&str| names.contains(*name);
+    for name in PARTS.into_iter().chain(["gap"]).filter(drawn) {
+        legend.push(Legend::fill(name, part_colour(name)));
     }
     legend.push(Legend::line("gap of reads", palette::INK, Stroke::Points));
     let every = shown.len().div_ceil(20);

@@ -7,8 +7,8 @@
 //! - a member that refuses, or closes before it has answered the connect frame, makes room for the next one at once;
 //! - when all members have been tried, the session pauses: an eighth of the time since it lost its connection, within [`PAUSE`], give or
 //!   take a quarter, differently for each session. So a session comes back at most about an eighth later than it could;
-//! - a member that accepts and then says nothing (stopped, or cut off) is given up after [`answer_limit`], which grows; an established
-//!   connection, like that of other clients, after two thirds of the session timeout.
+//! - a member that accepts and then says nothing (stopped, or cut off) is given up after an eighth of that time as well, within
+//!   [`ANSWER_LIMIT`]; an established connection, like that of other clients, after two thirds of the session timeout.
 
 use super::phases::Stage;
 use super::slot::{Kind, Load, Role, Scratch, Slot};
@@ -31,19 +31,18 @@ use zoometry_wire::{ErrorCode, SessionId, Zxid};
 
 /// Reads from one socket before others get their turn.
 const READS_IN_A_ROW: u32 = 4;
-/// A member gets this long to answer the connect frame of a session that exists, whatever the session timeout: at first, and at most
-/// after it has been silent again and again. A new session waits the whole of it: a server may have made it without our hearing.
+/// A member gets at least and at most this long to answer the connect frame of a session that exists. A new session waits the whole of
+/// it: a server may have made it without our hearing.
 const ANSWER_LIMIT: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
 /// Shortest and longest pause between two rounds through the members.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 /// Why a connection ended that was given up.
 pub(super) const SILENCE: &str = "the server was silent for two thirds of the session timeout";
 
-/// How long a member may take to accept a connection, and then to answer the connect frame: at first a thirtieth of its share of the
-/// session timeout, doubled with every silence.
-fn answer_limit(timeout_ms: u32, members: usize, silences: u32) -> Duration {
-    let share = Duration::from_millis(u64::from(timeout_ms)) / (30 * members.max(1) as u32);
-    (share.max(ANSWER_LIMIT.0) * (1 << silences.min(8))).min(ANSWER_LIMIT.1)
+/// How long a member may take to accept a connection, and then to answer the connect frame: an eighth of the time since the session
+/// lost its connection.
+fn answer_limit(away: Duration) -> Duration {
+    (away / 8).clamp(ANSWER_LIMIT.0, ANSWER_LIMIT.1)
 }
 
 /// The pause after a round through all members in vain.
@@ -57,7 +56,6 @@ impl Worker {
     /// The connection of one session, again and again until the run is over.
     pub(super) async fn keep_connected(self: Rc<Self>, at: usize) {
         let mut attempt = 0usize;
-        let mut silences = 0;
         let mut lost_ns = self.now_ns();
         self.slots[at].borrow_mut().load.wanted_ns = Some(lost_ns);
         while !self.closing.get() {
@@ -68,9 +66,8 @@ impl Worker {
             };
             let limit = match self.slots[at].borrow().session.id() {
                 SessionId(0) => ANSWER_LIMIT.1,
-                _ => answer_limit(self.settings.spec.sessions.timeout_ms, members, silences),
+                _ => answer_limit(Duration::from_nanos(self.now_ns() - lost_ns)),
             };
-            let asked_ns = self.now_ns();
             let reason = match self.connect(at, member, limit).await {
                 Ok(reader) => self.converse(at, reader, limit).await,
                 Err(reason) => reason,
@@ -81,7 +78,6 @@ impl Worker {
                 break;
             }
             if was_attached {
-                silences = 0;
                 lost_ns = self.now_ns();
                 let load = &self.slots[at].borrow().load;
                 let same = load.route.iter().position(|m| *m == member).unwrap_or(0);
@@ -92,7 +88,6 @@ impl Worker {
             let trouble = format!("{address}: {reason}");
             *self.control.trouble.lock().expect("no thread panics holding it") = Some(trouble);
             attempt += 1;
-            silences += u32::from(self.now_ns() - asked_ns >= limit.as_nanos() as u64);
             if attempt.is_multiple_of(members) {
                 let away = Duration::from_nanos(self.now_ns() - lost_ns);
                 tokio::time::sleep(pause(away, at as u32, (attempt / members) as u32)).await;
@@ -308,10 +303,11 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_waited_for_longer_each_time() {
+    fn silence_is_waited_for_longer_the_longer_it_lasts() {
         let ms = Duration::from_millis;
-        assert_eq!((answer_limit(10_000, 3, 0), answer_limit(10_000, 3, 2)), (ms(200), ms(800)));
-        assert_eq!((answer_limit(45_000, 3, 0), answer_limit(45_000, 3, 1)), (ms(500), ms(1000)));
-        assert_eq!(answer_limit(60_000, 1, 40), ms(3000));
+        assert_eq!(
+            (answer_limit(ms(0)), answer_limit(ms(4000)), answer_limit(ms(60_000))),
+            (ms(200), ms(500), ms(3000))
+        );
     }
 }

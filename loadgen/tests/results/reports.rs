@@ -93,7 +93,7 @@ fn a_chart_is_left_out_where_there_is_nothing_to_show() {
     run.recording.intervals.retain(|key, _| !key.op.is_write());
     let charts = charts::of_run(&run, &Summary::of(&run), &[]);
     let names: Vec<&str> = charts.iter().map(|chart| chart.name.as_str()).collect();
-    assert_eq!(names, ["phases", "spectrum", "throughput", "latency", "heatmap-reads"]);
+    assert_eq!(names, ["failover", "phases", "spectrum", "throughput", "latency", "heatmap-reads"]);
     let nothing = Made { phases: Vec::new(), ..Made::default() }.run();
     assert!(charts::of_run(&nothing, &Summary::of(&nothing), &[]).is_empty());
     let (_dir, html) = report_of(&nothing);
@@ -164,4 +164,28 @@ fn fan_outs_are_drawn() {
     assert!(dir.path().join("charts/fan-out.png").exists());
     fs::write(&path, "due_ns,watchers\n1,x\n").unwrap();
     assert!(format!("{:#}", read_report(dir.path()).unwrap_err()).contains("watches.csv is damaged"));
+}
+
+#[test]
+fn a_fault_has_its_picture_and_its_figures() {
+    let run = short().run();
+    let summary = Summary::of(&run);
+    let failover = summary.failover.clone().expect("the leader was killed");
+    let round = &failover.rounds[0];
+    assert_eq!(round.new_leader.as_deref(), Some("127.0.0.1:2182"));
+    let gap_ns = round.writes.expect("writes").gap.length_ns();
+    assert!((150_000_000..260_000_000).contains(&gap_ns), "{gap_ns}");
+    let (dir, html) = report_of(&run);
+    for told in ["What the faults cost", "chart-failover", "kill the leader", "leads afterwards"] {
+        assert!(html.contains(told), "{told}");
+    }
+    let shown = figures::time_us(gap_ns as f64 / 1e3);
+    assert!(html.contains(&shown.replace(' ', "&nbsp;")), "{shown}");
+    assert!(dir.path().join("charts/failover.png").exists());
+    let text = zoometry::summary::table(&run.manifest, &summary, zoometry::summary::Style::Plain);
+    assert!(text.contains(&format!("writes stood still for {shown}")), "{text}");
+    // One round needs no chart of rounds, and no fault no picture at all.
+    assert!(!html.contains("chart-failover-rounds"));
+    let quiet = Made { phases: vec![Phase::open("quiet", 500.0, 2.0)], ..Made::default() }.run();
+    assert!(!report_of(&quiet).1.contains("chart-failover"));
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use zoometry::closeup::Close;
 use zoometry::expect::Judged;
 use zoometry::op::{Op, Outcome};
 use zoometry::recorder::{Completion, Recorder, Recording};
@@ -194,13 +195,28 @@ impl Made {
                     detail: detail.into(),
                 };
                 events.push(event(at_ns, "fault", "127.0.0.1:2181", "kill the leader"));
-                events.push(event(at_ns + 170_000_000, "role", "127.0.0.1:2182", "became leader"));
+                events.push(event(at_ns + 170_000_000, "role", "127.0.0.1:2182", "leader"));
             }
         }
         let connections = (0..self.members).map(|m| (address(m), 10)).collect();
         let manifest = self.manifest(phases, connections, end_ns);
         let mut run =
             RunData::new(manifest, self.recording(), events, self.servers(end_ns), self.generator(end_ns));
+        // Every completion around faults, from its first second on, spread over the members.
+        if self.phases.iter().any(|phase| phase.failover_at.is_some()) {
+            let all = (0..self.workers).flat_map(|worker| self.completions(worker));
+            run.completions = all
+                .enumerate()
+                .map(|(n, c)| Close {
+                    at_ns: c.done_ns,
+                    response_ns: c.done_ns - c.due_ns,
+                    member: (n % self.members) as u16,
+                    op: c.op,
+                    outcome: c.outcome,
+                })
+                .collect();
+            run.completions.sort_by_key(|close| close.at_ns);
+        }
         let summary = Summary::of(&run);
         run.manifest.verdict = Verdict::judge(&run, &summary);
         run
