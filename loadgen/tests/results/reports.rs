@@ -73,7 +73,16 @@ fn the_report_has_the_numbers_of_the_summary() {
 fn charts_are_files_of_both_kinds() {
     let run = short().run();
     let (dir, _) = report_of(&run);
-    let names = ["phases", "spectrum", "throughput", "latency", "heatmap-reads", "heatmap-writes", "servers"];
+    let names = [
+        "failover",
+        "phases",
+        "spectrum",
+        "throughput",
+        "latency",
+        "heatmap-reads",
+        "heatmap-writes",
+        "servers",
+    ];
     for name in names {
         let svg = fs::read_to_string(dir.path().join(format!("charts/{name}.svg"))).unwrap();
         assert!(svg.contains("width=\"960\"") && svg.contains("viewBox=\"0 0 1920 "), "{name}");
