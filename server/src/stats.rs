@@ -79,6 +79,12 @@ named! {
         DiffSyncs = "diff_count",
         /// Learners synchronised by SNAP.
         SnapSyncs = "snap_count",
+        /// Proposals that a learner was sent, in broadcast or to catch up.
+        LearnerProposals = "learner_proposal_received_count",
+        /// Commits that a learner was told.
+        LearnerCommits = "learner_commit_received_count",
+        /// Learners' questions whether a session lives.
+        Revalidations = "revalidate_count",
         /// Failed authentications.
         AuthFailures = "auth_failed_count",
         /// fsyncs that took longer than `fsync.warningthresholdms`.

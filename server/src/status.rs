@@ -36,7 +36,7 @@ impl Shared {
         Some(EnsembleFacts {
             peer_state: doing.into(),
             quorum_size: membership.participants().count() as u64,
-            observer_master_id: None,
+            observer_master_id: standing.observes,
             leader,
         })
     }

@@ -48,7 +48,7 @@ const READ_ONLY_WAIT_MS: u64 = 2000;
 impl Node {
     /// Performs what the member has said, in order, until it says nothing more.
     pub(super) fn perform(&mut self) {
-        let mut appended = 0;
+        let (mut appended, mut proposed) = (0, 0);
         while !self.outputs.is_empty() {
             let mut outputs = std::mem::take(&mut self.outputs);
             for output in outputs.drain(..) {
@@ -59,6 +59,7 @@ impl Node {
                         if self.peers.is_some() {
                             self.trace_append(zxid, &payload);
                             ProposalSizes::note(&mut self.proposals, bytes as i64);
+                            proposed += u64::from(self.shared.mode() == Some(Mode::Leader));
                         }
                         self.shared.disk.append(zxid, payload);
                         self.snapshots.appended(1, bytes);
@@ -79,6 +80,7 @@ impl Node {
             }
         }
         self.shared.stats.add(Counter::SyncQueued, appended);
+        self.shared.stats.add(Counter::Proposals, proposed);
     }
 
     /// If it is to be traced, a transaction's way through this member begins here.
@@ -116,7 +118,6 @@ impl Node {
             peers.send(link, packet);
         }
         match PacketKind::from_code(packet.kind) {
-            Some(PacketKind::Proposal) => self.shared.stats.add(Counter::Proposals, 1),
             Some(PacketKind::Diff) => self.shared.stats.add(Counter::DiffSyncs, 1),
             Some(PacketKind::Snap) => self.shared.stats.add(Counter::SnapSyncs, 1),
             Some(PacketKind::Trunc) => {}
@@ -330,10 +331,32 @@ impl Node {
         }
     }
 
+    fn count_packets(&self, packets: &[QuorumPacket]) {
+        let (mut proposals, mut commits, mut revalidations) = (0, 0, 0);
+        for packet in packets {
+            match PacketKind::from_code(packet.kind) {
+                Some(PacketKind::Proposal) => proposals += 1,
+                Some(PacketKind::Commit) => commits += 1,
+                // The leader's answers look the same.
+                Some(PacketKind::Revalidate) if self.member.prepares() => revalidations += 1,
+                _ => {}
+            }
+        }
+        let counted = [
+            (Counter::LearnerProposals, proposals),
+            (Counter::LearnerCommits, commits),
+            (Counter::Revalidations, revalidations),
+        ];
+        for (counter, count) in counted.into_iter().filter(|(_, count)| *count > 0) {
+            self.shared.stats.add(counter, count);
+        }
+    }
+
     /// Something happened on the peer links.
     pub(super) fn hear(&mut self, event: PeerEvent) {
         let event = match event {
             PeerEvent::Packets(link, packets) => {
+                self.count_packets(&packets);
                 self.think(|member, at, out| {
                     for packet in packets {
                         member.step(at, Event::Packet(link, packet), out);
@@ -393,6 +416,10 @@ impl Node {
             self.shared.stats.observe(Measure::FollowerSyncTime, took_ns);
         }
         self.shared.set_mode(mode);
+        self.shared.standing.lock().observes = match role {
+            Role::Following { leader, .. } if mode == Some(Mode::Observer) => Some(leader.0 as u64),
+            _ => None,
+        };
         self.publish();
     }
 
