@@ -52,7 +52,18 @@ fn run(environment: &[(&str, &str)]) -> Run {
     let sink = Sink::start().unwrap();
     std::fs::write(home.path().join("traced.toml"), WORKLOAD).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_zoometry"))
-        .args(["run", "traced.toml", "--no-charts", "--trace-sample", "0.1", "--out", "out"])
+        // One member: client and server are the two sides. What members add is the server's tests' business.
+        .args([
+            "run",
+            "traced.toml",
+            "--cluster",
+            "zoometry:1",
+            "--no-charts",
+            "--trace-sample",
+            "0.1",
+            "--out",
+            "out",
+        ])
         .current_dir(home.path())
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", sink.endpoint())
         .env("OTEL_SERVICE_NAME", "our-load")
