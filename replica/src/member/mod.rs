@@ -15,6 +15,8 @@
 //! `SessionTrackerImpl.java`, `ObserverRequestProcessor.java`; reference §2.5, §6, §8.9, §8.10.
 
 mod leading;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 

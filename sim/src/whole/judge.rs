@@ -129,15 +129,7 @@ impl Judge {
         if header.cxid == 0 || header.session == SessionId(0) {
             return Ok(());
         }
-        let refused = match &record.txn {
-            Txn::Error(code) => Some(*code),
-            Txn::Multi(entries) => entries.iter().find_map(|(_, txn)| match txn {
-                Txn::Error(code) => Some(*code),
-                _ => None,
-            }),
-            _ => None,
-        };
-        let refused = refused.and_then(ErrorCode::from_code);
+        let refused = refusal(&record.txn);
         let late = matches!(refused, Some(ErrorCode::SessionMoved | ErrorCode::SessionExpired));
         let sent = self.sent.entry(header.session).or_default();
         if late {
@@ -214,6 +206,10 @@ impl Judge {
             Txn::Error(code) => Err(ErrorCode::from_code(*code).unwrap_or(ErrorCode::SystemError)),
             Txn::Create(txn) => Ok(Response::Path(txn.path.clone())),
             Txn::SetData(txn) => Ok(Response::Stat(stat(&txn.path))),
+            // Never told entry by entry (ZOOKEEPER-710).
+            Txn::Multi(_) if refusal(&record.txn) == Some(ErrorCode::SessionMoved) => {
+                Err(ErrorCode::SessionMoved)
+            }
             Txn::Multi(entries) => {
                 let failed = entries.iter().position(|(_, txn)| matches!(txn, Txn::Error(_)));
                 let results = entries.iter().enumerate().map(|(at, (op, txn))| match txn {
@@ -263,6 +259,15 @@ impl Judge {
             (Some(znode), shown) => Some(format!("it was {znode:?}, and was shown as {shown:?}")),
         };
         objection.map_or(Ok(()), |what| Err(format!("{path} at {zxid}: {what}")))
+    }
+}
+
+/// Why a transaction changes nothing, if it does not.
+fn refusal(txn: &Txn) -> Option<ErrorCode> {
+    match txn {
+        Txn::Error(code) => ErrorCode::from_code(*code),
+        Txn::Multi(entries) => entries.iter().find_map(|(_, txn)| refusal(txn)),
+        _ => None,
     }
 }
 
