@@ -88,6 +88,8 @@ pub struct Leader {
     phase: Phase,
     epoch: i64,
     epoch_stored: bool,
+    /// Who has accepted the epoch from this leader, this time.
+    epoch_acks: BTreeSet<ServerId>,
     members: BTreeMap<Link, Member>,
     outstanding: VecDeque<Proposal>,
     deadline_ms: u64,
@@ -101,6 +103,7 @@ impl Leader {
             phase: Phase::Discovering,
             epoch: 0,
             epoch_stored: false,
+            epoch_acks: BTreeSet::new(),
             members: BTreeMap::new(),
             outstanding: VecDeque::new(),
             deadline_ms: base.now_ms + base.settings.init_ms(),
@@ -293,6 +296,10 @@ impl Leader {
         }
         if let Some(member) = self.members.get_mut(&link) {
             member.stage = Stage::Accepted(packet.zxid);
+            // Who had accepted it before may have done so for another leader of the same number.
+            if current_epoch != -1 {
+                self.epoch_acks.insert(member.sid);
+            }
         }
         match self.phase {
             Phase::Discovering | Phase::Accepting => self.try_make_current(base, out),
@@ -303,7 +310,7 @@ impl Leader {
     fn try_make_current(&mut self, base: &mut Base, out: &mut Vec<Action>) {
         if self.phase == Phase::Accepting
             && self.epoch_stored
-            && self.quorum(base, |member| matches!(member.stage, Stage::Accepted(_)))
+            && base.electorate.is_quorum(self.epoch_acks.iter().chain([&base.electorate.me]))
         {
             self.phase = Phase::Synchronising;
             self.deadline_ms = base.now_ms + base.settings.init_ms();

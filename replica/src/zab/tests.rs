@@ -175,3 +175,31 @@ fn whoever_begins_to_look_late_is_told_the_better_vote_again() {
     assert_eq!(votes(&out), []);
     assert_eq!(zab.peer_state(), PeerState::Leading);
 }
+
+/// An epoch that was accepted before may have been another leader's: two of one number must not come of it.
+#[test]
+fn an_epoch_accepted_before_counts_for_nobody() {
+    let mut zab = member(3, None);
+    step(&mut zab, 0, Event::Tick);
+    for other in [1, 2] {
+        step(&mut zab, 0, Event::Reachable(ServerId(other), true));
+        step(&mut zab, 0, Event::Vote(ServerId(other), vote(3)));
+    }
+    let mut introduce = |zab: &mut Zab, sid: i64| {
+        let link = Link(sid as u64);
+        let info = zoometry_wire::peer::LearnerInfo { sid, protocol: 0x10000, config_version: 0 };
+        step(zab, 0, Event::Accepted(link));
+        let packet = QuorumPacket::new(PacketKind::FollowerInfo, Zxid(0)).with_data(info.to_bytes());
+        step(zab, 0, Event::Packet(link, packet))
+    };
+    assert_eq!(introduce(&mut zab, 1), [Action::StoreEpoch(EpochKind::Accepted, 1)]);
+    introduce(&mut zab, 2);
+    step(&mut zab, 0, Event::EpochStored(EpochKind::Accepted, 1));
+    let mut accept = |sid: u64, current_epoch: i32| {
+        let data = Bytes::copy_from_slice(&current_epoch.to_be_bytes());
+        let packet = QuorumPacket::new(PacketKind::AckEpoch, Zxid(0)).with_data(data);
+        step(&mut zab, 0, Event::Packet(Link(sid), packet))
+    };
+    assert_eq!(accept(1, -1), []);
+    assert_eq!(accept(2, 0), [Action::StoreEpoch(EpochKind::Current, 1)]);
+}

@@ -103,6 +103,8 @@ struct Machine {
     last_votes: BTreeMap<ServerId, Notification>,
     /// It must cut its log where it cannot: an operator has to give it an empty directory.
     needs_operator: bool,
+    /// What has become due while it is stopped.
+    held: Vec<Due>,
 }
 
 impl Machine {
@@ -123,6 +125,7 @@ impl Machine {
             fuzzy_until: None,
             last_votes: BTreeMap::new(),
             needs_operator: false,
+            held: Vec::new(),
         }
     }
 }
@@ -255,8 +258,8 @@ impl World {
             if machine.lives != life || machine.process.is_none() {
                 return;
             }
-            if let Some(until_us) = machine.paused_until_us {
-                return self.plan(until_us + 1, due);
+            if machine.paused_until_us.is_some() {
+                return self.machine_mut(id).held.push(due);
             }
         }
         match due {
@@ -294,7 +297,7 @@ impl World {
         let waiting = self.voters.iter().filter(|id| waits(self, **id)).count();
         let mut may_rest = ((self.voters.len() - 1) / 2).saturating_sub(waiting);
         for id in self.ids() {
-            self.machine_mut(id).paused_until_us = None;
+            self.go_on(id);
             if waits(self, id) {
                 self.buried.insert(id);
             } else if may_rest > 0 && self.random.one_in(2) {
@@ -339,12 +342,35 @@ impl World {
             && self.judge.model.sessions().iter().all(|session| own.contains(session))
     }
 
+    /// Members that wait for an operator are no part of the majority: others must take their places.
+    fn replace_the_lost(&mut self) {
+        let lost =
+            |world: &Self, id: &ServerId| world.machine(*id).needs_operator && !world.buried.contains(id);
+        if !self.ids().iter().any(|id| lost(self, id)) {
+            return;
+        }
+        for id in self.ids() {
+            if self.machine(id).needs_operator {
+                self.buried.insert(id);
+            } else if self.buried.remove(&id) {
+                self.start(id);
+            }
+        }
+    }
+
+    /// Whether no majority can do without an operator: there is nothing to demand then.
+    fn is_lost(&self) -> bool {
+        let waiting = self.voters.iter().filter(|id| self.machine(**id).needs_operator).count();
+        waiting * 2 >= self.voters.len()
+    }
+
     fn demand_progress(&mut self, what: &str) {
         let until_us = self.now_us + PATIENCE_US;
-        while !self.is_settled() {
+        while !self.is_settled() && !self.is_lost() {
             assert!(self.now_us < until_us, "no progress after {what}: {}", self.state());
             let next_us = self.now_us + 50_000;
             self.run_until(next_us);
+            self.replace_the_lost();
         }
         let state = self.state();
         self.note(|| format!("settled: {state}"));
@@ -403,20 +429,20 @@ pub fn live(seed: u64, story: Story) -> Story {
     let weather_us = world.random.between(2_000_000, 8_000_000);
     world.run_until(weather_us);
     world.heal_a_majority();
-    let waiting = world.voters.iter().filter(|id| world.machine(**id).needs_operator).count();
-    if waiting * 2 >= world.voters.len() {
-        // No majority is left without an operator: there is nothing more to demand.
+    world.demand_progress("a majority was healed");
+    while !world.buried.is_empty() && !world.is_lost() {
+        for id in std::mem::take(&mut world.buried) {
+            if std::mem::take(&mut world.machine_mut(id).needs_operator) {
+                world.empty_directory(id);
+            }
+            world.start(id);
+        }
+        world.demand_progress("all were healed");
+    }
+    if world.is_lost() {
         world.note(|| "too many members wait for an operator".into());
         return world.story;
     }
-    world.demand_progress("a majority was healed");
-    for id in std::mem::take(&mut world.buried) {
-        if std::mem::take(&mut world.machine_mut(id).needs_operator) {
-            world.empty_directory(id);
-        }
-        world.start(id);
-    }
-    world.demand_progress("all were healed");
     // Nothing goes wrong for a while: nobody's session may end now.
     world.run_until(world.now_us + CALM_US);
     world.demand_progress("a calm");

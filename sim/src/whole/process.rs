@@ -184,6 +184,7 @@ impl World {
         let machine = self.machine_mut(id);
         machine.process = None;
         machine.paused_until_us = None;
+        machine.held.clear();
         machine.disk.crash(seed);
         self.drop_end(End::Member(id));
         self.unrest();

@@ -314,12 +314,21 @@ impl World {
 
     pub(super) fn resume(&mut self, id: ServerId) {
         let now_us = self.now_us;
-        let machine = self.machine_mut(id);
+        let machine = self.machine(id);
         if machine.paused_until_us.is_some_and(|until_us| until_us <= now_us) {
-            machine.paused_until_us = None;
             self.note(|| format!("{id} goes on"));
+            self.go_on(id);
             self.unrest();
             self.kick_lanes();
+        }
+    }
+
+    /// What has become due while it was stopped is due now.
+    pub(super) fn go_on(&mut self, id: ServerId) {
+        let machine = self.machine_mut(id);
+        machine.paused_until_us = None;
+        for due in std::mem::take(&mut machine.held) {
+            self.plan(self.now_us, due);
         }
     }
 
