@@ -27,7 +27,7 @@ TICK_MS = 500
 SUPER = "super:lK75jTNcA+U9vtVEw5vB51mj/w4="  # the password is "secret"
 # A short tick, so that losses are seen soon; initLimit is long because a JVM may start on a busy machine.
 SETTINGS = {
-    "initLimit": 40, "syncLimit": 10, "preAllocSize": 1024, "maxSessionTimeout": 60_000,
+    "initLimit": 20, "syncLimit": 10, "preAllocSize": 1024, "maxSessionTimeout": 60_000,
     "extendedTypesEnabled": "true", "DigestAuthenticationProvider.superDigest": SUPER,
 }
 START_LIMIT_S = 60.0

@@ -67,7 +67,8 @@ class Writer(threading.Thread):
         self.sent = self.acknowledged = self.made = 0
         self.multi_acknowledged = 0
         self.unknown_sequential = self.unknown_shared = 0
-        self.exact = False
+        # Whether the end of the session was asked for and is not answered.
+        self.exact = self.leaving = False
         self.acks, self.attached, self.expired = 0, 0, 0
         # When the session last heard of a server, and where it was attached when.
         self.heard, self.history = time.monotonic(), []
@@ -106,7 +107,7 @@ class Writer(threading.Thread):
             if conn.session == 0:
                 conn.drop()
                 silent_s = time.monotonic() - self.heard
-                if silent_s < self.timeout_ms / 1000 - 0.2:
+                if silent_s < self.timeout_ms / 1000 - 0.2 and not self.leaving:
                     raise Lost(f"{seat} refused session {self.session:#x} {silent_s:.2f} s after its last sign of life, "
                                f"its timeout is {self.timeout_ms} ms\n{self.history}\n")
                 self.end_session()
@@ -119,7 +120,7 @@ class Writer(threading.Thread):
             if self.conn is not None:
                 conn.next_xid = self.conn.next_xid
             self.session, self.password, self.conn = conn.session, conn.password, conn
-            self.exact = False
+            self.exact = self.leaving = False
             self.attached += 1
             self.heard = time.monotonic()
             self.history.append((time.strftime("%T"), round(time.time() % 1, 3), seat, hex(self.session)))
@@ -170,6 +171,7 @@ class Writer(threading.Thread):
         """Closes the session, with an answer, and goes on with a new one."""
         while waiting:
             self.take(waiting)
+        self.leaving = True
         self.conn.close_session()
         self.end_session()
         self.attach()
