@@ -155,6 +155,7 @@ pub struct Faults {
 }
 
 struct Struck {
+    at_ns: u64,
     members: Vec<usize>,
     events: std::ops::Range<usize>,
 }
@@ -183,9 +184,13 @@ impl Faults {
         })
     }
 
-    /// How long until the next step is due; `None` when there is none.
+    /// How long until the next step is due; `None` when there is none. A fault that had to wait for somebody to hit lasts as long as
+    /// it was to last.
     pub fn due_in(&mut self) -> Option<Duration> {
-        let at_ns = self.start_ns + self.steps.peek()?.at_ns;
+        let step = *self.steps.peek()?;
+        let struck = self.struck[step.fault].as_ref().filter(|_| step.what == What::Undo);
+        let lasts_until = struck.map(|struck| struck.at_ns + self.faults[step.fault].for_ns.unwrap_or(0));
+        let at_ns = lasts_until.unwrap_or(0).max(self.start_ns + step.at_ns);
         Some(Duration::from_nanos(at_ns.saturating_sub(self.clock.now_ns())))
     }
 
@@ -222,7 +227,7 @@ impl Faults {
         }
         let told =
             self.events[from..].iter().map(|event| event.detail.clone()).collect::<Vec<_>>().join(", ");
-        self.struck[number] = Some(Struck { members, events: from..self.events.len() });
+        self.struck[number] = Some(Struck { at_ns, members, events: from..self.events.len() });
         Ok(told)
     }
 

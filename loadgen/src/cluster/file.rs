@@ -160,6 +160,16 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_cluster_file_is_one() {
+        let readme = include_str!("../../../workloads/README.md");
+        let example =
+            readme.split("```toml\n").nth(2).and_then(|rest| rest.split("```").next()).expect("an example");
+        let file = ClusterFile::parse("lab".into(), example).unwrap();
+        let Commands { kill, restart, stop, resume, cut, heal } = &file.members[0].commands;
+        assert!([kill, restart, stop, resume, cut, heal].iter().all(|command| command.is_some()));
+    }
+
+    #[test]
     fn mistakes_in_a_cluster_file_are_named() {
         for (text, complaint) in [
             ("", "member"),
