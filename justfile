@@ -81,6 +81,16 @@ speed-read *ARGS:
 speed-write *ARGS:
     cargo run --release -- compare workloads/speed-write.toml --cluster zoometry:1 --cluster apache:1 --repeats 3 {{ARGS}}
 
+# Reads, durable writes and latency: ensembles of three, ours and Apache's in turn
+speed-ensemble *ARGS:
+    cargo run --release -- compare workloads/speed-read.toml --cluster zoometry:3 --cluster apache:3 --repeats 3 {{ARGS}}
+    cargo run --release -- compare workloads/speed-write.toml --cluster zoometry:3 --cluster apache:3 --repeats 3 {{ARGS}}
+    cargo run --release -- compare workloads/one-in-flight.toml --cluster zoometry:3 --cluster apache:3 --repeats 3 {{ARGS}}
+
+# Twenty leaders killed under load, ours and Apache's
+failover *ARGS:
+    cargo run --release -- compare workloads/leader-failover.toml --cluster zoometry:3 --cluster apache:3 --repeats 1 --set fault.1.repeat=20 --set fault.1.every=10s --set phase.load.duration=212s {{ARGS}}
+
 # Thousands of simulated lives
 sim COUNT="1000":
     cargo run --release -p zoometry-sim -- many --count {{COUNT}}

@@ -40,6 +40,9 @@ use crate::view::Mode;
 /// Unsent bytes at which a connection's socket is no longer read: the client takes its replies first.
 pub const OUTBOX_PAUSE: usize = 1 << 20;
 
+/// Requests whose znodes are looked at ahead of their turn; more would push one another out of the caches.
+pub const WARMED_MAX: usize = 32;
+
 const READ_CHUNK: usize = 4 << 10;
 const READ_CHUNK_BUSY: usize = 64 << 10;
 
@@ -582,6 +585,7 @@ fn requests(shared: &Arc<Shared>, conn: &Arc<Conn>, input: &mut BytesMut) -> Res
         input.clear();
         return Ok(());
     }
+    warm(&store, input, limit);
     let waiting_before = desk.pipeline.len();
     let most = shared.config.own.max_pipelined;
     while desk.phase == Phase::Open && desk.pipeline.len() < most && desk.out.len() < OUTBOX_PAUSE {
@@ -613,6 +617,22 @@ fn requests(shared: &Arc<Shared>, conn: &Arc<Conn>, input: &mut BytesMut) -> Res
         shared.node.send(NodeEvent::Client(FromClient::Submit(submission)));
     }
     oversized
+}
+
+/// Has the store look at what the requests that have arrived are about to ask for ([`Store::warm`]).
+fn warm(store: &Store, mut input: &[u8], limit: usize) {
+    /// Behind the header (xid and operation) stands the length of the path, for nearly every operation.
+    const PATH_AT: usize = 12;
+    for _ in 0..WARMED_MAX {
+        let Ok(Some(body)) = frame::first(input, limit) else { return };
+        input = &input[frame::PREFIX + body.len()..];
+        let Some(length) = body.get(PATH_AT - 4..).and_then(|rest| rest.first_chunk::<4>()) else { continue };
+        let length = i32::from_be_bytes(*length).max(0) as usize;
+        let path = body.get(PATH_AT..PATH_AT.saturating_add(length)).map(std::str::from_utf8);
+        if let Some(Ok(path)) = path {
+            store.warm(path);
+        }
+    }
 }
 
 /// The reads answered in one go, counted by kind: they share their times, so they share their bookings.

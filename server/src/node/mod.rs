@@ -22,10 +22,11 @@ use rustc_hash::FxHashMap;
 use zoometry_replica::member::{Asking, Member, Output, Submitted, Surroundings};
 use zoometry_replica::store::Store;
 use zoometry_replica::zab::{EpochKind, Event, Link};
+use zoometry_wire::request::{PathVersion, SetDataRequest};
 use zoometry_wire::{Id, Request, SessionId, TxnRecord, Zxid};
 
 use crate::clock;
-use crate::conn::Conn;
+use crate::conn::{Conn, WARMED_MAX};
 use crate::disk_thread::{DiskThread, Durable};
 use crate::handshake;
 use crate::peers::{PeerEvent, Peers};
@@ -377,6 +378,13 @@ impl Node {
         let mut proposed: Option<(Zxid, Zxid)> = None;
         let mut refused = false;
         self.think(|member, at, out| {
+            for write in writes.iter().take(WARMED_MAX) {
+                if let Request::SetData(SetDataRequest { path, .. })
+                | Request::Delete(PathVersion { path, .. }) = &write.request
+                {
+                    at.store.warm(path);
+                }
+            }
             for write in &writes {
                 let asking = Asking { session, cxid: write.xid, ids: &ids, request: &write.request };
                 match member.submit(at, asking, out) {
