@@ -374,7 +374,7 @@ impl Batch {
 
     /// The same value, measured for several.
     pub fn observe_many(&mut self, measure: Measure, value: u64, count: u32) {
-        self.measures.push((measure, value, count.into()));
+        self.measures.push((measure, value, count));
     }
 
     /// The size of one reply.

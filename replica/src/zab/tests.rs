@@ -185,7 +185,7 @@ fn an_epoch_accepted_before_counts_for_nobody() {
         step(&mut zab, 0, Event::Reachable(ServerId(other), true));
         step(&mut zab, 0, Event::Vote(ServerId(other), vote(3)));
     }
-    let mut introduce = |zab: &mut Zab, sid: i64| {
+    let introduce = |zab: &mut Zab, sid: i64| {
         let link = Link(sid as u64);
         let info = zoometry_wire::peer::LearnerInfo { sid, protocol: 0x10000, config_version: 0 };
         step(zab, 0, Event::Accepted(link));
