@@ -15,7 +15,7 @@ mod relay;
 pub use apache::Installation;
 pub use child::Child;
 pub use file::{ClusterFile, Commands, FileMember};
-pub use local::{Links, Local, Process};
+pub use local::{Links, Local, Making, Process};
 
 use crate::driver::Client;
 use crate::progress::Waiting;
@@ -238,16 +238,15 @@ impl Cluster {
     pub async fn start(
         wanted: &Wanted,
         directory: &Path,
-        tracing: Tracing,
-        links: Links,
+        making: Making<'_>,
         waiting: &mut Waiting,
     ) -> Result<Cluster> {
         let (members, relays) = match wanted {
             Wanted::Hosts(_) | Wanted::File(_) => return Cluster::hosts(wanted),
-            Wanted::Zoometry(n) => start_members(*n, directory, tracing, &Program::Zoometry, links)?,
+            Wanted::Zoometry(n) => start_members(*n, directory, making, &Program::Zoometry)?,
             Wanted::Apache(n) => {
                 let installation = Installation::find(&|name| std::env::var_os(name))?;
-                start_members(*n, directory, tracing, &Program::Apache(installation), links)?
+                start_members(*n, directory, making, &Program::Apache(installation))?
             }
         };
         let directory = Some(directory.to_owned());

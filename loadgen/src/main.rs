@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use zoometry::cluster::{Clients, Cluster, DEFAULT_MEMBERS, Keep, Links, Tracing, Wanted};
+use zoometry::cluster::{Clients, Cluster, DEFAULT_MEMBERS, Keep, Links, Making, Tracing, Wanted};
 use zoometry::progress::{Show, Waiting};
 use zoometry::run::{self, Exit, Options, Print, Repeats};
 use zoometry_spans::{Resource, Setup, init_tracing};
@@ -89,6 +89,9 @@ struct RunArgs {
     /// Where servers started for the run keep their data [default: in the results directory]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// A line for the zoo.cfg of every server started for the run, such as tickTime=500; repeatable
+    #[arg(long, value_name = "KEY=VALUE", value_parser = zoo_cfg_line)]
+    zoo_cfg: Vec<(String, String)>,
     /// Worker threads of the load generator [default: by the number of cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     workers: Option<u32>,
@@ -117,6 +120,9 @@ struct CompareArgs {
     /// Override a value of the workload; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "clusters")]
     overrides: Vec<String>,
+    /// A line for the zoo.cfg of every server that is started; repeatable
+    #[arg(long, value_name = "KEY=VALUE", value_parser = zoo_cfg_line, requires = "clusters")]
+    zoo_cfg: Vec<(String, String)>,
     /// Where the results directories are made
     #[arg(long, value_name = "DIR", default_value = "results", requires = "clusters")]
     out: PathBuf,
@@ -139,6 +145,16 @@ struct UpArgs {
     /// Keep the data here [default: a temporary directory, removed at the end]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// A line for every server's zoo.cfg; repeatable
+    #[arg(long, value_name = "KEY=VALUE", value_parser = zoo_cfg_line)]
+    zoo_cfg: Vec<(String, String)>,
+}
+
+fn zoo_cfg_line(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().into(), value.trim().into())),
+        _ => Err("expected KEY=VALUE as in zoo.cfg, for example tickTime=500".into()),
+    }
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -190,6 +206,7 @@ fn run_workload(args: RunArgs) -> ExitCode {
         quiet: args.quiet,
         print: Print::Summary,
         workers: args.workers,
+        zoo_cfg: args.zoo_cfg,
         trace_sample: args.trace_sample,
         exporter: telemetry.exporter().cloned(),
         command: std::env::args().collect::<Vec<_>>().join(" "),
@@ -229,6 +246,7 @@ fn compare(args: CompareArgs) -> ExitCode {
         quiet: true,
         print: Print::Line,
         workers: None,
+        zoo_cfg: args.zoo_cfg.clone(),
         trace_sample: zoometry_spans::SampleRate::DEFAULT_PROBABILITY,
         exporter: None,
         command: std::env::args().collect::<Vec<_>>().join(" "),
@@ -256,17 +274,22 @@ fn up(args: UpArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return exit_of(Err(error.into()), Exit::Usage),
     };
-    exit_of(runtime.block_on(stay_up(&wanted, args.data_dir)), Exit::Cluster)
+    exit_of(runtime.block_on(stay_up(&wanted, args.data_dir, &args.zoo_cfg)), Exit::Cluster)
 }
 
-async fn stay_up(wanted: &Wanted, data_dir: Option<PathBuf>) -> anyhow::Result<()> {
+async fn stay_up(
+    wanted: &Wanted,
+    data_dir: Option<PathBuf>,
+    zoo_cfg: &[(String, String)],
+) -> anyhow::Result<()> {
     let keep = if data_dir.is_some() { Keep::Data } else { Keep::Nothing };
     let directory =
         data_dir.unwrap_or_else(|| std::env::temp_dir().join(format!("zoometry-up-{}", std::process::id())));
     let mut waiting = Waiting::new(Show::on_stderr(false));
     let sample = zoometry_spans::SampleRate::DEFAULT_PROBABILITY;
     let tracing = Tracing { sample, slow_ms: 100, slowest: 0, clients: Clients::Others };
-    let mut cluster = Cluster::start(wanted, &directory, tracing, Links::Direct, &mut waiting).await?;
+    let making = Making { tracing, links: Links::Direct, zoo_cfg };
+    let mut cluster = Cluster::start(wanted, &directory, making, &mut waiting).await?;
     waiting.done();
     show_up(&cluster, &directory).await;
     loop {

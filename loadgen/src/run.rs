@@ -10,7 +10,7 @@ mod repeat;
 
 pub use repeat::{Repeats, repeat};
 
-use crate::cluster::{Clients, Cluster, Keep, Links, Process, Tracing, Wanted};
+use crate::cluster::{Clients, Cluster, Keep, Links, Making, Process, Tracing, Wanted};
 use crate::driver::{
     self, Client, Control, Driver, FanOut, Places, Report, Settings, Verified, What, workers_for,
 };
@@ -70,6 +70,8 @@ pub struct Options {
     pub out: PathBuf,
     /// Where local members keep their data; the results directory if `None`.
     pub data_dir: Option<PathBuf>,
+    /// Lines for the zoo.cfg of members started for the run, key and value.
+    pub zoo_cfg: Vec<(String, String)>,
     /// Draw charts and write the report.
     pub charts: bool,
     /// Show nothing but the summary.
@@ -352,9 +354,9 @@ impl<'a> Run<'a> {
         };
         let cuts = self.spec.faults.iter().any(|fault| fault.kind == FaultKind::Cut);
         let links = if cuts { Links::Relayed } else { Links::Direct };
-        let cluster = Cluster::start(&self.options.cluster, &home, tracing, links, &mut waiting)
-            .await
-            .blame(Exit::Cluster)?;
+        let making = Making { tracing, links, zoo_cfg: &self.options.zoo_cfg };
+        let cluster =
+            Cluster::start(&self.options.cluster, &home, making, &mut waiting).await.blame(Exit::Cluster)?;
         waiting.done();
         faults::check_commands(&self.spec, &cluster).blame(Exit::Usage)?;
         if let Some(advice) = self.options.cluster.advice() {

@@ -41,6 +41,17 @@ pub enum Links {
     Relayed,
 }
 
+/// How local members are made.
+#[derive(Debug, Clone, Copy)]
+pub struct Making<'a> {
+    /// What our own members trace.
+    pub tracing: Tracing,
+    /// How members reach each other.
+    pub links: Links,
+    /// Lines for every member's zoo.cfg, key and value; they take the place of those written otherwise.
+    pub zoo_cfg: &'a [(String, String)],
+}
+
 /// A member's ports on 127.0.0.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ports {
@@ -177,12 +188,11 @@ impl Local {
 pub(super) fn start_members(
     count: u32,
     directory: &Path,
-    tracing: Tracing,
+    making: Making<'_>,
     program: &Program,
-    links: Links,
 ) -> Result<(Vec<Member>, Option<relay::Relays>)> {
     let ports = Ports::find(count)?;
-    let relays = match links {
+    let relays = match making.links {
         Links::Relayed if count > 1 => Some(relay::Relays::start(&ports)?),
         _ => None,
     };
@@ -204,10 +214,11 @@ pub(super) fn start_members(
                 .with_context(|| format!("write {}", myid.display()))?;
         }
         if let Program::Zoometry = program {
-            text.push_str(&tracing_cfg(&home.join(SPAN_FILE), tracing));
+            text.push_str(&tracing_cfg(&home.join(SPAN_FILE), making.tracing));
         }
+        let text = with_lines(&text, making.zoo_cfg);
         std::fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
-        let (program, arguments, settings) = match program {
+        let (program, arguments, mut settings) = match program {
             Program::Zoometry => {
                 let executable = std::env::current_exe().context("find this executable")?;
                 (executable, vec!["server".into(), config.into()], BTreeMap::new())
@@ -216,6 +227,7 @@ pub(super) fn start_members(
                 (installation.java.clone(), installation.arguments(&config), installation.settings())
             }
         };
+        settings.extend(making.zoo_cfg.iter().map(|(key, value)| (format!("zoo.cfg {key}"), value.clone())));
         let mut local = Local {
             program,
             arguments,
@@ -253,6 +265,19 @@ fn zoo_cfg(data: &Path, port: u16) -> String {
     )
 }
 
+/// The file with these lines in place of those that set the same keys.
+fn with_lines(text: &str, lines: &[(String, String)]) -> String {
+    let is_set = |line: &str| {
+        line.split_once('=').is_some_and(|(key, _)| lines.iter().any(|(other, _)| other == key.trim()))
+    };
+    let mut kept: String =
+        text.lines().filter(|line| !is_set(line)).map(|line| format!("{line}\n")).collect();
+    for (key, value) in lines {
+        kept.push_str(&format!("{key}={value}\n"));
+    }
+    kept
+}
+
 /// The part about the ensemble in the zoo.cfg of the member at `at`: its own real ports, which it listens on, and those by which it
 /// reaches the others.
 fn ensemble_cfg(at: usize, real: &[Ports], others: &[Ports]) -> String {
@@ -287,6 +312,13 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 27);
+    }
+
+    #[test]
+    fn lines_from_outside_take_the_place_of_ours() {
+        let lines = [("tickTime", "500"), ("snapCount", "7")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let text = with_lines("tickTime=2000\nsyncLimit=5\n", &lines);
+        assert_eq!(text, "syncLimit=5\ntickTime=500\nsnapCount=7\n");
     }
 
     #[test]
