@@ -5,6 +5,7 @@ comes back. Which way it was brought up to date is read from the leader's log.
 """
 
 import re
+import time
 
 import pytest
 
@@ -64,6 +65,16 @@ def write(ensemble, count, size=0, prefix="n"):
     conn.close_session()
 
 
+def write_and_kill_three(ensemble):
+    """A few writes that seat 3 has on its disk too, and its end."""
+    write(ensemble, 10)
+    limit = time.monotonic() + 20
+    while not ensemble[3].logged(b"/n9"):
+        assert time.monotonic() < limit, "seat 3 does not log what the leader has committed"
+        time.sleep(0.01)
+    ensemble[3].kill()
+
+
 def check_equal(ensemble):
     ensemble.wait_all()
     equal_trees(ensemble)
@@ -72,8 +83,7 @@ def check_equal(ensemble):
 
 def test_diff_from_memory(trio):
     ensemble = trio().start_led_by(2)
-    write(ensemble, 10)
-    ensemble[3].kill()
+    write_and_kill_three(ensemble)
     write(ensemble, 100, prefix="missed")
     rejoin(ensemble, "DIFF")
     check_equal(ensemble)
@@ -82,8 +92,7 @@ def test_diff_from_memory(trio):
 def test_diff_from_the_log_on_disk(trio):
     """Further behind than the leader's memory reaches, and the log on disk is not too long beside a snapshot."""
     ensemble = trio(settings={"snapshotSizeFactor": 1000}).start_led_by(2)
-    write(ensemble, 10)
-    ensemble[3].kill()
+    write_and_kill_three(ensemble)
     write(ensemble, FAR, prefix="missed")
     rejoin(ensemble, "DIFF")
     check_equal(ensemble)
@@ -91,8 +100,7 @@ def test_diff_from_the_log_on_disk(trio):
 
 def test_snap_when_too_far_behind(trio):
     ensemble = trio(settings={"snapshotSizeFactor": -1}).start_led_by(2)
-    write(ensemble, 10)
-    ensemble[3].kill()
+    write_and_kill_three(ensemble)
     write(ensemble, FAR, prefix="missed", size=100)
     rejoin(ensemble, "SNAP")
     check_equal(ensemble)
@@ -130,6 +138,7 @@ def test_trunc(trio, writes):
         conn.send("create", raw.body("create", f"/never{number}", b"uncommitted", raw.OPEN_ACL, 0))
     while not ensemble[3].logged(b"/never19"):
         ensemble[3].check_alive()
+        time.sleep(0.01)
     # Frozen until they die: what waits in their sockets must not reach their logs.
     ensemble.kill_all()
     conn.drop()
