@@ -5,7 +5,8 @@
 //! queued, so "transactions, then epoch, then acknowledgement" is an order in this queue.
 //!
 //! The queue holds at most [`QUEUE_JOBS_MAX`] jobs and [`QUEUE_BYTES_MAX`] bytes; at the limit the caller
-//! waits until the thread has taken what is there. A caller that waits stops taking requests, which is what
+//! waits until the thread has taken what is there. Payloads are copied into the queue, one behind the other:
+//! a copy costs less than letting go, on this thread, of memory that another one has taken. A caller that waits stops taking requests, which is what
 //! should happen when the disk is slower than the clients.
 //!
 //! A failed write or sync is final: nobody knows what the page cache holds afterwards, so nothing is tried
@@ -27,6 +28,8 @@ use zoometry_wire::Zxid;
 pub const QUEUE_JOBS_MAX: usize = 65_536;
 /// Most payload bytes that wait; a caller with more waits itself. A single larger payload passes alone.
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Memory that grew beyond this in a burst is let go afterwards.
+const PAYLOADS_KEPT_BYTES: usize = 4 << 20;
 /// The process ends with this code when the disk has failed (Apache's code for the transaction log).
 pub const EXIT_DISK_FAILED: i32 = 10;
 
@@ -70,12 +73,29 @@ pub struct DiskOptions {
 type Done = Box<dyn FnOnce() + Send>;
 
 enum Job {
-    Append(Append),
+    /// A transaction; its payload is the next so many bytes of those that wait.
+    Append {
+        zxid: Zxid,
+        length: usize,
+    },
     Roll,
-    Purge { retain: usize },
-    Epoch { which: EpochFile, epoch: i64, done: Done },
-    Truncate { zxid: Zxid, done: Done },
-    Install { store: Arc<RwLock<Store>>, zxid: Zxid, done: Done },
+    Purge {
+        retain: usize,
+    },
+    Epoch {
+        which: EpochFile,
+        epoch: i64,
+        done: Done,
+    },
+    Truncate {
+        zxid: Zxid,
+        done: Done,
+    },
+    Install {
+        store: Arc<RwLock<Store>>,
+        zxid: Zxid,
+        done: Done,
+    },
     Barrier(Done),
     Stop,
 }
@@ -83,7 +103,8 @@ enum Job {
 #[derive(Default)]
 struct Waiting {
     jobs: Vec<Job>,
-    bytes: usize,
+    /// Of the appends in `jobs`, in their order.
+    payloads: Vec<u8>,
     /// The thread has ended; nothing will be taken any more.
     closed: bool,
     /// The thread sleeps: whoever queues must wake it.
@@ -106,40 +127,44 @@ pub struct DiskQueue {
 impl DiskQueue {
     /// Queues a transaction. Waits while the queue is full.
     pub fn append(&self, zxid: Zxid, payload: Bytes) {
-        let bytes = payload.len();
-        self.push(Job::Append(Append { zxid, payload }), bytes);
+        self.append_all(&mut vec![Append { zxid, payload }]);
     }
 
     /// Queues several, in order, in one go; leaves `batch` empty. Waits while the queue is full.
     pub fn append_all(&self, batch: &mut Vec<Append>) {
         let bytes = batch.iter().map(|append| append.payload.len()).sum();
         let mut waiting = self.wait_for_room(bytes);
-        waiting.bytes += bytes;
-        waiting.jobs.extend(batch.drain(..).map(Job::Append));
+        waiting.payloads.reserve(bytes);
+        for Append { zxid, payload } in batch.iter() {
+            waiting.payloads.extend_from_slice(payload);
+            waiting.jobs.push(Job::Append { zxid: *zxid, length: payload.len() });
+        }
         self.wake(&mut waiting);
+        drop(waiting);
+        batch.clear();
     }
 
     /// Ends the present log file; the next transaction opens another.
     pub fn roll(&self) {
-        self.push(Job::Roll, 0);
+        self.push(Job::Roll);
     }
 
     /// Removes all but the `retain` newest snapshots, and the logs that none of them needs.
     pub fn purge(&self, retain: usize) {
-        self.push(Job::Purge { retain }, 0);
+        self.push(Job::Purge { retain });
     }
 
     /// Writes an epoch file, behind everything queued so far; `done` runs on the disk thread when it is
     /// durable.
     pub fn epoch(&self, which: EpochFile, epoch: i64, done: impl FnOnce() + Send + 'static) {
-        self.push(Job::Epoch { which, epoch, done: Box::new(done) }, 0);
+        self.push(Job::Epoch { which, epoch, done: Box::new(done) });
     }
 
     /// Cuts the log behind `zxid`, removes snapshots that hold anything later, and closes the log file; `done`
     /// runs on the disk thread when that is durable. Snapshots must be held until the state has been reloaded
     /// ([`Snapshotter::hold`](crate::snapshot_thread::Snapshotter::hold)).
     pub fn truncate(&self, zxid: Zxid, done: impl FnOnce() + Send + 'static) {
-        self.push(Job::Truncate { zxid, done: Box::new(done) }, 0);
+        self.push(Job::Truncate { zxid, done: Box::new(done) });
     }
 
     /// Makes `store` all that the disk holds, and closes the log file: writes a snapshot of it, then removes
@@ -149,12 +174,12 @@ impl DiskQueue {
     /// must not hold its write lock. Snapshots must be held from before the store was replaced.
     pub fn install(&self, store: Arc<RwLock<Store>>, done: impl FnOnce() + Send + 'static) {
         let zxid = store.read().last_zxid();
-        self.push(Job::Install { store, zxid, done: Box::new(done) }, 0);
+        self.push(Job::Install { store, zxid, done: Box::new(done) });
     }
 
     /// Runs `done` on the disk thread when everything queued so far is durable.
     pub fn barrier(&self, done: impl FnOnce() + Send + 'static) {
-        self.push(Job::Barrier(Box::new(done)), 0);
+        self.push(Job::Barrier(Box::new(done)));
     }
 
     /// Jobs that wait now.
@@ -162,9 +187,8 @@ impl DiskQueue {
         self.shared.waiting.lock().jobs.len()
     }
 
-    fn push(&self, job: Job, bytes: usize) {
-        let mut waiting = self.wait_for_room(bytes);
-        waiting.bytes += bytes;
+    fn push(&self, job: Job) {
+        let mut waiting = self.wait_for_room(0);
         waiting.jobs.push(job);
         self.wake(&mut waiting);
     }
@@ -181,7 +205,7 @@ impl DiskQueue {
         if waiting.closed {
             // The process is ending: what nobody will write is let go, and never reported durable.
             waiting.jobs.clear();
-            waiting.bytes = 0;
+            waiting.payloads.clear();
         } else if waiting.asleep {
             waiting.asleep = false;
             self.shared.work.notify_one();
@@ -196,7 +220,7 @@ impl std::fmt::Debug for DiskQueue {
 }
 
 fn is_full(waiting: &Waiting, bytes: usize) -> bool {
-    waiting.jobs.len() >= QUEUE_JOBS_MAX || waiting.bytes + bytes > QUEUE_BYTES_MAX
+    waiting.jobs.len() >= QUEUE_JOBS_MAX || waiting.payloads.len() + bytes > QUEUE_BYTES_MAX
 }
 
 /// The running thread, to be stopped and joined.
@@ -208,7 +232,7 @@ pub struct DiskThread {
 impl DiskThread {
     /// Makes everything queued durable, closes the log file, ends the thread and waits for it.
     pub fn stop(self) {
-        self.queue.push(Job::Stop, 0);
+        self.queue.push(Job::Stop);
         // A panic in a callback has been reported by the panic hook; there is nothing left to do here.
         let _ = self.thread.join();
     }
@@ -247,6 +271,7 @@ impl Drop for CloseOnExit {
         let mut waiting = self.0.waiting.lock();
         waiting.closed = true;
         waiting.jobs.clear();
+        waiting.payloads.clear();
         self.0.room.notify_all();
     }
 }
@@ -274,13 +299,18 @@ struct Worker<D: Disk, F> {
 
 impl<D: Disk, F: FnMut(Durable)> Worker<D, F> {
     fn run(&mut self, shared: &Shared) -> Result<(), StorageError> {
-        let mut jobs = Vec::new();
+        let (mut jobs, mut payloads) = (Vec::new(), Vec::new());
         loop {
-            take(shared, &mut jobs);
+            take(shared, &mut jobs, &mut payloads);
             self.taken_ns = (self.options.now_ns)();
+            let mut rest = payloads.as_slice();
             for job in jobs.drain(..) {
                 match job {
-                    Job::Append(append) => self.log.append(append.zxid, &append.payload)?,
+                    Job::Append { zxid, length } => {
+                        let (payload, behind) = rest.split_at(length);
+                        self.log.append(zxid, payload)?;
+                        rest = behind;
+                    }
                     Job::Stop => {
                         self.commit()?;
                         return self.log.roll();
@@ -292,6 +322,10 @@ impl<D: Disk, F: FnMut(Durable)> Worker<D, F> {
                 }
             }
             self.commit()?;
+            payloads.clear();
+            if payloads.capacity() > PAYLOADS_KEPT_BYTES {
+                payloads = Vec::new();
+            }
         }
     }
 
@@ -352,14 +386,14 @@ impl<D: Disk, F: FnMut(Durable)> Worker<D, F> {
                 done();
             }
             Job::Barrier(done) => done(),
-            Job::Append(_) | Job::Stop => unreachable!("the loop keeps these"),
+            Job::Append { .. } | Job::Stop => unreachable!("the loop keeps these"),
         }
         Ok(())
     }
 }
 
-/// Waits for work and takes all of it.
-fn take(shared: &Shared, jobs: &mut Vec<Job>) {
+/// Waits for work and takes all of it. Both vectors are empty, and used again for what comes.
+fn take(shared: &Shared, jobs: &mut Vec<Job>, payloads: &mut Vec<u8>) {
     let mut waiting = shared.waiting.lock();
     while waiting.jobs.is_empty() {
         waiting.asleep = true;
@@ -367,7 +401,7 @@ fn take(shared: &Shared, jobs: &mut Vec<Job>) {
     }
     waiting.asleep = false;
     std::mem::swap(&mut waiting.jobs, jobs);
-    waiting.bytes = 0;
+    std::mem::swap(&mut waiting.payloads, payloads);
     shared.room.notify_all();
 }
 

@@ -355,16 +355,16 @@ impl Batch {
     /// `count` requests of one kind were answered, each `latency_ns` behind its frame's arrival.
     pub fn answered(&mut self, op: OpCode, latency_ns: u64, count: u32) {
         self.latency.record(latency_ns, count.into());
-        self.requests.push((op, latency_ns, count));
+        book(&mut self.requests, op, latency_ns, count);
         if !matches!(op, OpCode::Ping) {
             let measure = if op.is_write() { Measure::UpdateLatency } else { Measure::ReadLatency };
-            self.measures.push((measure, latency_ns, count));
+            book(&mut self.measures, measure, latency_ns, count);
         }
     }
 
     /// `count` requests spent `took_ns` each in a stage.
     pub fn stage(&mut self, stage: Stage, took_ns: u64, count: u32) {
-        self.stages.push((stage, took_ns, count));
+        book(&mut self.stages, stage, took_ns, count);
     }
 
     /// A measured value, in the measure's unit.
@@ -374,7 +374,7 @@ impl Batch {
 
     /// The same value, measured for several.
     pub fn observe_many(&mut self, measure: Measure, value: u64, count: u32) {
-        self.measures.push((measure, value, count));
+        book(&mut self.measures, measure, value, count);
     }
 
     /// The size of one reply.
@@ -397,6 +397,16 @@ impl Batch {
     /// The latencies in this batch, for the connection's own statistics.
     pub fn latency(&self) -> &Latency {
         &self.latency
+    }
+}
+
+/// Adds to a run of equal values: the writes of one submission share their times.
+fn book<T: Copy + PartialEq>(runs: &mut Vec<(T, u64, u32)>, what: T, value: u64, count: u32) {
+    match runs.last_mut() {
+        Some((same, equal, counted)) if (*same, *equal) == (what, value) && count <= u32::MAX - *counted => {
+            *counted += count;
+        }
+        _ => runs.push((what, value, count)),
     }
 }
 

@@ -220,7 +220,9 @@ pub fn put_slice(out: &mut BytesMut, bytes: &[u8]) {
 
 /// Appends a string as Java's writer does: each UTF-16 unit on its own, one to three bytes.
 pub fn put_str(out: &mut BytesMut, text: &str) {
-    if !text.chars().any(|c| c as u32 > 0xffff) {
+    // The first byte of a supplementary character is F0 or above, no other byte is. Without a way out of the
+    // loop it is a few vector instructions.
+    if text.bytes().fold(0, u8::max) < 0xf0 {
         return put_slice(out, text.as_bytes());
     }
     let length: usize = text.chars().map(|c| if c as u32 > 0xffff { 6 } else { c.len_utf8() }).sum();

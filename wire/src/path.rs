@@ -34,13 +34,25 @@ pub fn validate(path: &str) -> Result<(), BadPath> {
     if rest.ends_with('/') {
         return Err(BadPath::TrailingSlash);
     }
-    if rest.split('/').any(|name| matches!(name, "" | "." | "..")) {
-        return Err(BadPath::BadComponent);
+    // Every write is checked here, so byte by byte: no byte of a longer character is a slash or a dot.
+    let bytes = rest.as_bytes();
+    let (mut start, mut printable) = (0, true);
+    for (at, byte) in bytes.iter().enumerate() {
+        printable &= matches!(byte, 0x20..=0x7e);
+        if *byte == b'/' {
+            check_name(&bytes[start..at])?;
+            start = at + 1;
+        }
     }
-    if !rest.chars().all(is_allowed) {
+    check_name(&bytes[start..])?;
+    if !printable && !rest.chars().all(is_allowed) {
         return Err(BadPath::BadCharacter);
     }
     Ok(())
+}
+
+fn check_name(name: &[u8]) -> Result<(), BadPath> {
+    if matches!(name, b"" | b"." | b"..") { Err(BadPath::BadComponent) } else { Ok(()) }
 }
 
 /// Supplementary characters are refused: their UTF-16 units lie in the refused range D800–F8FF.
@@ -59,4 +71,38 @@ pub fn parent(path: &str) -> &str {
 /// The last component: `b` for `/a/b`, empty for `/`.
 pub fn name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_a_path() {
+        for legal in ["/", "/a", "/a/b", "/a.b/..c/...", "/ ~", "/é/日本", "/zookeeper/quota", "/\u{f900}"]
+        {
+            assert_eq!(validate(legal), Ok(()), "{legal}");
+        }
+        for (bad, why) in [
+            ("", BadPath::Empty),
+            ("a", BadPath::NotAbsolute),
+            ("/a/", BadPath::TrailingSlash),
+            ("//", BadPath::TrailingSlash),
+            ("//a", BadPath::BadComponent),
+            ("/a//b", BadPath::BadComponent),
+            ("/.", BadPath::BadComponent),
+            ("/a/..", BadPath::BadComponent),
+            ("/a/./b", BadPath::BadComponent),
+            ("/\u{1}/../b", BadPath::BadComponent),
+            ("/a\0", BadPath::BadCharacter),
+            ("/a\u{1f}b", BadPath::BadCharacter),
+            ("/\u{7f}", BadPath::BadCharacter),
+            ("/a/\u{9f}", BadPath::BadCharacter),
+            ("/\u{e000}", BadPath::BadCharacter),
+            ("/\u{fff0}", BadPath::BadCharacter),
+            ("/\u{1f600}", BadPath::BadCharacter),
+        ] {
+            assert_eq!(validate(bad), Err(why), "{bad:?}");
+        }
+    }
 }

@@ -12,6 +12,12 @@ use crate::zab::{Action, Event, Link};
 /// The last counter of an epoch; it is never given to a transaction (`Leader.propose`, reference §8.11).
 const LAST_COUNTER: u32 = 0xffff_ffff;
 
+/// Payloads are slices of buffers of this size, so that a small one costs no allocation of its own. What is
+/// behind one buffer is let go when all that lie in it are.
+const PAYLOADS_BYTES: usize = 64 << 10;
+/// With less room than this a new buffer is begun; a payload that is longer after all makes its own room.
+const PAYLOAD_ROOM_BYTES: usize = 1 << 10;
+
 impl Member {
     /// Proposes the end of every session that has fallen silent. Returns them.
     pub fn expire(&mut self, at: &mut Surroundings<'_>, out: &mut Vec<Output>) -> Vec<SessionId> {
@@ -110,6 +116,9 @@ impl Member {
 
     fn propose(&mut self, at: &mut Surroundings<'_>, record: TxnRecord, out: &mut Vec<Output>) {
         let zxid = record.header.zxid;
+        if self.buffer.capacity() < PAYLOAD_ROOM_BYTES {
+            self.buffer.reserve(PAYLOADS_BYTES);
+        }
         record.encode(&mut self.buffer);
         let payload = self.buffer.split().freeze();
         self.proposed.push_back(record);

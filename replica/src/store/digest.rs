@@ -23,13 +23,19 @@ pub fn covers(path: &str) -> bool {
     !path.starts_with("/zookeeper/")
 }
 
-/// The part of a znode's digest that its status does not change: CRC of path and data. Kept beside the znode,
-/// so that a new child costs its parent 60 bytes and not all of the parent's data again.
-pub fn prefix(path: &str, data: &Option<Bytes>) -> u32 {
+/// CRC of the path, which begins a znode's digest. Kept beside the znode.
+pub fn of_path(path: &str) -> u32 {
     let mut crc = Hasher::new();
     if path != "/" {
         crc.update(path.as_bytes());
     }
+    crc.finalize()
+}
+
+/// The part of a znode's digest that its status does not change: CRC of path ([`of_path`]) and data. Kept
+/// beside the znode, so that a new child costs its parent 60 bytes and not all of the parent's data again.
+pub fn prefix(path_crc: u32, data: &Option<Bytes>) -> u32 {
+    let mut crc = Hasher::new_with_initial(path_crc);
     crc.update(data.as_deref().unwrap_or_default());
     crc.finalize()
 }
@@ -58,7 +64,7 @@ mod tests {
     #[test]
     fn known_znodes() {
         let empty = Some(Bytes::new());
-        let of = |path| of_node(prefix(path, &empty), &StatPersisted::default());
+        let of = |path| of_node(prefix(of_path(path), &empty), &StatPersisted::default());
         assert_eq!(of("/"), 0x0412_8908);
         assert_eq!(of("/zookeeper"), 0x4db4_4d58);
     }

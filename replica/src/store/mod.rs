@@ -11,6 +11,7 @@ pub mod acl;
 mod acl_table;
 mod apply;
 pub mod digest;
+mod node_path;
 mod overlay;
 pub mod owner;
 mod path_hash;

@@ -9,13 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use zoometry_wire::{Acl, SessionId, StatPersisted, Zxid};
 
 use super::owner::Owner;
-use super::path_hash::PathHash;
 use super::{Store, digest};
 
 /// A znode as the next request finds it.
@@ -24,24 +21,35 @@ pub(super) struct View {
     pub(super) stat: StatPersisted,
     pub(super) children: i32,
     pub(super) acl: Arc<[Acl]>,
-    pub(super) data: Option<Bytes>,
+    pub(super) data_len: i64,
+    /// See [`digest::of_path`].
+    pub(super) path_crc: u32,
     /// See [`digest::prefix`]; kept up by whoever changes the data.
     pub(super) prefix: u32,
+    /// Its part in the tree's digest as it was found; 0 for one that comes new.
+    pub(super) found_digest: u32,
 }
 
 /// The fate of a path: `None` is gone.
 #[derive(Debug, Clone)]
 struct Change {
-    path: Arc<str>,
-    zxid: Zxid,
+    name: ChangeName,
+    path: Box<str>,
     view: Option<View>,
     digest: u32,
+}
+
+/// Which change: its path's hash, and a number that no other change has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ChangeName {
+    hash: u64,
+    number: u64,
 }
 
 /// What was there before a change, to go back to.
 #[derive(Debug)]
 struct Undo {
-    path: Arc<str>,
+    change: ChangeName,
     before: Option<Change>,
 }
 
@@ -55,12 +63,14 @@ pub(super) struct Savepoint {
 #[derive(Debug)]
 pub(super) struct Overlay {
     extended_types: bool,
+    /// By the hashes that the store's tree has for paths.
     changes: HashTable<Change>,
-    hash: PathHash,
-    /// (zxid, path) in the order of the changes.
-    queue: VecDeque<(Zxid, Arc<str>)>,
+    /// In the order of the changes; those that another one has replaced too.
+    queue: VecDeque<(Zxid, ChangeName)>,
+    /// How many changes there ever were.
+    numbered: u64,
     /// Paths of the changes that are ephemerals, by session.
-    owned: BTreeMap<SessionId, BTreeSet<Arc<str>>>,
+    owned: BTreeMap<SessionId, BTreeSet<Box<str>>>,
     /// The tree's digest after all changes; meaningless without any.
     digest: u64,
     /// Since the savepoint, while there is one.
@@ -68,12 +78,12 @@ pub(super) struct Overlay {
 }
 
 impl Overlay {
-    pub(super) fn new(extended_types: bool, hash_seed: u64) -> Self {
+    pub(super) fn new(extended_types: bool) -> Self {
         Self {
             extended_types,
             changes: HashTable::new(),
-            hash: PathHash::new(hash_seed),
             queue: VecDeque::new(),
+            numbered: 0,
             owned: BTreeMap::new(),
             digest: 0,
             undo: None,
@@ -94,81 +104,90 @@ impl Overlay {
         if path.is_empty() { "/" } else { path }
     }
 
-    fn change(&self, path: &str) -> Option<&Change> {
+    fn change(&self, hash: u64, path: &str) -> Option<&Change> {
         if self.changes.is_empty() {
             return None;
         }
-        self.changes.find(self.hash.of(path), |change| *change.path == *path)
+        self.changes.find(hash, |change| change.name.hash == hash && *change.path == *path)
     }
 
     /// The znode at `path` as the next request finds it.
     pub(super) fn get(&self, store: &Store, path: &str) -> Option<View> {
         let path = Self::key(path);
-        if let Some(change) = self.change(path) {
-            return change.view.clone();
+        let hash = store.tree.hash_of(path);
+        if let Some(change) = self.change(hash, path) {
+            return change.view.clone().map(|view| View { found_digest: change.digest, ..view });
         }
-        let id = store.tree.find(path)?;
-        let node = store.tree.node(id);
+        let node = store.tree.node(store.tree.find_hashed(hash, path)?);
         Some(View {
             stat: node.stat,
             children: node.children.len() as i32,
             acl: store.tree.acls.list(node.acl).clone(),
-            data: node.data.clone(),
+            data_len: node.data_len(),
+            path_crc: node.path_crc(),
             prefix: node.prefix(),
+            found_digest: node.digest(),
         })
     }
 
     /// Paths of the session's ephemerals as the next request finds them, in order.
     pub(super) fn ephemerals_of(&self, store: &Store, session: SessionId) -> BTreeSet<String> {
-        let applied = store.ephemerals_of(session).filter(|path| self.change(path).is_none());
+        let unchanged = |path: &&str| self.change(store.tree.hash_of(path), path).is_none();
+        let applied = store.ephemerals_of(session).filter(unchanged);
         let outstanding = self.owned.get(&session).into_iter().flatten().map(|path| &**path);
         applied.chain(outstanding).map(str::to_string).collect()
     }
 
-    /// The znode at `path` will be as `view` says once `zxid` is applied.
-    pub(super) fn set(&mut self, store: &Store, zxid: Zxid, path: &str, view: Option<View>) {
+    /// The znode at `path` will be as `view` says once `zxid` is applied. The view is what
+    /// [`get`](Self::get) has given, changed, or one of a znode that is not there yet.
+    pub(super) fn set(&mut self, store: &Store, zxid: Zxid, path: &str, view: View) {
         let path = Self::key(path);
-        let before = match self.change(path) {
-            Some(change) => change.digest,
-            None => store.tree.find(path).map_or(0, |id| store.tree.node(id).digest()),
-        };
+        debug_assert_eq!(
+            self.get(store, path).map_or(0, |found| found.found_digest),
+            view.found_digest,
+            "{path} was changed meanwhile"
+        );
         let counts = store.config().digest && digest::covers(path);
-        let after = match &view {
-            Some(view) if counts => digest::of_node(view.prefix, &view.stat),
-            _ => 0,
-        };
+        let before = view.found_digest;
+        let after = if counts { digest::of_node(view.prefix, &view.stat) } else { 0 };
+        self.put(store, zxid, path, Some(view), (before, after));
+    }
+
+    /// There will be nothing at `path` once `zxid` is applied.
+    pub(super) fn remove(&mut self, store: &Store, zxid: Zxid, path: &str) {
+        let path = Self::key(path);
+        let before = self.get(store, path).map_or(0, |found| found.found_digest);
+        self.put(store, zxid, path, None, (before, 0));
+    }
+
+    fn put(
+        &mut self,
+        store: &Store,
+        zxid: Zxid,
+        path: &str,
+        view: Option<View>,
+        (before, after): (u32, u32),
+    ) {
         let sum = self.digest(store);
         self.digest = sum.wrapping_sub(u64::from(before)).wrapping_add(u64::from(after));
-        let path: Arc<str> = path.into();
-        self.queue.push_back((zxid, path.clone()));
-        let old = self.replace(path.clone(), Some(Change { path: path.clone(), zxid, view, digest: after }));
+        let hash = store.tree.hash_of(path);
+        self.numbered += 1;
+        let name = ChangeName { hash, number: self.numbered };
+        self.queue.push_back((zxid, name));
+        let old = self.changes.find_entry(hash, |change| change.name.hash == hash && *change.path == *path);
+        let old = old.ok().map(|entry| entry.remove().0);
+        let change = Change { name, path: path.into(), view, digest: after };
+        self.hand_over(old.as_ref(), Some(&change));
+        self.changes.insert_unique(hash, change, |change| change.name.hash);
         if let Some(undo) = &mut self.undo {
-            undo.push(Undo { path, before: old });
+            undo.push(Undo { change: name, before: old });
         }
     }
 
-    /// Puts `new` in the path's place, or nothing, and returns what was there.
-    fn replace(&mut self, path: Arc<str>, new: Option<Change>) -> Option<Change> {
-        let new_owner = new.as_ref().and_then(|change| self.owner(change));
-        let hash = &self.hash;
-        let same = |change: &Change| change.path == path;
-        let old = match self.changes.entry(hash.of(&path), same, |change| hash.of(&change.path)) {
-            Entry::Occupied(mut entry) => match new {
-                Some(new) => Some(std::mem::replace(entry.get_mut(), new)),
-                None => Some(entry.remove().0),
-            },
-            Entry::Vacant(entry) => {
-                if let Some(new) = new {
-                    entry.insert(new);
-                }
-                None
-            }
-        };
-        let old_owner = old.as_ref().and_then(|change| self.owner(change));
-        if old_owner != new_owner {
-            self.reassign(path, old_owner, new_owner);
-        }
-        old
+    /// Takes a change out, unless another one has taken its path.
+    fn take(&mut self, name: ChangeName) -> Option<Change> {
+        let entry = self.changes.find_entry(name.hash, |change| change.name == name).ok()?;
+        Some(entry.remove().0)
     }
 
     fn owner(&self, change: &Change) -> Option<SessionId> {
@@ -178,27 +197,31 @@ impl Overlay {
         }
     }
 
-    fn reassign(&mut self, path: Arc<str>, from: Option<SessionId>, to: Option<SessionId>) {
-        if let Some(session) = from
+    /// One path's change has taken the place of another: whose ephemeral it is may be another session.
+    fn hand_over(&mut self, from: Option<&Change>, to: Option<&Change>) {
+        let (old, new) =
+            (from.and_then(|change| self.owner(change)), to.and_then(|change| self.owner(change)));
+        if old == new {
+            return;
+        }
+        if let (Some(session), Some(change)) = (old, from)
             && let Some(paths) = self.owned.get_mut(&session)
         {
-            paths.remove(&path);
+            paths.remove(&change.path);
             if paths.is_empty() {
                 self.owned.remove(&session);
             }
         }
-        if let Some(session) = to {
-            self.owned.entry(session).or_default().insert(path);
+        if let (Some(session), Some(change)) = (new, to) {
+            self.owned.entry(session).or_default().insert(change.path.clone());
         }
     }
 
     /// Everything up to `zxid` has been applied.
     pub(super) fn applied(&mut self, zxid: Zxid) {
-        while self.queue.front().is_some_and(|(at, _)| *at <= zxid) {
-            let Some((done, path)) = self.queue.pop_front() else { return };
-            if self.change(&path).is_some_and(|change| change.zxid == done) {
-                self.replace(path, None);
-            }
+        while let Some((_, name)) = self.queue.pop_front_if(|(at, _)| *at <= zxid) {
+            let done = self.take(name);
+            self.hand_over(done.as_ref(), None);
         }
     }
 
@@ -223,8 +246,12 @@ impl Overlay {
 
     /// The changes since the savepoint never were.
     pub(super) fn roll_back(&mut self, savepoint: Savepoint) {
-        for Undo { path, before } in self.undo.take().unwrap_or_default().into_iter().rev() {
-            self.replace(path, before);
+        for Undo { change, before } in self.undo.take().unwrap_or_default().into_iter().rev() {
+            let undone = self.take(change);
+            self.hand_over(undone.as_ref(), before.as_ref());
+            if let Some(before) = before {
+                self.changes.insert_unique(change.hash, before, |change| change.name.hash);
+            }
         }
         self.queue.truncate(savepoint.queued);
         self.digest = savepoint.digest;

@@ -98,7 +98,7 @@ pub struct Prep {
 impl Prep {
     /// No outstanding changes. `config` is the store's.
     pub fn new(config: StoreConfig) -> Self {
-        let overlay = Overlay::new(config.extended_types, config.hash_seed);
+        let overlay = Overlay::new(config.extended_types);
         Self { extended_types: config.extended_types, overlay }
     }
 
@@ -216,7 +216,7 @@ impl Prep {
             parent.stat.cversion = parent_cversion;
             parent.stat.pzxid = ctx.zxid;
         }
-        self.overlay.set(ctx.store, ctx.zxid, parent_path, Some(parent));
+        self.overlay.set(ctx.store, ctx.zxid, parent_path, parent);
         let stat = StatPersisted {
             czxid: ctx.zxid,
             mzxid: ctx.zxid,
@@ -227,9 +227,12 @@ impl Prep {
             ..StatPersisted::default()
         };
         let acl = acl_of(&txn).into();
-        let prefix = prefix_of(ctx.store, &path, new.data);
-        let view = View { stat, children: 0, acl, data: new.data.clone(), prefix };
-        self.overlay.set(ctx.store, ctx.zxid, &path, Some(view));
+        let counts = ctx.store.config().digest && digest::covers(&path);
+        let path_crc = if counts { digest::of_path(&path) } else { 0 };
+        let prefix = if counts { digest::prefix(path_crc, new.data) } else { 0 };
+        let data_len = bytes as i64;
+        let view = View { stat, children: 0, acl, data_len, path_crc, prefix, found_digest: 0 };
+        self.overlay.set(ctx.store, ctx.zxid, &path, view);
         Ok(txn)
     }
 
@@ -292,9 +295,9 @@ impl Prep {
         if let Some(mut parent) = self.overlay.get(ctx.store, parent_path) {
             parent.children -= 1;
             parent.stat.pzxid = parent.stat.pzxid.max(ctx.zxid);
-            self.overlay.set(ctx.store, ctx.zxid, parent_path, Some(parent));
+            self.overlay.set(ctx.store, ctx.zxid, parent_path, parent);
         }
-        self.overlay.set(ctx.store, ctx.zxid, path, None);
+        self.overlay.remove(ctx.store, ctx.zxid, path);
     }
 
     fn set_data(&mut self, ctx: Ctx<'_>, set: &SetDataRequest) -> Result<Txn, ErrorCode> {
@@ -303,15 +306,17 @@ impl Prep {
         path::validate(path).map_err(|_| ErrorCode::BadArguments)?;
         let mut node = self.overlay.get(ctx.store, path).ok_or(ErrorCode::NoNode)?;
         ctx.permit(&node, perms::WRITE)?;
-        let length = |data: &Option<Bytes>| data.as_ref().map_or(0, Bytes::len) as i64;
-        ctx.store.check_quota(path, 0, length(data) - length(&node.data))?;
+        let data_len = data.as_ref().map_or(0, Bytes::len) as i64;
+        ctx.store.check_quota(path, 0, data_len - node.data_len)?;
         let version = next_version(node.stat.version, *version)?;
         node.stat.version = version;
         node.stat.mtime = ctx.time_ms;
         node.stat.mzxid = ctx.zxid;
-        node.data = data.clone();
-        node.prefix = prefix_of(ctx.store, path, data);
-        self.overlay.set(ctx.store, ctx.zxid, path, Some(node));
+        node.data_len = data_len;
+        if ctx.store.config().digest && digest::covers(path) {
+            node.prefix = digest::prefix(node.path_crc, data);
+        }
+        self.overlay.set(ctx.store, ctx.zxid, path, node);
         Ok(Txn::SetData(SetDataTxn { path: path.clone(), data: data.clone(), version }))
     }
 
@@ -326,7 +331,7 @@ impl Prep {
         node.stat.aversion = version;
         // Apache leaves the old list in its overlay, so that the next request may still be judged by it.
         node.acl = acl.as_slice().into();
-        self.overlay.set(ctx.store, ctx.zxid, path, Some(node));
+        self.overlay.set(ctx.store, ctx.zxid, path, node);
         Ok(Txn::SetAcl(SetAclTxn { path: path.clone(), acl, version }))
     }
 
@@ -390,10 +395,6 @@ fn acl_of(txn: &Txn) -> &[Acl] {
         Txn::CreateContainer(txn) => &txn.acl,
         _ => &[],
     }
-}
-
-fn prefix_of(store: &Store, path: &str, data: &Option<Bytes>) -> u32 {
-    if store.config().digest && digest::covers(path) { digest::prefix(path, data) } else { 0 }
 }
 
 /// What may stand in a multi. Flags that mean nothing, or a TTL mode without a TTL, spoil the whole of it

@@ -16,6 +16,7 @@ use zoometry_wire::{Acl, Id, SessionId, Stat, StatPersisted};
 
 use super::acl_table::{self, AclSlot, AclTable};
 use super::digest;
+use super::node_path::NodePath;
 use super::owner::Owner;
 use super::path_hash::PathHash;
 
@@ -36,7 +37,7 @@ pub(super) const ROOT: NodeId = NodeId(0);
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     /// The whole path; "/" for the root.
-    pub(super) path: Box<str>,
+    pub(super) path: NodePath,
     pub(super) data: Option<Bytes>,
     pub(super) stat: StatPersisted,
     pub(super) acl: AclSlot,
@@ -46,6 +47,9 @@ pub(super) struct Node {
     pub(super) children: Vec<NodeId>,
     /// Counts up over all nodes ever made: a child is always younger than its parent.
     pub(super) born: u64,
+    /// It has a part in the tree's digest; otherwise the three are 0.
+    counts: bool,
+    path_crc: u32,
     prefix: u32,
     digest: u32,
 }
@@ -58,6 +62,11 @@ impl Node {
 
     pub(super) fn data_len(&self) -> i64 {
         self.data.as_ref().map_or(0, Bytes::len) as i64
+    }
+
+    /// See [`digest::of_path`]; 0 while it does not count.
+    pub(super) fn path_crc(&self) -> u32 {
+        self.path_crc
     }
 
     pub(super) fn prefix(&self) -> u32 {
@@ -149,8 +158,19 @@ impl Tree {
 
     /// The node at `path`. The empty path names the root too.
     pub(super) fn find(&self, path: &str) -> Option<NodeId> {
-        let hash = self.hash.of(path) as u32;
-        let same = |entry: &Entry| entry.hash == hash && *self.node(entry.node).path == *path;
+        self.find_hashed(self.hash_of(path), path)
+    }
+
+    /// How paths are hashed here.
+    pub(super) fn hash_of(&self, path: &str) -> u64 {
+        self.hash.of(path)
+    }
+
+    /// As [`find`](Self::find), for who knows the path's hash.
+    pub(super) fn find_hashed(&self, hash: u64, path: &str) -> Option<NodeId> {
+        let hash = hash as u32;
+        let same =
+            |entry: &Entry| entry.hash == hash && self.node(entry.node).path.as_bytes() == path.as_bytes();
         match self.index.find(spread(hash), same) {
             Some(entry) => Some(entry.node),
             None if path.is_empty() => Some(ROOT),
@@ -231,17 +251,28 @@ impl Tree {
 
     fn place(&mut self, new: NewNode<'_>) -> NodeId {
         let NewNode { path, data, acl, stat } = new;
-        let (prefix, digest) = self.digest_of(path, &data, &stat);
+        let (path_crc, prefix, digest) = self.digest_of(path, &data, &stat);
         self.digest = self.digest.wrapping_add(u64::from(digest));
         self.data_size += path.len() + data.as_ref().map_or(0, Bytes::len);
         let born = self.births;
         self.births += 1;
         let owner = self.owner(&stat);
-        let path: Box<str> = path.into();
-        let hash = self.hash.of(&path) as u32;
+        let hash = self.hash.of(path) as u32;
         let children = Vec::new();
-        let node =
-            Some(Node { path, data, stat, acl, parent: ROOT, place: 0, children, born, prefix, digest });
+        let node = Some(Node {
+            path: path.into(),
+            data,
+            stat,
+            acl,
+            parent: ROOT,
+            place: 0,
+            children,
+            born,
+            counts: self.counts(path),
+            path_crc,
+            prefix,
+            digest,
+        });
         let id = match self.free.pop() {
             Some(id) => {
                 self.nodes[id.0 as usize] = node;
@@ -267,12 +298,17 @@ impl Tree {
         self.acls.release(old);
     }
 
-    fn digest_of(&self, path: &str, data: &Option<Bytes>, stat: &StatPersisted) -> (u32, u32) {
-        if !self.digests || !digest::covers(path) {
-            return (0, 0);
+    fn counts(&self, path: &str) -> bool {
+        self.digests && digest::covers(path)
+    }
+
+    fn digest_of(&self, path: &str, data: &Option<Bytes>, stat: &StatPersisted) -> (u32, u32, u32) {
+        if !self.counts(path) {
+            return (0, 0, 0);
         }
-        let prefix = digest::prefix(path, data);
-        (prefix, digest::of_node(prefix, stat))
+        let path_crc = digest::of_path(path);
+        let prefix = digest::prefix(path_crc, data);
+        (path_crc, prefix, digest::of_node(prefix, stat))
     }
 
     /// Removes a node and, should there be any, all below it. Only a replay over a fuzzy snapshot meets
@@ -341,12 +377,11 @@ impl Tree {
 
     /// Changes a node's status; the owner word stays as it is.
     pub(super) fn change_stat(&mut self, id: NodeId, change: impl FnOnce(&mut StatPersisted)) {
-        let digests = self.digests;
         let node = self.node_mut(id);
         let owner = node.stat.ephemeral_owner;
         change(&mut node.stat);
         debug_assert_eq!(owner, node.stat.ephemeral_owner);
-        if digests && digest::covers(&node.path) {
+        if node.counts {
             let before = std::mem::replace(&mut node.digest, digest::of_node(node.prefix, &node.stat));
             let after = node.digest;
             self.digest = self.digest.wrapping_sub(u64::from(before)).wrapping_add(u64::from(after));
@@ -356,11 +391,10 @@ impl Tree {
     /// Changes a node's data. What its status says of it is for [`change_stat`](Self::change_stat), which
     /// must follow.
     pub(super) fn change_data(&mut self, id: NodeId, data: Option<Bytes>) -> Option<Bytes> {
-        let digests = self.digests;
         let new_len = data.as_ref().map_or(0, Bytes::len);
         let node = self.node_mut(id);
-        if digests && digest::covers(&node.path) {
-            node.prefix = digest::prefix(&node.path, &data);
+        if node.counts {
+            node.prefix = digest::prefix(node.path_crc, &data);
         }
         let old = std::mem::replace(&mut node.data, data);
         self.data_size += new_len;
@@ -424,7 +458,7 @@ impl Tree {
             };
             count += 1;
             assert_eq!(self.find(&node.path), Some(id), "{}", node.path);
-            let (_, expected) = self.digest_of(&node.path, &node.data, &node.stat);
+            let (.., expected) = self.digest_of(&node.path, &node.data, &node.stat);
             assert_eq!(node.digest, expected, "{}", node.path);
             digest = digest.wrapping_add(u64::from(expected));
             data_size += node.path.len() + node.data.as_ref().map_or(0, Bytes::len);

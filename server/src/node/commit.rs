@@ -77,6 +77,7 @@ impl Node {
             records.len() as u32,
         );
         shared.stats.record(&mut self.booked);
+        shared.stats.outstanding_add(-std::mem::take(&mut self.answered));
         shared.stats.add(Counter::Commits, records.len() as u64);
         records.clear();
         self.committed = records;
@@ -131,7 +132,7 @@ impl Node {
                 if let Some(origin) = origin {
                     let times = (apply_ns, fanout);
                     self.answer(store, &origin, record, &result, moment, times);
-                    self.woken.push(origin.conn);
+                    self.remember_to_wake(origin.conn);
                 }
                 self.session_closed(header.session);
             }
@@ -139,9 +140,16 @@ impl Node {
                 if let Some(origin) = origin {
                     let times = (apply_ns, fanout);
                     self.answer(store, &origin, record, &result, moment, times);
-                    self.woken.push(origin.conn);
+                    self.remember_to_wake(origin.conn);
                 }
             }
+        }
+    }
+
+    /// The writes of one connection mostly come in runs.
+    fn remember_to_wake(&mut self, conn: Arc<Conn>) {
+        if !self.woken.last().is_some_and(|last| Arc::ptr_eq(last, &conn)) {
+            self.woken.push(conn);
         }
     }
 
@@ -237,8 +245,7 @@ impl Node {
                 replied_ns: 0,
             });
         }
-        drop(desk);
-        self.shared.stats.outstanding_add(-(answered.requests as i64));
+        self.answered += answered.requests as i64;
     }
 
     /// A learner's client gets the answer to its `sync`, behind everything that was committed before.

@@ -17,6 +17,7 @@ use zoometry_wire::{SessionId, Zxid};
 use super::{Node, NodeEvent};
 use crate::clock;
 use crate::conn::{Conn, Phase};
+use crate::disk_thread::Append;
 use crate::handshake;
 use crate::member;
 use crate::peers::PeerEvent;
@@ -46,41 +47,54 @@ pub(super) enum Pending {
 const READ_ONLY_WAIT_MS: u64 = 2000;
 
 impl Node {
-    /// Performs what the member has said, in order, until it says nothing more.
+    /// Performs what the member has said, in order, until it says nothing more. Appends and commits are
+    /// gathered and handed on in runs, the appends first.
     pub(super) fn perform(&mut self) {
-        let (mut appended, mut proposed) = (0, 0);
         while !self.outputs.is_empty() {
             let mut outputs = std::mem::take(&mut self.outputs);
             for output in outputs.drain(..) {
                 match output {
                     Output::Commit(record) => self.committed.push(record),
                     Output::Perform(Action::Append(zxid, payload)) => {
-                        let bytes = payload.len() as u64;
                         if self.peers.is_some() {
                             self.trace_append(zxid, &payload);
-                            ProposalSizes::note(&mut self.proposals, bytes as i64);
-                            proposed += u64::from(self.shared.mode() == Some(Mode::Leader));
+                            ProposalSizes::note(&mut self.proposals, payload.len() as i64);
                         }
-                        self.shared.disk.append(zxid, payload);
-                        self.snapshots.appended(1, bytes);
-                        appended += 1;
+                        self.appends.push(Append { zxid, payload });
                     }
                     Output::Perform(Action::Send(link, packet)) => self.send(link, &packet),
                     output => {
-                        // What follows may look at the state.
+                        // What follows may look at the state, and its jobs go behind what was appended.
+                        self.append();
                         self.commit();
                         self.perform_rare(output);
                     }
                 }
             }
+            self.append();
             self.commit();
             if self.outputs.is_empty() {
                 // The allocation is used again.
                 self.outputs = outputs;
             }
         }
-        self.shared.stats.add(Counter::SyncQueued, appended);
-        self.shared.stats.add(Counter::Proposals, proposed);
+    }
+
+    /// Hands what is to be appended to the disk.
+    fn append(&mut self) {
+        if self.appends.is_empty() {
+            return;
+        }
+        let (txns, bytes) = self
+            .appends
+            .iter()
+            .fold((0, 0), |(txns, bytes), append| (txns + 1, bytes + append.payload.len() as u64));
+        self.shared.disk.append_all(&mut self.appends);
+        self.snapshots.appended(txns, bytes);
+        self.shared.stats.add(Counter::SyncQueued, txns);
+        if self.shared.mode() == Some(Mode::Leader) {
+            self.shared.stats.add(Counter::Proposals, txns);
+        }
     }
 
     /// If it is to be traced, a transaction's way through this member begins here.

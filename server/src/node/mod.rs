@@ -27,7 +27,7 @@ use zoometry_wire::{Id, Request, SessionId, TxnRecord, Zxid};
 
 use crate::clock;
 use crate::conn::{Conn, WARMED_MAX};
-use crate::disk_thread::{DiskThread, Durable};
+use crate::disk_thread::{Append, DiskThread, Durable};
 use crate::handshake;
 use crate::peers::{PeerEvent, Peers};
 use crate::shared::{ProposalSizes, Shared};
@@ -170,6 +170,7 @@ pub struct Node {
     covered: FxHashMap<Link, Zxid>,
     outputs: Vec<Output>,
     committed: Vec<TxnRecord>,
+    appends: Vec<Append>,
     woken: Vec<Arc<Conn>>,
     /// Bytes that had moved on links over which somebody is being synchronised, when last looked at.
     moved: FxHashMap<Link, u64>,
@@ -193,6 +194,8 @@ pub struct Node {
     stopping: bool,
     /// What the writes of the batch being applied have to tell the statistics.
     booked: Batch,
+    /// Requests answered in that batch.
+    answered: i64,
 }
 
 /// What a node is made of.
@@ -233,6 +236,7 @@ impl Node {
             covered: FxHashMap::default(),
             outputs: Vec::new(),
             committed: Vec::new(),
+            appends: Vec::new(),
             woken: Vec::new(),
             moved: FxHashMap::default(),
             trails: Trails::default(),
@@ -248,6 +252,7 @@ impl Node {
             next_container_check_ms,
             stopping: false,
             booked: Batch::default(),
+            answered: 0,
         }
     }
 
