@@ -121,7 +121,7 @@ impl Member {
         }
         record.encode(&mut self.buffer);
         let payload = self.buffer.split().freeze();
-        self.proposed.push_back(record);
+        self.proposed.push_back(Box::new(record));
         if self.zab.is_some() {
             self.step(at, Event::Propose(zxid, payload), out);
         } else {

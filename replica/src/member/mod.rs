@@ -72,9 +72,9 @@ pub enum Output {
     /// Something of consensus: messages, log, epochs. Never one of those below.
     Perform(Action),
     /// Apply this transaction and answer whoever asked for it.
-    Commit(TxnRecord),
+    Commit(Box<TxnRecord>),
     /// Apply this transaction, of which nobody knows here whether it is committed: tell nobody.
-    Adopt(TxnRecord),
+    Adopt(Box<TxnRecord>),
     /// The member's part has changed. When everything before it is applied, call [`Member::begin`].
     Become(Role),
     /// The leader has said whether a session lives; it is this member's now if it does.
@@ -121,11 +121,14 @@ pub struct Member {
     prep: Prep,
     last_zxid: Zxid,
     /// What was proposed here and is not committed.
-    proposed: VecDeque<TxnRecord>,
+    /// Boxed: it changes hands several times before it is applied.
+    proposed: VecDeque<Box<TxnRecord>>,
     owners: FxHashMap<SessionId, Owner>,
     next_session: SessionId,
     syncs: VecDeque<WaitingSync>,
     actions: VecDeque<Action>,
+    /// Those of one step, empty in between; its memory is used again.
+    fresh: Vec<Action>,
     buffer: BytesMut,
 }
 
@@ -152,6 +155,7 @@ impl Member {
             next_session: first_session,
             syncs: VecDeque::new(),
             actions: VecDeque::new(),
+            fresh: Vec::new(),
             buffer: BytesMut::new(),
         }
     }
@@ -278,9 +282,8 @@ impl Member {
             }
             return;
         };
-        let mut actions = Vec::new();
-        zab.step(at.now_ms, event, &mut actions);
-        self.actions.extend(actions);
+        zab.step(at.now_ms, event, &mut self.fresh);
+        self.actions.extend(self.fresh.drain(..));
         self.drain(at, out);
     }
 
@@ -350,12 +353,12 @@ impl Member {
     }
 
     /// The transaction of a payload: as it was proposed here, or read from what the leader sent.
-    fn record(&mut self, zxid: Zxid, payload: &Bytes) -> Result<TxnRecord, Action> {
+    fn record(&mut self, zxid: Zxid, payload: &Bytes) -> Result<Box<TxnRecord>, Action> {
         if let Some(record) = self.proposed.pop_front_if(|record| record.header.zxid == zxid) {
             return Ok(record);
         }
         let record = TxnRecord::decode(&mut Reader::new(payload));
-        record.map_err(|error| Action::Fail(format!("cannot read transaction {zxid}: {error}")))
+        record.map(Box::new).map_err(|error| Action::Fail(format!("cannot read transaction {zxid}: {error}")))
     }
 
     fn hear_leader(&mut self, at: &mut Surroundings<'_>, packet: &QuorumPacket, out: &mut Vec<Output>) {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use zoometry_wire::{Acl, SessionId, StatPersisted, Zxid};
 
+use super::node_path::NodePath;
 use super::owner::Owner;
 use super::{Store, digest};
 
@@ -34,9 +35,15 @@ pub(super) struct View {
 #[derive(Debug, Clone)]
 struct Change {
     name: ChangeName,
-    path: Box<str>,
+    path: NodePath,
     view: Option<View>,
     digest: u32,
+}
+
+impl Change {
+    fn is_of(&self, hash: u64, path: &str) -> bool {
+        self.name.hash == hash && self.path.as_bytes() == path.as_bytes()
+    }
 }
 
 /// Which change: its path's hash, and a number that no other change has.
@@ -108,7 +115,7 @@ impl Overlay {
         if self.changes.is_empty() {
             return None;
         }
-        self.changes.find(hash, |change| change.name.hash == hash && *change.path == *path)
+        self.changes.find(hash, |change| change.is_of(hash, path))
     }
 
     /// The znode at `path` as the next request finds it.
@@ -174,7 +181,7 @@ impl Overlay {
         self.numbered += 1;
         let name = ChangeName { hash, number: self.numbered };
         self.queue.push_back((zxid, name));
-        let old = self.changes.find_entry(hash, |change| change.name.hash == hash && *change.path == *path);
+        let old = self.changes.find_entry(hash, |change| change.is_of(hash, path));
         let old = old.ok().map(|entry| entry.remove().0);
         let change = Change { name, path: path.into(), view, digest: after };
         self.hand_over(old.as_ref(), Some(&change));
@@ -207,13 +214,13 @@ impl Overlay {
         if let (Some(session), Some(change)) = (old, from)
             && let Some(paths) = self.owned.get_mut(&session)
         {
-            paths.remove(&change.path);
+            paths.remove(&*change.path);
             if paths.is_empty() {
                 self.owned.remove(&session);
             }
         }
         if let (Some(session), Some(change)) = (new, to) {
-            self.owned.entry(session).or_default().insert(change.path.clone());
+            self.owned.entry(session).or_default().insert((*change.path).into());
         }
     }
 

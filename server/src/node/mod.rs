@@ -169,7 +169,8 @@ pub struct Node {
     /// Learners that get the whole state where consensus planned the log files: up to where they have all of it.
     covered: FxHashMap<Link, Zxid>,
     outputs: Vec<Output>,
-    committed: Vec<TxnRecord>,
+    #[expect(clippy::vec_box, reason = "as the member hands them out: moved, not made here")]
+    committed: Vec<Box<TxnRecord>>,
     appends: Vec<Append>,
     woken: Vec<Arc<Conn>>,
     /// Bytes that had moved on links over which somebody is being synchronised, when last looked at.

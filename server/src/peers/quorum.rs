@@ -11,7 +11,6 @@
 //!
 //! Source: `Leader.java` (LearnerCnxAcceptor), `LearnerHandler.java`, `Learner.java`; reference §8.4, §8.7.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -20,6 +19,7 @@ use std::time::Duration;
 use anyhow::bail;
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, RwLock};
+use rustc_hash::FxHashMap;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -51,7 +51,7 @@ pub(super) fn links_max(members: usize) -> usize {
 /// Every link there is.
 #[derive(Default)]
 pub(super) struct Links {
-    open: Mutex<HashMap<Link, Arc<Outbox>>>,
+    open: Mutex<FxHashMap<Link, Arc<Outbox>>>,
     last: AtomicU64,
     accepted: AtomicUsize,
     /// Links with something unsent that their writers have not been told of.
