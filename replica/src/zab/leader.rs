@@ -90,6 +90,9 @@ pub struct Leader {
     epoch_stored: bool,
     /// Who has accepted the epoch from this leader, this time.
     epoch_acks: BTreeSet<ServerId>,
+    /// A member has accepted a later epoch, and so may never follow this leader: only another epoch lets it in.
+    /// (Apache's leader goes on, and that member stays outside.)
+    outranked: bool,
     members: BTreeMap<Link, Member>,
     outstanding: VecDeque<Proposal>,
     deadline_ms: u64,
@@ -104,6 +107,7 @@ impl Leader {
             epoch: 0,
             epoch_stored: false,
             epoch_acks: BTreeSet::new(),
+            outranked: false,
             members: BTreeMap::new(),
             outstanding: VecDeque::new(),
             deadline_ms: base.now_ms + base.settings.init_ms(),
@@ -253,6 +257,7 @@ impl Leader {
             (member.sid, member.observer, member.stage) = (sid, observer, Stage::Registered);
         }
         let accepted = i64::from(packet.zxid.epoch());
+        self.outranked |= self.phase != Phase::Discovering && accepted > self.epoch;
         if self.phase == Phase::Discovering && !observer {
             self.choose_epoch(base, accepted, out);
         } else if self.phase != Phase::Discovering && self.epoch_stored {
@@ -475,6 +480,9 @@ impl Leader {
     // ---- time ----
 
     fn tick(&mut self, base: &mut Base, out: &mut Vec<Action>) -> Next {
+        if self.outranked {
+            return Next::Look;
+        }
         let now_ms = base.now_ms;
         let unacked_since = self.outstanding.front().map(|proposal| proposal.proposed_ms);
         let silent: Vec<Link> = self

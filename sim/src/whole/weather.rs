@@ -315,11 +315,20 @@ impl World {
     pub(super) fn resume(&mut self, id: ServerId) {
         let now_us = self.now_us;
         let machine = self.machine(id);
-        if machine.paused_until_us.is_some_and(|until_us| until_us <= now_us) {
-            self.note(|| format!("{id} goes on"));
+        if machine.paused_until_us.is_none() {
             self.go_on(id);
+        } else if machine.paused_until_us.is_some_and(|until_us| until_us <= now_us) {
+            self.note(|| format!("{id} goes on"));
             self.unrest();
-            self.kick_lanes();
+            // Whether it sees the time or what has arrived first is anybody's guess.
+            if self.random.one_in(2) {
+                self.machine_mut(id).paused_until_us = None;
+                self.kick_lanes();
+                self.plan(now_us + 1, Due::Resume(id));
+            } else {
+                self.go_on(id);
+                self.kick_lanes();
+            }
         }
     }
 
