@@ -292,8 +292,10 @@ async fn stay_up(
     let mut cluster = Cluster::start(wanted, &directory, making, &mut waiting).await?;
     waiting.done();
     show_up(&cluster, &directory).await;
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     loop {
         tokio::select! {
+            _ = terminate.recv() => break,
             asked = tokio::signal::ctrl_c() => {
                 asked?;
                 break;
