@@ -144,7 +144,7 @@ impl Pair {
             }
             Output::Perform(Action::Notify(..)) => {}
             Output::Perform(action) => panic!("{action:?}"),
-            Output::Commit(record) => self.commit(at, record),
+            Output::Commit(record) => self.commit(at, *record),
             Output::Adopt(record) => drop(self.halves[at].store.apply(&record, &mut ())),
             Output::Become(role) => {
                 self.halves[at].role = role;

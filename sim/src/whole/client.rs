@@ -170,7 +170,7 @@ impl World {
                 5_000
             }
             Place::Connecting(wire, _) => {
-                let patience_us = 300_000;
+                let patience_us = 800_000;
                 if now_us > self.clients[client].placed_us + patience_us {
                     self.leave(client, wire);
                 }
@@ -185,7 +185,14 @@ impl World {
         if self.clients[client].session == SessionId(0) && self.now_us < self.hush_us {
             return;
         }
-        let ids = self.ids();
+        let mut ids = self.ids();
+        if self.random.one_in(3) {
+            // A stopped member's port still takes connections.
+            ids.retain(|id| self.machine(*id).paused_until_us.is_some());
+            if ids.is_empty() {
+                ids = self.ids();
+            }
+        }
         let id = self.random.pick(&ids);
         let wire = self.add_wire(End::Client(client), End::Member(id));
         let timeout_ms = 400 + 100 * self.random.below(10) as i32;
