@@ -619,13 +619,19 @@ fn requests(shared: &Arc<Shared>, conn: &Arc<Conn>, input: &mut BytesMut) -> Res
     oversized
 }
 
-/// Has the store look at what the requests that have arrived are about to ask for ([`Store::warm`]).
+/// Has the store look at what the reads that have arrived are about to ask for ([`Store::warm`]).
 fn warm(store: &Store, mut input: &[u8], limit: usize) {
     /// Behind the header (xid and operation) stands the length of the path, for nearly every operation.
     const PATH_AT: usize = 12;
     for _ in 0..WARMED_MAX {
         let Ok(Some(body)) = frame::first(input, limit) else { return };
         input = &input[frame::PREFIX + body.len()..];
+        let header = RequestHeader::from_bytes(body);
+        // Writes are for the node's thread, which does the same in its own turn.
+        let reads = |op| OpCode::from_code(op).is_some_and(|op| !op.is_write());
+        if !header.is_ok_and(|header| reads(header.op)) {
+            continue;
+        }
         let Some(length) = body.get(PATH_AT - 4..).and_then(|rest| rest.first_chunk::<4>()) else { continue };
         let length = i32::from_be_bytes(*length).max(0) as usize;
         let path = body.get(PATH_AT..PATH_AT.saturating_add(length)).map(std::str::from_utf8);

@@ -34,25 +34,21 @@ pub fn validate(path: &str) -> Result<(), BadPath> {
     if rest.ends_with('/') {
         return Err(BadPath::TrailingSlash);
     }
-    // Every write is checked here, so byte by byte: no byte of a longer character is a slash or a dot.
-    let bytes = rest.as_bytes();
-    let (mut start, mut printable) = (0, true);
-    for (at, byte) in bytes.iter().enumerate() {
-        printable &= matches!(byte, 0x20..=0x7e);
-        if *byte == b'/' {
-            check_name(&bytes[start..at])?;
-            start = at + 1;
-        }
+    // Every write is checked here, so by bytes (none of a longer character is a slash or a dot), and first by
+    // loops without a way out, which are a few vector instructions: a component that is not allowed begins
+    // behind a slash with a slash or a dot.
+    let bytes = path.as_bytes();
+    let pairs = bytes.iter().zip(&bytes[1..]);
+    let doubtful = pairs.fold(false, |any, (a, b)| any | (*a == b'/') & ((*b == b'/') | (*b == b'.')));
+    let not_allowed = |name: &[u8]| matches!(name, b"" | b"." | b"..");
+    if doubtful && rest.as_bytes().split(|byte| *byte == b'/').any(not_allowed) {
+        return Err(BadPath::BadComponent);
     }
-    check_name(&bytes[start..])?;
+    let printable = bytes.iter().fold(true, |all, byte| all & (0x20..=0x7e).contains(byte));
     if !printable && !rest.chars().all(is_allowed) {
         return Err(BadPath::BadCharacter);
     }
     Ok(())
-}
-
-fn check_name(name: &[u8]) -> Result<(), BadPath> {
-    if matches!(name, b"" | b"." | b"..") { Err(BadPath::BadComponent) } else { Ok(()) }
 }
 
 /// Supplementary characters are refused: their UTF-16 units lie in the refused range D800–F8FF.
