@@ -124,6 +124,9 @@ pub struct Desk {
     pub phase: Phase,
     /// The readOnly byte of its connect request, which decides the form of the response.
     pub read_only: ReadOnlyByte,
+    /// The session's client has come on another connection: what may still arrive on this one is older than
+    /// what arrives there, and is not taken in.
+    pub superseded: bool,
     /// Unsent bytes at which the connection is closed.
     outbox_limit: usize,
     overflowed: bool,
@@ -164,6 +167,7 @@ impl Conn {
                 session: SessionId(0),
                 phase: Phase::New,
                 read_only: ReadOnlyByte::Absent,
+                superseded: false,
                 outbox_limit,
                 overflowed: false,
                 batch: Batch::default(),
@@ -192,6 +196,12 @@ impl Conn {
     pub fn close(&self) {
         self.desk().phase = Phase::Closing;
         self.wake();
+    }
+
+    /// As [`close`](Self::close): its session's client has come on another connection.
+    pub fn supersede(&self) {
+        self.desk().superseded = true;
+        self.close();
     }
 
     /// The connection's own address as the scheme `ip` knows it.

@@ -366,6 +366,12 @@ impl Node {
             // The leader was lost after the connection had looked: "refused" would end the session.
             FromClient::Reattach { conn, .. } if !self.member.has_leader() => conn.close(),
             FromClient::Reattach { conn, session, timeout_ms } => {
+                // Before the leader is asked: frames that are late on the old connection must not get in behind
+                // what the client sends on the new one.
+                if let Some(old) = self.shared.conns.of_session(session).filter(|old| old.id != conn.id) {
+                    tracing::debug!(%session, old = %old.peer, new = %conn.peer, "the client came again");
+                    old.supersede();
+                }
                 let waiting = self.reattaching.entry(session).or_default();
                 waiting.push(Reattaching { conn, timeout_ms });
                 self.think(|member, at, out| member.reattach(at, session, timeout_ms, out));
@@ -378,6 +384,9 @@ impl Node {
     /// Writes of one connection. They are prepared and handed to the disk together and share their stamps.
     fn submit(&mut self, submission: Submission) {
         let Submission { conn, session, ids, writes, received_ns } = submission;
+        if conn.desk().superseded {
+            return;
+        }
         let prep_ns = clock::now_ns();
         let count = writes.len() as u64;
         self.shared.stats.add(Counter::PrepQueued, count);
