@@ -95,6 +95,10 @@ failover *ARGS:
 sim COUNT="1000":
     cargo run --release -p zoometry-sim -- many --count {{COUNT}}
 
+# The simulator's judges against mistakes made on purpose
+bite:
+    cargo run --release -p zoometry-sim --features deliberate-bugs -- bite
+
 # A run with one request in ten traced
 traces FILE="workloads/smoke.toml":
     cargo run --release -- run {{FILE}} --trace-sample 0.1

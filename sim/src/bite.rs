@@ -34,7 +34,6 @@ pub const PROOFS: &[Proof] = &[
     Proof { bug: Bug::HoleInSync, name: "hole-in-sync", seeds_max: 200 },
     Proof { bug: Bug::StaleEpochInVotes, name: "stale-epoch-in-votes", seeds_max: 200 },
     Proof { bug: Bug::ReadJumpsTheQueue, name: "read-jumps-the-queue", seeds_max: 20 },
-    Proof { bug: Bug::ServeFromThePast, name: "serve-from-the-past", seeds_max: 3000 },
     Proof { bug: Bug::KeepUnstoredSnapshot, name: "keep-unstored-snapshot", seeds_max: 500 },
     Proof { bug: Bug::EvictLate, name: "evict-late", seeds_max: 500 },
     Proof { bug: Bug::ForgetProposedEphemerals, name: "forget-proposed-ephemerals", seeds_max: 50 },

@@ -1,7 +1,8 @@
 //! What waits to be sent on one quorum connection, and the loop that sends it.
 //!
 //! The node's thread encodes packets straight into the outbox, behind a lock that is held for memory work
-//! only; the connection's task takes all of it at once and writes it with one call. Between two stretches of
+//! only. A flush writes what the socket takes at once, on the node's thread: waking another to do it would cost
+//! more time than the call. What the socket does not take, the connection's task sends. Between two stretches of
 //! packets there may be a walk over the store: it is encoded slice by slice as the socket takes it, under the
 //! store's read lock, which is never held across a write.
 //!
@@ -9,12 +10,13 @@
 //! sent, because the store may then be replaced by another leader's, and half of each is no snapshot.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::io::Write as _;
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use parking_lot::{Mutex, RwLock};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, Semaphore};
@@ -58,7 +60,18 @@ struct Desk {
     unsent_bytes: usize,
     /// Somebody has been told that this link wants a flush.
     awaits_flush: bool,
+    /// The task is writing a piece; nobody else may.
+    is_writing: bool,
     phase: Phase,
+}
+
+impl Desk {
+    fn keep_spare(&mut self, mut bytes: BytesMut) {
+        if bytes.capacity() <= SPARE_BYTES_MAX {
+            bytes.clear();
+            self.spare = bytes;
+        }
+    }
 }
 
 /// One link as the node's thread and the connection's task share it.
@@ -66,6 +79,8 @@ pub(super) struct Outbox {
     pub(super) link: Link,
     pub(super) peer: SocketAddr,
     bytes_max: usize,
+    /// The connection, for flushes; it does not block.
+    socket: TcpStream,
     desk: Mutex<Desk>,
     /// Bytes read and written so far.
     moved_bytes: AtomicU64,
@@ -77,18 +92,20 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new(link: Link, peer: SocketAddr, bytes_max: usize) -> Self {
+    pub(super) fn new(link: Link, peer: SocketAddr, bytes_max: usize, socket: TcpStream) -> Self {
         let desk = Desk {
             pieces: VecDeque::new(),
             spare: BytesMut::new(),
             unsent_bytes: 0,
             awaits_flush: false,
+            is_writing: false,
             phase: Phase::Open,
         };
         Self {
             link,
             peer,
             bytes_max,
+            socket,
             desk: Mutex::new(desk),
             moved_bytes: AtomicU64::new(0),
             unsent: Notify::new(),
@@ -138,10 +155,38 @@ impl Outbox {
         !std::mem::replace(&mut desk.awaits_flush, true)
     }
 
-    /// Wakes the writer.
+    /// Sends what the socket takes, and leaves the rest to the task.
     pub(super) fn flush(&self) {
-        self.desk.lock().awaits_flush = false;
-        self.unsent.notify_one();
+        let mut desk = self.desk.lock();
+        desk.awaits_flush = false;
+        if !self.write_now(&mut desk) {
+            drop(desk);
+            self.unsent.notify_one();
+        }
+    }
+
+    /// Whether that was all there is.
+    fn write_now(&self, desk: &mut Desk) -> bool {
+        if desk.is_writing || desk.phase != Phase::Open || desk.pieces.len() != 1 {
+            return false;
+        }
+        let Some(Piece::Packets(bytes)) = desk.pieces.front_mut() else { return false };
+        // An error is the task's to find, and to tell.
+        let Ok(sent) = (&self.socket).write(bytes) else { return false };
+        bytes.advance(sent);
+        let is_all = bytes.is_empty();
+        desk.unsent_bytes = desk.unsent_bytes.saturating_sub(sent);
+        self.moved(sent);
+        if is_all && let Some(Piece::Packets(bytes)) = desk.pieces.pop_front() {
+            desk.keep_spare(bytes);
+        }
+        is_all
+    }
+
+    /// Ends the connection in both directions, whoever else has hold of it.
+    pub(super) fn hang_up(&self) {
+        // It may have ended already.
+        let _ = self.socket.shutdown(Shutdown::Both);
     }
 
     /// This side wants the end.
@@ -208,7 +253,9 @@ impl Outbox {
         loop {
             let next = {
                 let mut desk = self.desk.lock();
-                match (desk.phase, desk.pieces.pop_front()) {
+                let next = desk.pieces.pop_front();
+                desk.is_writing = next.is_some();
+                match (desk.phase, next) {
                     (Phase::Closing | Phase::Gone, None) => return Ok(()),
                     (_, next) => next,
                 }
@@ -227,17 +274,14 @@ impl Outbox {
 
     async fn write_packets(
         &self,
-        mut bytes: BytesMut,
+        bytes: BytesMut,
         writer: &mut (impl AsyncWrite + Unpin),
     ) -> std::io::Result<()> {
         writer.write_all(&bytes).await?;
         self.moved(bytes.len());
         let mut desk = self.desk.lock();
         desk.unsent_bytes = desk.unsent_bytes.saturating_sub(bytes.len());
-        if bytes.capacity() <= SPARE_BYTES_MAX {
-            bytes.clear();
-            desk.spare = bytes;
-        }
+        desk.keep_spare(bytes);
         Ok(())
     }
 

@@ -12,6 +12,7 @@
 //! Source: `Leader.java` (LearnerCnxAcceptor), `LearnerHandler.java`, `Learner.java`; reference §8.4, §8.7.
 
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -110,9 +111,9 @@ impl Links {
         self.open.lock().get(&link).map(|outbox| outbox.moved_bytes())
     }
 
-    fn add(&self, peer: SocketAddr, outbox_bytes_max: usize) -> Arc<Outbox> {
+    fn add(&self, peer: SocketAddr, outbox_bytes_max: usize, socket: std::net::TcpStream) -> Arc<Outbox> {
         let link = Link(self.last.fetch_add(1, Ordering::Relaxed) + 1);
-        let outbox = Arc::new(Outbox::new(link, peer, outbox_bytes_max));
+        let outbox = Arc::new(Outbox::new(link, peer, outbox_bytes_max, socket));
         self.open.lock().insert(link, Arc::clone(&outbox));
         outbox
     }
@@ -134,11 +135,18 @@ pub(super) async fn accept(hub: Arc<Hub>, listener: TcpListener) {
             tracing::warn!(%peer, "refusing a quorum connection: there are {most}, the most for this ensemble");
             continue;
         }
+        let socket = match second_hold(&stream) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::warn!(%peer, %error, "cannot take a quorum connection (raise `ulimit -n`?)");
+                continue;
+            }
+        };
         hub.links.accepted.fetch_add(1, Ordering::Relaxed);
         let _ = stream.set_nodelay(true);
         let accepted = Arc::clone(&hub);
         hub.spawn(async move {
-            serve(&accepted, stream, peer, Opened::There).await;
+            serve(&accepted, (stream, socket), peer, Opened::There).await;
             accepted.links.accepted.fetch_sub(1, Ordering::Relaxed);
         });
     }
@@ -151,8 +159,8 @@ pub(super) async fn connect(hub: Arc<Hub>, to: ServerId) {
         addresses.map(|address| Endpoint { host: address.host.clone(), port: address.quorum_port }).collect();
     let patience = Duration::from_millis(hub.options.quorum_connect_timeout_ms);
     let opened = address::open(&places, patience).await;
-    match opened.and_then(|stream| Ok((stream.peer_addr()?, stream))) {
-        Ok((peer, stream)) => serve(&hub, stream, peer, Opened::Here).await,
+    match opened.and_then(|stream| Ok((stream.peer_addr()?, second_hold(&stream)?, stream))) {
+        Ok((peer, socket, stream)) => serve(&hub, (stream, socket), peer, Opened::Here).await,
         Err(error) => {
             tracing::debug!(member = %to, "cannot connect to the quorum port: {error:#}");
             sleep(CONNECT_PAUSE).await;
@@ -161,9 +169,30 @@ pub(super) async fn connect(hub: Arc<Hub>, to: ServerId) {
     }
 }
 
+/// The same connection once more, for the outbox. It does not block either.
+fn second_hold(stream: &TcpStream) -> std::io::Result<std::net::TcpStream> {
+    Ok(stream.as_fd().try_clone_to_owned()?.into())
+}
+
+/// The outbox has hold of the connection as well: when the task ends, however it does, the other side must
+/// hear of it.
+struct HangUp(Arc<Outbox>);
+
+impl Drop for HangUp {
+    fn drop(&mut self) {
+        self.0.hang_up();
+    }
+}
+
 /// One link's life, both directions at once.
-async fn serve(hub: &Hub, mut stream: TcpStream, peer: SocketAddr, opened: Opened) {
-    let outbox = hub.links.add(peer, hub.options.outbox_bytes_max);
+async fn serve(
+    hub: &Hub,
+    (mut stream, socket): (TcpStream, std::net::TcpStream),
+    peer: SocketAddr,
+    opened: Opened,
+) {
+    let outbox = hub.links.add(peer, hub.options.outbox_bytes_max, socket);
+    let _hang_up = HangUp(Arc::clone(&outbox));
     let link = outbox.link;
     hub.deliver(match opened {
         Opened::Here => PeerEvent::Connected(link),

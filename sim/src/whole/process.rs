@@ -531,7 +531,7 @@ impl World {
     ) {
         let Some(process) = self.machine_mut(id).process.as_mut() else { return };
         let here = process.store.last_zxid();
-        let is_behind = last_zxid > here && !bugs::chosen(Bug::ServeFromThePast);
+        let is_behind = last_zxid > here;
         if process.role == Role::Looking || is_behind {
             return self.close_wire(wire, End::Member(id));
         }
