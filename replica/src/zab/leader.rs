@@ -347,7 +347,12 @@ impl Leader {
         let Some(member) = self.members.get_mut(&link) else { return };
         let Stage::Accepted(learner) = member.stage else { return };
         member.stage = Stage::Synchronising;
-        let observer = member.observer;
+        let (observer, sid) = (member.observer, member.sid);
+        // What it acknowledged on an earlier connection it may be about to cut off: it gets all of it again, and
+        // until it has acknowledged it again, that is on one disk less.
+        for proposal in &mut self.outstanding {
+            proposal.acks.retain(|by| *by != sid);
+        }
         let send = |kind, zxid, data: Option<Bytes>| {
             Action::Send(link, QuorumPacket { data, ..QuorumPacket::new(kind, zxid) })
         };

@@ -225,3 +225,61 @@ fn a_leader_makes_way_for_a_member_that_has_accepted_a_later_epoch() {
         assert_eq!(looks, makes_way, "epoch 1, and a member that has accepted {accepted}");
     }
 }
+
+#[test]
+fn what_a_learner_acknowledged_before_it_came_again_counts_no_more() {
+    let settings = Settings {
+        tick_ms: TICK_MS,
+        init_limit: 10,
+        sync_limit: 5,
+        notifications: NotificationIntervals { min_ms: 200, max_ms: 2000 },
+        silence_ms: None,
+    };
+    let electorate = Electorate {
+        me: ServerId(5),
+        voters: (1..=5).map(ServerId).collect(),
+        config: String::new(),
+        config_version: 0,
+    };
+    let recovered = Recovered { last_zxid: Zxid(0), accepted_epoch: 0, current_epoch: 0 };
+    let mut zab = Zab::new(settings, electorate, recovered);
+    step(&mut zab, 0, Event::Tick);
+    for other in 1..=4 {
+        step(&mut zab, 0, Event::Vote(ServerId(other), vote(5)));
+    }
+    let say = |zab: &mut Zab, link: u64, kind: PacketKind, zxid: i64, data: Option<bytes::Bytes>| {
+        let packet = QuorumPacket { data, ..QuorumPacket::new(kind, Zxid(zxid)) };
+        step(zab, 0, Event::Packet(Link(link), packet))
+    };
+    let come = |zab: &mut Zab, link: u64, sid: i64| {
+        step(zab, 0, Event::Accepted(Link(link)));
+        let info = zoometry_wire::peer::LearnerInfo { sid, protocol: 0x10000, config_version: 0 };
+        say(zab, link, PacketKind::FollowerInfo, 0, Some(info.to_bytes()));
+    };
+    for sid in [1, 2] {
+        come(&mut zab, sid as u64, sid);
+    }
+    step(&mut zab, 0, Event::EpochStored(EpochKind::Accepted, 1));
+    for link in [1, 2] {
+        say(&mut zab, link, PacketKind::AckEpoch, 0, Some(0i32.to_bytes()));
+    }
+    step(&mut zab, 0, Event::EpochStored(EpochKind::Current, 1));
+    for link in [1, 2] {
+        say(&mut zab, link, PacketKind::Ack, 1 << 32, None);
+    }
+    assert!(zab.is_established());
+    let first = (1 << 32) + 1;
+    step(&mut zab, 0, Event::Propose(Zxid(first), bytes::Bytes::from_static(b"txn")));
+    step(&mut zab, 0, Event::Durable(Zxid(first)));
+    say(&mut zab, 1, PacketKind::Ack, first, None);
+    // Member 1 comes again, with the proposal in its log: it is told to cut it off.
+    step(&mut zab, 0, Event::Closed(Link(1)));
+    come(&mut zab, 11, 1);
+    say(&mut zab, 11, PacketKind::AckEpoch, first, Some((-1i32).to_bytes()));
+    let committed = |out: &[Action]| out.iter().any(|action| matches!(action, Action::Apply(..)));
+    let out = say(&mut zab, 2, PacketKind::Ack, first, None);
+    assert!(!committed(&out), "it is on two disks of five for certain: {out:?}");
+    say(&mut zab, 11, PacketKind::Ack, 1 << 32, None);
+    let out = say(&mut zab, 11, PacketKind::Ack, first, None);
+    assert!(committed(&out), "{out:?}");
+}

@@ -284,7 +284,8 @@ impl World {
             }
             Working::Job(Job::Truncate(zxid)) => {
                 let cut = queue.log.continue_from(zxid).and_then(|()| log::truncate(&disk, zxid));
-                (cut, Some(Event::Truncated), None)
+                // What was on its way to the disk before the cut has got there before it.
+                (cut, Some(Event::Truncated), Some(zxid))
             }
             Working::Job(Job::Install(zxid)) => {
                 let image = Image::of(&process.store);
