@@ -344,7 +344,7 @@ impl Member {
                 }
                 Action::Upcall(link, packet) => match self.part {
                     Part::Leading { .. } => self.serve_learner(at, link, packet, out),
-                    Part::Learning { link: leader } if link == leader => self.hear_leader(at, &packet, out),
+                    Part::Learning { link: leader } if link == leader => self.hear_leader(&packet, out),
                     Part::Nobody | Part::Alone | Part::Learning { .. } => {}
                 },
                 action => out.push(Output::Perform(action)),
@@ -361,7 +361,7 @@ impl Member {
         record.map(Box::new).map_err(|error| Action::Fail(format!("cannot read transaction {zxid}: {error}")))
     }
 
-    fn hear_leader(&mut self, at: &mut Surroundings<'_>, packet: &QuorumPacket, out: &mut Vec<Output>) {
+    fn hear_leader(&mut self, packet: &QuorumPacket, out: &mut Vec<Output>) {
         match PacketKind::from_code(packet.kind) {
             Some(PacketKind::Revalidate) => {
                 let mut data = Reader::new(packet.data.as_deref().unwrap_or_default());
@@ -376,6 +376,5 @@ impl Member {
             }
             _ => {}
         }
-        let _ = at;
     }
 }

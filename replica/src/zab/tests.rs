@@ -8,6 +8,10 @@ const TICK_MS: u64 = 100;
 const LINK: Link = Link(7);
 
 fn member(me: i64, silence_ms: Option<u64>) -> Zab {
+    member_of(3, me, silence_ms)
+}
+
+fn member_of(voters: i64, me: i64, silence_ms: Option<u64>) -> Zab {
     let settings = Settings {
         tick_ms: TICK_MS,
         init_limit: 10,
@@ -17,7 +21,7 @@ fn member(me: i64, silence_ms: Option<u64>) -> Zab {
     };
     let electorate = Electorate {
         me: ServerId(me),
-        voters: (1..=3).map(ServerId).collect(),
+        voters: (1..=voters).map(ServerId).collect(),
         config: String::new(),
         config_version: 0,
     };
@@ -228,21 +232,7 @@ fn a_leader_makes_way_for_a_member_that_has_accepted_a_later_epoch() {
 
 #[test]
 fn what_a_learner_acknowledged_before_it_came_again_counts_no_more() {
-    let settings = Settings {
-        tick_ms: TICK_MS,
-        init_limit: 10,
-        sync_limit: 5,
-        notifications: NotificationIntervals { min_ms: 200, max_ms: 2000 },
-        silence_ms: None,
-    };
-    let electorate = Electorate {
-        me: ServerId(5),
-        voters: (1..=5).map(ServerId).collect(),
-        config: String::new(),
-        config_version: 0,
-    };
-    let recovered = Recovered { last_zxid: Zxid(0), accepted_epoch: 0, current_epoch: 0 };
-    let mut zab = Zab::new(settings, electorate, recovered);
+    let mut zab = member_of(5, 5, None);
     step(&mut zab, 0, Event::Tick);
     for other in 1..=4 {
         step(&mut zab, 0, Event::Vote(ServerId(other), vote(5)));
