@@ -9,7 +9,9 @@
 //!
 //! Apache's members wait 200 ms after the quorum for a better vote (`finalizeWait`). Such a vote can only come
 //! from a voter that has not yet voted in this round; so when every voter that can be reached has voted,
-//! there is nothing to wait for, and this machine decides at once.
+//! there is nothing to wait for, and this machine decides at once. Nor is a leader waited for that this member
+//! has just given up because it was silent: its connections may still stand (it was stopped, or the network
+//! swallows what it says). It counts again as soon as it says something.
 //!
 //! Apache's members do not answer a worse vote of their own round. Whoever was told the better one before it
 //! began to look itself (it still had a leader, and forgot what it heard) then waits for the repetition,
@@ -120,6 +122,8 @@ pub struct Election {
     votes: BTreeMap<ServerId, Vote>,
     settled: BTreeMap<ServerId, Settled>,
     reachable: BTreeSet<ServerId>,
+    /// Leaders that were given up for their silence, and have told no vote since.
+    given_up: BTreeSet<ServerId>,
     finalize_at_ms: Option<u64>,
     repeat_at_ms: u64,
     repeat_after_ms: u64,
@@ -138,6 +142,7 @@ impl Election {
             votes: BTreeMap::new(),
             settled: BTreeMap::new(),
             reachable: BTreeSet::new(),
+            given_up: BTreeSet::new(),
             finalize_at_ms: None,
             repeat_at_ms: u64::MAX,
             repeat_after_ms: intervals.min_ms,
@@ -166,6 +171,11 @@ impl Election {
         self.repeat_after_ms = self.intervals.min_ms;
         self.broadcast(now_ms, out);
         self.count(now_ms)
+    }
+
+    /// This member's leader was silent for too long: until it says something, no vote is expected of it.
+    pub fn give_up(&mut self, leader: ServerId) {
+        self.given_up.insert(leader);
     }
 
     /// The member has a leader: `state` is what it is doing now, and its vote's epoch is the new one, or
@@ -216,7 +226,8 @@ impl Election {
         }
         if now_ms >= self.repeat_at_ms {
             self.repeat_after_ms = (self.repeat_after_ms * 2).min(self.intervals.max_ms);
-            self.broadcast(now_ms, out);
+            // The vote is the same: what is held open for a better one is not held open longer.
+            self.tell_all(now_ms, out);
         }
         self.count(now_ms)
     }
@@ -234,6 +245,7 @@ impl Election {
         said: &Notification,
         out: &mut Outgoing,
     ) -> Option<Decision> {
+        self.given_up.remove(&from);
         if !self.electorate.votes(from) {
             // An observer, or somebody who is not in the configuration: it looks for the leader, and its
             // own opinion does not count.
@@ -353,9 +365,12 @@ impl Election {
             return None;
         }
         let voters = &self.electorate.voters;
-        let silent = voters
-            .iter()
-            .any(|voter| *voter != me && self.reachable.contains(voter) && !self.votes.contains_key(voter));
+        let silent = voters.iter().any(|voter| {
+            *voter != me
+                && self.reachable.contains(voter)
+                && !self.given_up.contains(voter)
+                && !self.votes.contains_key(voter)
+        });
         let finalize_at_ms = *self.finalize_at_ms.get_or_insert(now_ms + FINALIZE_WAIT_MS);
         if silent && now_ms < finalize_at_ms {
             return None;
@@ -364,9 +379,14 @@ impl Election {
         Some(self.decision())
     }
 
+    /// Tells everyone a vote that is news.
     fn broadcast(&mut self, now_ms: u64, out: &mut Outgoing) {
-        self.repeat_at_ms = now_ms + self.repeat_after_ms;
         self.finalize_at_ms = None;
+        self.tell_all(now_ms, out);
+    }
+
+    fn tell_all(&mut self, now_ms: u64, out: &mut Outgoing) {
+        self.repeat_at_ms = now_ms + self.repeat_after_ms;
         let message = self.message();
         let others = self.electorate.voters.iter().filter(|voter| **voter != self.electorate.me);
         out.extend(others.map(|voter| (*voter, message.clone())));

@@ -70,6 +70,8 @@ pub struct Learner {
     /// An observer acknowledges nothing but the synchronisation.
     votes: bool,
     established: bool,
+    /// The leader was not heard of for too long.
+    silent: bool,
 }
 
 impl Learner {
@@ -88,12 +90,18 @@ impl Learner {
             deadline_ms: base.now_ms + base.settings.init_ms(),
             votes: base.electorate.voters.contains(&base.electorate.me),
             established: false,
+            silent: false,
         }
     }
 
     /// The leader and the epoch, once, when the member has become part of it.
     pub(super) fn take_established(&mut self) -> Option<(ServerId, i64)> {
         std::mem::take(&mut self.established).then_some((self.leader, self.epoch))
+    }
+
+    /// The leader, if it is left because it was silent.
+    pub(super) fn given_up(&self) -> Option<ServerId> {
+        self.silent.then_some(self.leader)
     }
 
     pub(super) fn synchronising(&self) -> Vec<Link> {
@@ -112,7 +120,10 @@ impl Learner {
             Event::Moved(link) if Some(link) == self.link && self.phase != Phase::Following => {
                 self.deadline_ms = base.now_ms + base.settings.init_ms();
             }
-            Event::Tick if base.now_ms >= self.deadline_ms => return Next::Look,
+            Event::Tick if base.now_ms >= self.deadline_ms => {
+                self.silent = true;
+                return Next::Look;
+            }
             Event::Packet(link, packet) if Some(link) == self.link => {
                 let patience = if self.phase == Phase::Following {
                     base.settings.patience_ms()

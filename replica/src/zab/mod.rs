@@ -466,6 +466,9 @@ impl Zab {
             }
             (Next::Look, State::Learning(learner)) => {
                 learner.resign(&mut self.base, out);
+                if let Some(leader) = learner.given_up() {
+                    self.election.give_up(leader);
+                }
                 self.state = State::Looking { early: Vec::new() };
                 self.look(out);
             }

@@ -86,6 +86,39 @@ fn a_silent_leader_is_given_up_after_sync_limit_or_sooner_if_so_set() {
     assert_eq!(gives_up_at(&mut follower(Some(100_000)), 1000), 1000 + 5 * TICK_MS);
 }
 
+/// Member 1 has given up member 3, which is stopped: its connections stand. At 700 ms it looks.
+fn without_its_leader() -> Zab {
+    let mut zab = follower(None);
+    let out = step(&mut zab, 700, packet(PacketKind::Ping, 0));
+    assert!(matches!(out[..], [Action::Pong(..)]), "{out:?}");
+    let out = step(&mut zab, 700 + 5 * TICK_MS, Event::Tick);
+    assert!(out.contains(&Action::Become(Role::Looking)), "{out:?}");
+    zab
+}
+
+/// Member 2's vote for itself, in the second round.
+fn second_vote() -> Event {
+    Event::Vote(ServerId(2), Notification { election_epoch: 2, peer_epoch: 1, ..vote(2) })
+}
+
+#[test]
+fn a_leader_that_was_given_up_is_not_waited_for() {
+    let mut zab = without_its_leader();
+    step(&mut zab, 1210, second_vote());
+    assert_eq!(zab.peer_state(), PeerState::Following, "at once");
+    // It is waited for, and not longer than that, when it has spoken since.
+    let mut zab = without_its_leader();
+    let leads = Notification { state: PeerState::Leading, peer_epoch: 1, ..vote(3) };
+    step(&mut zab, 1205, Event::Vote(ServerId(3), leads));
+    step(&mut zab, 1210, second_vote());
+    assert_eq!(zab.peer_state(), PeerState::Looking);
+    let decided = (1210..2000).find(|now_ms| {
+        step(&mut zab, *now_ms, Event::Tick);
+        zab.peer_state() == PeerState::Following
+    });
+    assert_eq!(decided, Some(1210 + election::FINALIZE_WAIT_MS), "repeating the vote does not begin anew");
+}
+
 #[test]
 fn bytes_that_move_are_a_sign_of_life_only_while_synchronising() {
     let mut zab = member(1, None);
