@@ -72,19 +72,19 @@ impl Member {
                 self.set_owner(session, from);
                 Ok(())
             }
-            Request::CloseSession => {
-                let moved = self.check_owner(session, from).filter(|_| cxid != 0);
-                if moved.is_none() {
-                    at.sessions.set_closing(session);
-                }
-                moved.map_or(Ok(()), Err)
-            }
+            // A server's own word: a session's end, when it was silent; nobody's session.
+            Request::CloseSession if cxid == 0 => Ok(()),
             Request::DeleteContainer(_) => Ok(()),
+            // A client's own end is refused like any other write of its: one that was late on a connection
+            // that it has left must come in neither while the session lives elsewhere nor when it is over.
             _ => match at.sessions.check(session) {
                 Ok(()) => self.check_owner(session, from).map_or(Ok(()), Err),
                 refused => refused,
             },
         };
+        if *request == Request::CloseSession && session_check.is_ok() {
+            at.sessions.set_closing(session);
+        }
         let zxid = self.next_zxid(at, out)?;
         let record = match (request, session_check) {
             // A session is closed by its owner only; prep does not look at the verdict.

@@ -292,6 +292,23 @@ fn a_session_belongs_to_the_member_where_it_was_last_revalidated() {
 }
 
 #[test]
+fn a_session_that_is_over_is_not_closed_again_from_a_connection_that_it_had_left() {
+    for request in [create("/a"), Request::CloseSession] {
+        let mut pair = Pair::new();
+        let session = pair.session(LEARNER);
+        assert!(pair.reattach(LEADER, session));
+        pair.submit(LEADER, session, 2, &Request::CloseSession);
+        assert_eq!(pair.last(), (2, Ok(Response::Empty)));
+        pair.submit(LEARNER, session, 1, &request);
+        assert_eq!(
+            pair.last(),
+            (1, Err(ErrorCode::SessionExpired)),
+            "{request:?}, late on the old connection"
+        );
+    }
+}
+
+#[test]
 fn revalidation_says_who_lives() {
     let mut pair = Pair::new();
     let (here, there) = (pair.session(LEADER), pair.session(LEARNER));
