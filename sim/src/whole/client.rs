@@ -21,10 +21,10 @@ pub(super) enum ToServer {
     Ask { xid: i32, request: Request },
 }
 
-/// What it is told.
+/// What it is told. The epoch whose leader lets it in is for the judges only.
 #[derive(Debug)]
 pub(super) enum ToClient {
-    Connected { session: SessionId, password: Vec<u8> },
+    Connected { session: SessionId, password: Vec<u8>, epoch: i64 },
     SessionOver,
     Reply { xid: i32, zxid: Zxid, result: Result<Response, ErrorCode> },
     Event { kind: EventType, path: String, zxid: Zxid },
@@ -54,7 +54,15 @@ pub(super) struct Ghost {
     session: SessionId,
     wire: u64,
     at: ServerId,
-    /// The session has been at another member since, so this connection speaks for nobody.
+    /// The epoch in which it was opened.
+    epoch: i64,
+    /// The session has been at another member since, in this epoch or a later one, so this connection speaks
+    /// for nobody.
+    ///
+    /// Being let in by the leader of an earlier epoch does not count. Whose a session is, is kept by the
+    /// leader that was asked and by nobody else (`LeaderSessionTracker.java`), and one that was stopped goes
+    /// on answering until it notices that others have gone on; the leader of this epoch cannot know. Nor is
+    /// any order broken: what the session has asked of the earlier leader is never committed.
     stale: bool,
 }
 
@@ -84,6 +92,8 @@ pub(super) struct Client {
     to_set_again: Option<Watching>,
     caught_up: Vec<Told>,
     mood: Mood,
+    /// The epoch in which its connection was opened.
+    epoch: i64,
     placed_us: u64,
     heard_us: u64,
     /// When the last request that was answered was sent: a member has heard of the session since.
@@ -110,6 +120,7 @@ impl Client {
             to_set_again: None,
             caught_up: Vec::new(),
             mood: Mood::Busy,
+            epoch: 0,
             placed_us: 0,
             heard_us: 0,
             touched_us: 0,
@@ -292,8 +303,9 @@ impl World {
         let session = self.clients[client].session;
         if self.random.one_in(3) && self.healed_us.is_none() {
             let Place::Open(_, at) = self.clients[client].place else { return 1_000 };
+            let epoch = self.clients[client].epoch;
             self.client_lost(client, wire);
-            self.ghosts.push(Ghost { client, session, wire, at, stale: false });
+            self.ghosts.push(Ghost { client, session, wire, at, epoch, stale: false });
         } else {
             self.leave(client, wire);
         }
@@ -342,8 +354,9 @@ impl World {
         let now_us = self.now_us;
         self.client(client).heard_us = now_us;
         match said {
-            ToClient::Connected { session, password } => {
-                self.client_connected(client, wire, session, password)
+            ToClient::Connected { session, password, epoch } => {
+                self.client_connected(client, wire, session, password);
+                self.leave_ghosts(client, epoch);
             }
             ToClient::SessionOver => self.client_expired(client, wire),
             ToClient::Reply { xid, zxid, result } => {
@@ -396,14 +409,22 @@ impl World {
             };
             self.ask(client, wire, Request::SetWatches2(lists));
         }
-        for ghost in std::mem::take(&mut self.ghosts) {
-            let mut ghost = ghost;
+    }
+
+    /// The client's session is here now, by the word of this epoch's leader: what becomes of the connections
+    /// that it has left.
+    fn leave_ghosts(&mut self, client: usize, epoch: i64) {
+        let Place::Open(_, id) = self.clients[client].place else { return };
+        let session = self.clients[client].session;
+        self.client(client).epoch = epoch;
+        for mut ghost in std::mem::take(&mut self.ghosts) {
             if ghost.client == client && (ghost.session != session || ghost.at == id) {
                 self.close_wire(ghost.wire, End::Client(client));
                 continue;
             }
-            ghost.stale |= ghost.client == client;
-            if ghost.client == client && self.random.one_in(2) {
+            let has_moved = ghost.client == client && ghost.epoch <= epoch;
+            ghost.stale |= has_moved;
+            if has_moved && self.random.one_in(2) {
                 self.haunt(ghost);
             } else {
                 self.ghosts.push(ghost);

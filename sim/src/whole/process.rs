@@ -579,6 +579,10 @@ impl World {
     /// The session is on this connection now.
     fn attach(&mut self, id: ServerId, wire: u64, session: SessionId) {
         let Some(process) = self.machine_mut(id).process.as_mut() else { return };
+        let epoch = match process.role {
+            Role::Leading { epoch } | Role::Following { epoch, .. } => epoch,
+            Role::Looking => unreachable!("{id} has nobody's word and lets {session} in"),
+        };
         let Some(conn) = process.conns.get_mut(&wire) else { return };
         conn.session = session;
         conn.phase = Phase::Open;
@@ -587,7 +591,7 @@ impl World {
             self.close_conn(id, older);
         }
         let password = session::password(session).to_vec();
-        self.send(wire, End::Member(id), Cargo::ToClient(ToClient::Connected { session, password }));
+        self.send(wire, End::Member(id), Cargo::ToClient(ToClient::Connected { session, password, epoch }));
     }
 
     fn hear_request(&mut self, id: ServerId, wire: u64, xid: i32, request: Request) {
