@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::watch;
 
 use crate::conn::{self, Conn, Phase};
@@ -19,8 +20,9 @@ pub async fn accept(shared: Arc<Shared>, listener: TcpListener, mut stop: watch:
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    let conn = Conn::new(shared.conns.next_id(), peer, shared.config.own.max_outbox_bytes);
-                    admit(&shared, conn, stream);
+                    let (reader, writer) = stream.into_split();
+                    let outbox_limit = shared.config.own.max_outbox_bytes;
+                    admit(&shared, Conn::new(shared.conns.next_id(), peer, writer, outbox_limit), reader);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a client; trying again (raise `ulimit -n`?)");
@@ -32,7 +34,7 @@ pub async fn accept(shared: Arc<Shared>, listener: TcpListener, mut stop: watch:
     }
 }
 
-fn admit(shared: &Arc<Shared>, conn: Arc<Conn>, stream: TcpStream) {
+fn admit(shared: &Arc<Shared>, conn: Arc<Conn>, reader: OwnedReadHalf) {
     let limit = |limit: Option<u32>| limit.map_or(0, |limit| limit as usize);
     let client = &shared.config.client;
     let (per_address, total) = (limit(client.max_per_ip), limit(client.max_total));
@@ -45,7 +47,7 @@ fn admit(shared: &Arc<Shared>, conn: Arc<Conn>, stream: TcpStream) {
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let patience = Duration::from_millis(shared.config.client.sessionless_timeout_ms);
-        let moved = conn::serve(Arc::clone(&shared), Arc::clone(&conn), stream);
+        let moved = conn::serve(Arc::clone(&shared), Arc::clone(&conn), reader);
         tokio::select! {
             () = moved => {}
             () = expect_a_session(&conn, patience) => {

@@ -1,7 +1,7 @@
-//! One client connection: its requests in order, its outbox, and the task that moves bytes.
+//! One client connection: its requests in order and its outbox; `socket` moves the bytes.
 //!
-//! A connection is shared by its task, which owns the socket, and by the node's thread, which answers writes
-//! and delivers watch events. What they share is [`Desk`], behind a lock that is held for memory work only.
+//! A connection is shared by its task, which reads from the socket, and by the node, which answers writes and
+//! delivers watch events. What they share is [`Desk`], behind a lock that is held for memory work only.
 //!
 //! **Lock order: the store's lock before any desk's.** The task takes the store's read lock, then its desk;
 //! the node takes the store's write lock, then desks one after another.
@@ -13,13 +13,15 @@
 //! unsent, and it stops reading; `zoometry.maxOutboxBytes` unsent, and the connection is closed: a client that
 //! does not read cannot take the member's memory.
 
+mod socket;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 use zoometry_replica::pipeline::Pipeline;
 use zoometry_replica::store::acl;
@@ -36,15 +38,14 @@ use crate::shared::Shared;
 use crate::stats::{Answered, Batch, ConnStats, Counter, Stage};
 use crate::telemetry::{self, Traced, Tracer, Work};
 use crate::view::Mode;
+use socket::End;
+pub use socket::serve;
 
 /// Unsent bytes at which a connection's socket is no longer read: the client takes its replies first.
 pub const OUTBOX_PAUSE: usize = 1 << 20;
 
 /// Requests whose znodes are looked at ahead of their turn; more would push one another out of the caches.
 pub const WARMED_MAX: usize = 32;
-
-const READ_CHUNK: usize = 4 << 10;
-const READ_CHUNK_BUSY: usize = 64 << 10;
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +110,7 @@ pub struct AnsweredWrite {
     pub received_ns: u64,
 }
 
-/// What a connection's task and the node's thread share.
+/// What a connection's task and the node share.
 #[derive(Debug)]
 pub struct Desk {
     /// Bytes to be sent, frames whole.
@@ -130,6 +131,8 @@ pub struct Desk {
     /// Unsent bytes at which the connection is closed.
     outbox_limit: usize,
     overflowed: bool,
+    /// The task takes bytes in: it need not be told that there is room for requests again.
+    is_read: bool,
     /// What happened here since the task last reported it.
     batch: Batch,
     last: Option<Answered>,
@@ -148,6 +151,10 @@ pub struct Conn {
     /// The client's address.
     pub peer: SocketAddr,
     desk: Mutex<Desk>,
+    /// The socket, for whoever sends.
+    writer: OwnedWriteHalf,
+    /// The task has bytes in hand, which come before those in the outbox.
+    is_sending: AtomicBool,
     wake: Notify,
     /// For `cons`.
     pub stats: ConnStats,
@@ -155,7 +162,7 @@ pub struct Conn {
 
 impl Conn {
     /// A connection that has just been accepted.
-    pub fn new(id: WatcherId, peer: SocketAddr, outbox_limit: usize) -> Arc<Self> {
+    pub fn new(id: WatcherId, peer: SocketAddr, writer: OwnedWriteHalf, outbox_limit: usize) -> Arc<Self> {
         let ip = Id { scheme: "ip".into(), id: peer.ip().to_canonical().to_string() };
         Arc::new(Self {
             id,
@@ -170,6 +177,7 @@ impl Conn {
                 superseded: false,
                 outbox_limit,
                 overflowed: false,
+                is_read: false,
                 batch: Batch::default(),
                 last: None,
                 traced: Vec::new(),
@@ -177,6 +185,8 @@ impl Conn {
                 id,
                 peer,
             }),
+            writer,
+            is_sending: AtomicBool::new(false),
             wake: Notify::new(),
             stats: ConnStats::new(clock::wall_ms()),
         })
@@ -450,118 +460,6 @@ fn sort(op: i32, body: &[u8], mode: Option<Mode>) -> Arrival {
     }
 }
 
-/// Why a connection ends.
-#[derive(Debug)]
-enum End {
-    /// The client closed it, or it was told to go and everything has been sent.
-    Quiet,
-    /// What arrived is no ZooKeeper request.
-    Garbage(String),
-}
-
-/// Moves the bytes of one connection until it ends.
-pub async fn serve(shared: Arc<Shared>, conn: Arc<Conn>, mut stream: TcpStream) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(peer = %conn.peer, %error, "no TCP_NODELAY");
-    }
-    match exchange(&shared, &conn, &mut stream).await {
-        Ok(End::Quiet) => {}
-        Ok(End::Garbage(why)) => {
-            shared.stats.add(Counter::MalformedFrames, 1);
-            tracing::info!(peer = %conn.peer, "closing a connection: {why}");
-        }
-        Err(error) => tracing::debug!(peer = %conn.peer, %error, "connection lost"),
-    }
-    // Whatever was in the outbox has been sent; a client that still sends is told so by the close.
-    let _ = stream.shutdown().await;
-}
-
-async fn exchange(shared: &Arc<Shared>, conn: &Arc<Conn>, stream: &mut TcpStream) -> std::io::Result<End> {
-    let (mut reader, mut writer) = stream.split();
-    let mut input = BytesMut::with_capacity(READ_CHUNK);
-    let mut output = BytesMut::new();
-    let mut traced = Vec::new();
-    let mut chunk = READ_CHUNK;
-    loop {
-        let (phase, may_read) = take_outbox(shared, conn, &mut output, &mut traced);
-        if !traced.is_empty() {
-            shared.tracer.finish(&mut traced);
-        }
-        if !output.is_empty() {
-            match writer.try_write(&output) {
-                Ok(sent) => output.advance(sent),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if phase == Phase::Closing && output.is_empty() {
-            return Ok(End::Quiet);
-        }
-        // What a limit or the opening of the session has left in the buffer comes before new bytes.
-        if may_read && !input.is_empty() {
-            let before = input.len();
-            if let Some(end) = digest(shared, conn, &mut input) {
-                return Ok(end);
-            }
-            if input.len() < before {
-                continue;
-            }
-        }
-        input.reserve(chunk);
-        tokio::select! {
-            read = reader.read_buf(&mut input), if may_read => {
-                let read = read?;
-                if read == 0 {
-                    return Ok(End::Quiet);
-                }
-                chunk = if read >= chunk { READ_CHUNK_BUSY } else { READ_CHUNK };
-                if let Some(end) = digest(shared, conn, &mut input) {
-                    return Ok(end);
-                }
-            }
-            sent = writer.write_buf(&mut output), if !output.is_empty() => { sent?; }
-            () = conn.wake.notified() => {}
-        }
-    }
-}
-
-/// Moves the outbox to the bytes being written; says where the connection stands and whether to read on.
-fn take_outbox(
-    shared: &Shared,
-    conn: &Conn,
-    output: &mut BytesMut,
-    traced: &mut Vec<Traced>,
-) -> (Phase, bool) {
-    let mut desk = conn.desk();
-    if output.is_empty() {
-        std::mem::swap(output, &mut desk.out);
-        std::mem::swap(traced, &mut desk.traced);
-        if desk.untraced > 0 {
-            shared.tracer.suppressed(std::mem::take(&mut desk.untraced));
-        }
-        desk.batch.bytes_sent += output.len() as u64;
-    }
-    report(shared, conn, &mut desk);
-    let unsent = output.len() + desk.out.len();
-    let may_read = matches!(desk.phase, Phase::New | Phase::Open)
-        && desk.pipeline.len() < shared.config.own.max_pipelined
-        && unsent < OUTBOX_PAUSE;
-    (desk.phase, may_read)
-}
-
-/// Hands what happened on the connection to the statistics: once for all that happened since the last time.
-fn report(shared: &Shared, conn: &Conn, desk: &mut Desk) {
-    if desk.batch.is_empty() {
-        return;
-    }
-    conn.stats.record(&desk.batch, desk.last.take());
-    conn.stats.set_queued(desk.pipeline.len());
-    shared.stats.record(&mut desk.batch);
-    if std::mem::take(&mut desk.overflowed) {
-        shared.stats.add(Counter::OutboxOverflows, 1);
-    }
-}
-
 /// Handles every whole message in `input`, as far as the connection may go now.
 fn digest(shared: &Arc<Shared>, conn: &Arc<Conn>, input: &mut BytesMut) -> Option<End> {
     let phase = conn.desk().phase;
@@ -637,7 +535,7 @@ fn warm(store: &Store, mut input: &[u8], limit: usize) {
         let Ok(Some(body)) = frame::first(input, limit) else { return };
         input = &input[frame::PREFIX + body.len()..];
         let header = RequestHeader::from_bytes(body);
-        // Writes are for the node's thread, which does the same in its own turn.
+        // Writes are for the node, which does the same in its own turn.
         let reads = |op| OpCode::from_code(op).is_some_and(|op| !op.is_write());
         if !header.is_ok_and(|header| reads(header.op)) {
             continue;

@@ -158,7 +158,24 @@ impl DiskFile for OpenFile {
             other => other,
         }
     }
+
+    fn forget(&mut self, from: u64, to: u64) {
+        uncache(&self.0, from, to);
+    }
 }
+
+#[cfg(target_os = "linux")]
+fn uncache(file: &File, from: u64, to: u64) {
+    use std::os::fd::AsRawFd;
+    let offset = |at: u64| libc::off_t::try_from(at).unwrap_or(libc::off_t::MAX);
+    let (at, len) = (offset(from), offset(to.saturating_sub(from)));
+    // SAFETY: the descriptor is open for as long as `file` is borrowed; the call touches no memory of ours.
+    // It is a hint: a file system that does not take it keeps its copy.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), at, len, libc::POSIX_FADV_DONTNEED) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn uncache(_file: &File, _from: u64, _to: u64) {}
 
 #[cfg(target_os = "linux")]
 fn allocate(file: &File, len: u64) -> io::Result<()> {
@@ -245,7 +262,8 @@ mod tests {
         assert!(error.contains("cannot open data directory") && error.contains("version-2"), "{error}");
     }
 
-    /// Preallocation is real: the blocks are there before the records are.
+    /// Preallocation is real: the blocks are there before the records are. What the system was told to forget can
+    /// still be read.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_log_file_has_its_blocks() {
@@ -266,5 +284,8 @@ mod tests {
         log.roll().expect("roll");
         assert_eq!(std::fs::metadata(&path).expect("the file").len(), 16 + 300 * 5013);
         LogReader::open(&disk, "log.1").expect("a header");
+        let bytes = std::fs::read(&path).expect("read");
+        let records = bytes[16..].chunks_exact(5013);
+        assert!(records.len() == 300 && records.clone().all(|record| record[12..5012] == [7; 5000]));
     }
 }

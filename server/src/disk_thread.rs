@@ -15,7 +15,7 @@
 
 use crate::snapshot_thread::install_snapshot;
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use zoometry_replica::storage::disk::Disk;
@@ -68,6 +68,15 @@ pub struct DiskOptions {
     pub now_ns: fn() -> u64,
     /// `fsync.warningthresholdms`: a slower sync is logged.
     pub sync_warn_ms: u64,
+}
+
+/// What waits in the queue when a sync is reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behind {
+    /// Nothing: the thread has time.
+    Nothing,
+    /// More work, or some may wait.
+    Work,
 }
 
 type Done = Box<dyn FnOnce() + Send>;
@@ -238,12 +247,13 @@ impl DiskThread {
     }
 }
 
-/// Starts the thread. `on_durable` runs on it after every sync, `on_failure` at most once.
+/// Starts the thread. `on_durable` runs on it after every sync, `on_failure` at most once. While nothing waits,
+/// `on_durable` may queue as much as is allowed at once.
 pub fn spawn<D: Disk>(
     disk: D,
     log: TxnLog<D>,
     options: DiskOptions,
-    on_durable: impl FnMut(Durable) + Send + 'static,
+    on_durable: impl FnMut(Durable, Behind) + Send + 'static,
     on_failure: impl FnOnce(&StorageError) + Send + 'static,
 ) -> std::io::Result<(DiskQueue, DiskThread)> {
     let shared = Arc::new(Shared::default());
@@ -297,7 +307,7 @@ struct Worker<D: Disk, F> {
     taken_ns: u64,
 }
 
-impl<D: Disk, F: FnMut(Durable)> Worker<D, F> {
+impl<D: Disk, F: FnMut(Durable, Behind)> Worker<D, F> {
     fn run(&mut self, shared: &Shared) -> Result<(), StorageError> {
         let (mut jobs, mut payloads) = (Vec::new(), Vec::new());
         loop {
@@ -312,16 +322,16 @@ impl<D: Disk, F: FnMut(Durable)> Worker<D, F> {
                         rest = behind;
                     }
                     Job::Stop => {
-                        self.commit()?;
+                        self.commit(None)?;
                         return self.log.roll();
                     }
                     other => {
-                        self.commit()?;
+                        self.commit(None)?;
                         self.perform(other)?;
                     }
                 }
             }
-            self.commit()?;
+            self.commit(Some(shared))?;
             payloads.clear();
             if payloads.capacity() > PAYLOADS_KEPT_BYTES {
                 payloads = Vec::new();
@@ -329,7 +339,9 @@ impl<D: Disk, F: FnMut(Durable)> Worker<D, F> {
         }
     }
 
-    fn commit(&mut self) -> Result<(), StorageError> {
+    /// Writes, syncs and reports what was appended; `queue` is given when everything that was taken from it is
+    /// done with that.
+    fn commit(&mut self, queue: Option<&Shared>) -> Result<(), StorageError> {
         let committed = self.log.write()?;
         if committed.records == 0 {
             return Ok(());
@@ -342,7 +354,11 @@ impl<D: Disk, F: FnMut(Durable)> Worker<D, F> {
             tracing::warn!(sync_ms, bytes = committed.bytes, "fsync of the transaction log was slow");
         }
         self.batch += 1;
-        (self.on_durable)(Durable {
+        let behind = match queue {
+            Some(queue) if queue.waiting.lock().jobs.is_empty() => Behind::Nothing,
+            _ => Behind::Work,
+        };
+        let durable = Durable {
             upto: committed.upto,
             taken_ns: self.taken_ns,
             written_ns,
@@ -350,7 +366,8 @@ impl<D: Disk, F: FnMut(Durable)> Worker<D, F> {
             records: committed.records,
             bytes: committed.bytes,
             batch: self.batch,
-        });
+        };
+        (self.on_durable)(durable, behind);
         // The next part of this batch, if there is one, begins now.
         self.taken_ns = synced_ns;
         Ok(())
@@ -395,9 +412,14 @@ impl<D: Disk, F: FnMut(Durable)> Worker<D, F> {
 /// Waits for work and takes all of it. Both vectors are empty, and used again for what comes.
 fn take(shared: &Shared, jobs: &mut Vec<Job>, payloads: &mut Vec<u8>) {
     let mut waiting = shared.waiting.lock();
-    while waiting.jobs.is_empty() {
-        waiting.asleep = true;
-        shared.work.wait(&mut waiting);
+    if waiting.jobs.is_empty() {
+        while waiting.jobs.is_empty() {
+            waiting.asleep = true;
+            shared.work.wait(&mut waiting);
+        }
+        // Where every core is busy, this thread has just taken one from somebody who may be about to bring more:
+        // with a sync as costly as it is, they go first. On a core with nothing else to do this is nothing.
+        MutexGuard::unlocked(&mut waiting, std::thread::yield_now);
     }
     waiting.asleep = false;
     std::mem::swap(&mut waiting.jobs, jobs);

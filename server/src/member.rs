@@ -19,10 +19,10 @@ use zoometry_replica::zab::{Recovered, ServerId, Settings, Zab};
 
 use crate::config::{Config, Endpoint, Ensemble};
 use crate::disk::FileDisk;
-use crate::disk_thread::{self, DiskOptions, DiskQueue, DiskThread};
+use crate::disk_thread::{self, Behind, DiskOptions, DiskQueue, DiskThread};
 use crate::metrics::{self, ProcessInfo};
 use crate::node::{Node, NodeEvent, NodeHandle, Parts};
-use crate::peers::{PeerOptions, Peers};
+use crate::peers::{PeerEvent, PeerOptions, Peers};
 use crate::shared::{Conns, Part, Shared};
 use crate::snapshot_thread::{self, SnapshotOptions, SnapshotTaken, Snapshotter};
 use crate::stats::{Counter, Measure, ServerStats};
@@ -44,7 +44,7 @@ pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>)
     // The ports first: a member that cannot serve should not touch its data.
     let listener = listen(&config).await?;
     let address = listener.local_addr()?;
-    let (handle, events) = NodeHandle::new();
+    let handle = NodeHandle::default();
     let links = open_links(&config, &handle).await?;
     let files = FileDisk::open(&config.data_dir, &config.data_log_dir)?;
     let stats: Arc<ServerStats> = Arc::default();
@@ -86,8 +86,9 @@ pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>)
         part: Part::new(alone.then_some(Mode::Standalone)),
         standing: Mutex::default(),
     });
-    let parts = Parts { shared: Arc::clone(&shared), events, disk: log, snapshots, member, peers: links };
-    let node = std::thread::Builder::new().name("node".into()).spawn(move || Node::new(parts).run())?;
+    let parts = Parts { shared: Arc::clone(&shared), disk: log, snapshots, member, peers: links };
+    let door = shared.node.clone();
+    let node = std::thread::Builder::new().name("node".into()).spawn(move || door.run(Node::new(parts)))?;
     let metrics = serve_metrics(&shared).await?;
     let admin = serve_admin(&shared).await?;
     let (stopped, stopping) = tokio::sync::watch::channel(false);
@@ -102,11 +103,10 @@ pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>)
         task.abort();
     }
     let _ = accepting.await;
-    shared.node.send(NodeEvent::Stop);
+    shared.node.leave(NodeEvent::Stop);
     let node = tokio::task::spawn_blocking(move || node.join());
-    if node.await?.is_err() {
-        bail!("the node's thread panicked; the log on disk is whole, start the server again");
-    }
+    // A panic there has ended the process.
+    let _ = node.await?;
     say_goodbye(&shared).await;
     Ok(())
 }
@@ -124,7 +124,15 @@ async fn open_links(config: &Config, node: &NodeHandle) -> anyhow::Result<Option
     let options =
         PeerOptions::new(membership, config.tick_time_ms.into(), packet_data_bytes_max, store_config(config));
     let node = node.clone();
-    Ok(Some(Peers::start(options, move |event| node.send(NodeEvent::Peer(event))).await?))
+    Ok(Some(Peers::start(options, move |event| deliver(&node, event)).await?))
+}
+
+/// Packets come without a lock, and may be performed by the link's task. Everything else is rare.
+fn deliver(node: &NodeHandle, event: PeerEvent) {
+    match event {
+        PeerEvent::Packets(..) => node.send(NodeEvent::Peer(event)),
+        event => node.leave(NodeEvent::Peer(event)),
+    }
 }
 
 /// What thinks for a member, over its state.
@@ -225,7 +233,11 @@ fn start_log(config: &Config, disk: &FileDisk, node: NodeHandle) -> anyhow::Resu
     };
     let log = TxnLog::new(disk.clone(), options);
     let disk_options = DiskOptions { now_ns: clock::now_ns, sync_warn_ms: storage.fsync_warning_ms };
-    let on_durable = move |durable| node.send(NodeEvent::Durable(durable));
+    let on_durable = move |durable, behind| match behind {
+        // The node may want to append: with nothing waiting there is room, or this thread would wait for itself.
+        Behind::Nothing => node.send(NodeEvent::Durable(durable)),
+        Behind::Work => node.leave(NodeEvent::Durable(durable)),
+    };
     Ok(disk_thread::spawn(disk.clone(), log, disk_options, on_durable, disk_thread::exit)?)
 }
 

@@ -28,19 +28,19 @@ pub const DIGEST_INTERVAL: i64 = 128;
 /// How many are kept. Source: `DataTree.DIGEST_LOG_LIMIT`.
 pub const DIGESTS_KEPT: usize = 1024;
 
-/// One member's common ground. Lock order: `store`, then a connection's desk, then `sessions`, then the
-/// tables inside `conns`.
+/// One member's common ground. Lock order: the node's (see [`NodeHandle`]), `store`, then a connection's desk, then
+/// `sessions`, then the tables inside `conns`.
 #[derive(Debug)]
 pub struct Shared {
     /// zoo.cfg.
     pub config: Config,
-    /// The committed state. Written by the node's thread alone.
+    /// The committed state. Written by the node alone.
     pub store: Arc<RwLock<Store>>,
     /// Who is alive.
     pub sessions: Mutex<SessionTracker>,
     /// Who is connected.
     pub conns: Conns,
-    /// The way to the node's thread.
+    /// The way to the node.
     pub node: NodeHandle,
     /// Counters.
     pub stats: Arc<ServerStats>,
@@ -129,7 +129,7 @@ impl Shared {
         self.part.get()
     }
 
-    /// Called by the node's thread alone.
+    /// Called by the node alone.
     pub fn set_mode(&self, mode: Option<Mode>) {
         self.part.set(mode);
     }

@@ -50,6 +50,8 @@ const RESERVE_MARGIN_BYTES: u64 = 4096;
 /// Zeros are written this far ahead of the records. Small enough not to delay the commit that writes them,
 /// large enough that few commits do.
 pub const ZERO_FILL_BYTES: usize = 512 << 10;
+/// What lies so far behind the records need not be kept in memory; told in pieces of this size.
+const FORGET_BYTES: u64 = 512 << 10;
 /// Longest payload that is read. Only bytes that are really in the file take memory; this stops a length
 /// that is noise early. Far above any `jute.maxbuffer`.
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 30;
@@ -123,6 +125,8 @@ struct OpenLog<F> {
     reserved: u64,
     /// Zeros have been written up to here.
     zeroed: u64,
+    /// The system may forget its copy up to here.
+    forgotten: u64,
     /// Written since the last sync.
     dirty: bool,
     preallocate: bool,
@@ -199,6 +203,7 @@ impl<D: Disk> TxnLog<D> {
             synced.map_err(StorageError::io("sync", self.disk.describe(Dir::Log, &open.name)))?;
         }
         open.dirty = false;
+        open.forget();
         match self.options.roll_at_bytes {
             Some(limit) if self.file_bytes() > limit => self.close(),
             _ => Ok(()),
@@ -254,6 +259,7 @@ impl<D: Disk> TxnLog<D> {
             end: HEADER_BYTES as u64,
             reserved: HEADER_BYTES as u64,
             zeroed: HEADER_BYTES as u64,
+            forgotten: 0,
             dirty: false,
             preallocate: self.options.prealloc_bytes > 0,
         };
@@ -278,6 +284,17 @@ impl<F: DiskFile> OpenLog<F> {
         match self.file.reserve(len) {
             Ok(()) => self.reserved = len,
             Err(_) => self.preallocate = false,
+        }
+    }
+
+    /// Lets the memory of what has been written go, in large pieces and some way behind the writing. A log is
+    /// written and hardly ever read; the file system takes the same, warm memory for what comes next, instead
+    /// of more and more of the machine's.
+    fn forget(&mut self) {
+        let upto = self.end.saturating_sub(FORGET_BYTES) / FORGET_BYTES * FORGET_BYTES;
+        if upto > self.forgotten {
+            self.file.forget(self.forgotten, upto);
+            self.forgotten = upto;
         }
     }
 

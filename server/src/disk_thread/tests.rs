@@ -47,7 +47,7 @@ fn start(disk: &MemDisk) -> Running {
         disk.clone(),
         log,
         DiskOptions { now_ns, sync_warn_ms: 1000 },
-        move |batch| durable.send(Said::Durable(batch)).expect("the test listens"),
+        move |batch, _| durable.send(Said::Durable(batch)).expect("the test listens"),
         move |error| {
             failed.send(Said::Failed(error.to_string(), error.errno())).expect("the test listens");
         },
@@ -147,6 +147,25 @@ fn what_queues_up_during_a_sync_shares_the_next() {
     drop(go);
     assert_eq!((running.durable().records, running.durable().records), (1, 97));
     running.thread.stop();
+}
+
+#[test]
+fn a_report_says_whether_work_waits() {
+    let disk = MemDisk::new();
+    let log = TxnLog::new(disk.clone(), LogOptions::default());
+    let options = DiskOptions { now_ns, sync_warn_ms: 1000 };
+    let (say, said) = channel();
+    let report = move |durable: Durable, behind| say.send((durable.upto, behind)).expect("the test listens");
+    let (queue, thread) =
+        spawn(disk.clone(), log, options, report, |error| panic!("{error}")).expect("spawn");
+    let (begun, go) = hold_syncs(&disk);
+    queue.append(Zxid(1), payload(1));
+    begun.recv_timeout(PATIENCE).expect("the sync of 1 has begun");
+    queue.append(Zxid(2), payload(2));
+    drop(go);
+    let reports = [(); 2].map(|()| said.recv_timeout(PATIENCE).expect("a report"));
+    assert_eq!(reports, [(Zxid(1), Behind::Work), (Zxid(2), Behind::Nothing)]);
+    thread.stop();
 }
 
 #[test]
@@ -377,7 +396,7 @@ fn child_process_whose_disk_fails() {
     disk.fail_after(4, 28);
     let log = TxnLog::new(disk.clone(), LogOptions { prealloc_bytes: 0, ..LogOptions::default() });
     let (queue, _thread) =
-        spawn(disk, log, DiskOptions { now_ns, sync_warn_ms: 1000 }, |_| (), exit).expect("spawn");
+        spawn(disk, log, DiskOptions { now_ns, sync_warn_ms: 1000 }, |_, _| (), exit).expect("spawn");
     queue.append(Zxid(1), payload(1));
     std::thread::sleep(PATIENCE);
 }

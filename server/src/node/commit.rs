@@ -85,7 +85,7 @@ impl Node {
         self.woken.sort_unstable_by_key(|conn| conn.id);
         self.woken.dedup_by_key(|conn| conn.id);
         for conn in self.woken.drain(..) {
-            conn.wake();
+            conn.flush(&shared, &mut self.traced);
         }
     }
 
@@ -261,7 +261,7 @@ impl Node {
         if let Some(answered) = answered {
             self.shared.stats.outstanding_add(-(answered.requests as i64));
         }
-        conn.wake();
+        conn.flush(&self.shared, &mut self.traced);
     }
 
     pub(super) fn book_sync(&mut self, durable: &Durable) {

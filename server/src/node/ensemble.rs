@@ -46,6 +46,24 @@ pub(super) enum Pending {
 /// How long a member looks for a leader before it serves reads alone, at least.
 const READ_ONLY_WAIT_MS: u64 = 2000;
 
+/// Whether a packet is of the broadcast, and takes no longer than a client's request. What belongs to finding
+/// together may read files, or replace the state.
+pub(super) fn is_everyday(packet: &QuorumPacket) -> bool {
+    matches!(
+        PacketKind::from_code(packet.kind),
+        Some(
+            PacketKind::Proposal
+                | PacketKind::Ack
+                | PacketKind::Commit
+                | PacketKind::Inform
+                | PacketKind::Ping
+                | PacketKind::Request
+                | PacketKind::Revalidate
+                | PacketKind::Sync
+        )
+    )
+}
+
 impl Node {
     /// Performs what the member has said, in order, until it says nothing more. Appends and commits are
     /// gathered and handed on in runs, the appends first.
@@ -176,7 +194,7 @@ impl Node {
                     EpochKind::Accepted => EpochFile::Accepted,
                     EpochKind::Current => EpochFile::Current,
                 };
-                let stored = move || node.send(NodeEvent::EpochStored(kind, epoch));
+                let stored = move || node.leave(NodeEvent::EpochStored(kind, epoch));
                 self.shared.disk.epoch(file, epoch, stored);
             }
             Action::Truncate(zxid) => {
@@ -185,14 +203,14 @@ impl Node {
                 self.snapshots.hold();
                 self.pending = Some(Pending::Reload);
                 self.disk_jobs += 1;
-                self.shared.disk.truncate(zxid, move || node.send(NodeEvent::Truncated));
+                self.shared.disk.truncate(zxid, move || node.leave(NodeEvent::Truncated));
             }
             Action::StoreSnapshot => {
                 let node = self.shared.node.clone();
                 let store = Arc::clone(&self.shared.store);
                 self.pending = Some(Pending::Install);
                 self.disk_jobs += 1;
-                self.shared.disk.install(store, move || node.send(NodeEvent::SnapshotStored));
+                self.shared.disk.install(store, move || node.leave(NodeEvent::SnapshotStored));
             }
             Action::Fail(why) => {
                 tracing::error!("this member's state cannot be trusted any more, it stops: {why}");

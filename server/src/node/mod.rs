@@ -1,22 +1,23 @@
-//! The node's thread: the one place where writes become transactions and transactions become state.
+//! The node: the one place where writes become transactions and transactions become state.
 //!
-//! Every event that can wake it is in [`NodeEvent`]. What is to be done is thought out by
-//! [`Member`](zoometry_replica::member::Member), which has no hands; this thread performs its outputs in their
+//! Every event that it works on is a [`NodeEvent`], one at a time, on a thread of its own or on that of whoever
+//! brings it. What is to be done is thought out by
+//! [`Member`](zoometry_replica::member::Member), which has no hands; the node performs its outputs in their
 //! order: the log's through the disk's queue, those for other members through the peer links, commits here.
 //! Alone, a write is committed when the disk has it; in an ensemble, when a quorum's disks have it. Preparing
 //! goes on meanwhile, so a batch fills by itself.
 //!
-//! - this file: the events, the loop, what clients ask for, what time brings
+//! - this file: the events, what clients ask for, what time brings
+//! - `door`: the queue of events, and the thread
 //! - `commit`: applying transactions and answering who asked for them
 //! - `ensemble`: the member's part, the peer links, synchronisation
 
 mod commit;
+mod door;
 mod ensemble;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
-use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use zoometry_replica::member::{Asking, Member, Output, Submitted, Surroundings};
@@ -33,9 +34,10 @@ use crate::peers::{PeerEvent, Peers};
 use crate::shared::{ProposalSizes, Shared};
 use crate::snapshot_thread::Snapshotter;
 use crate::stats::{Batch, Counter};
-use crate::telemetry::Stamps;
 use crate::telemetry::trail::Trails;
-use ensemble::Pending;
+use crate::telemetry::{Stamps, Traced};
+pub use door::{EXIT_PANICKED, NodeHandle};
+use ensemble::{Pending, is_everyday};
 
 /// Writes prepared and not yet applied; further ones are held back in their order, where each connection's
 /// share is limited by `zoometry.maxPipelined`.
@@ -116,23 +118,6 @@ pub struct Write {
     pub request: Request,
 }
 
-/// The way to the node's thread.
-#[derive(Debug, Clone)]
-pub struct NodeHandle(Sender<NodeEvent>);
-
-impl NodeHandle {
-    /// A handle and the queue's other end.
-    pub fn new() -> (Self, Receiver<NodeEvent>) {
-        let (sender, receiver) = std::sync::mpsc::channel();
-        (Self(sender), receiver)
-    }
-
-    /// Hands an event over. A node that has stopped takes no more; its clients are being closed.
-    pub fn send(&self, event: NodeEvent) {
-        let _ = self.0.send(event);
-    }
-}
-
 /// Whom a run of transactions proposed here has to be answered to.
 #[derive(Debug)]
 struct Asked {
@@ -152,7 +137,6 @@ struct Reattaching {
 /// The node.
 pub struct Node {
     shared: Arc<Shared>,
-    events: Receiver<NodeEvent>,
     disk: DiskThread,
     snapshots: Snapshotter,
     member: Member,
@@ -173,6 +157,7 @@ pub struct Node {
     committed: Vec<Box<TxnRecord>>,
     appends: Vec<Append>,
     woken: Vec<Arc<Conn>>,
+    traced: Vec<Traced>,
     /// Bytes that had moved on links over which somebody is being synchronised, when last looked at.
     moved: FxHashMap<Link, u64>,
     /// Transactions on their way that are traced.
@@ -203,8 +188,6 @@ pub struct Node {
 pub struct Parts {
     /// What it shares with the connections.
     pub shared: Arc<Shared>,
-    /// Its events.
-    pub events: Receiver<NodeEvent>,
     /// The disk's thread.
     pub disk: DiskThread,
     /// The snapshots' thread.
@@ -218,13 +201,12 @@ pub struct Parts {
 impl Node {
     /// A node over a recovered store.
     pub fn new(parts: Parts) -> Self {
-        let Parts { shared, events, disk, snapshots, member, peers } = parts;
+        let Parts { shared, disk, snapshots, member, peers } = parts;
         // A whole interval first, as Apache's timer waits: whoever restarts a member finds what was there.
         let next_container_check_ms =
             clock::now_ms().saturating_add(shared.config.requests.container_check_interval_ms);
         Self {
             shared,
-            events,
             disk,
             snapshots,
             member,
@@ -239,6 +221,7 @@ impl Node {
             committed: Vec::new(),
             appends: Vec::new(),
             woken: Vec::new(),
+            traced: Vec::new(),
             moved: FxHashMap::default(),
             trails: Trails::default(),
             thought_ns: 0,
@@ -257,46 +240,31 @@ impl Node {
         }
     }
 
-    /// Runs until it is told to stop and everything under way has been answered. Members of an ensemble do
-    /// not wait for the others.
-    pub fn run(mut self) {
-        let mut unflushed = 0;
-        while !self.has_ended() {
-            let event =
-                if unflushed < EVENTS_PER_FLUSH { self.events.try_recv() } else { Err(TryRecvError::Empty) };
-            let event = match event {
-                Ok(event) => Some(event),
-                Err(TryRecvError::Empty) => {
-                    self.flush_links();
-                    unflushed = 0;
-                    self.wait()
-                }
-                Err(TryRecvError::Disconnected) => Some(NodeEvent::Stop),
-            };
-            if let Some(event) = event {
-                unflushed += 1;
-                self.step(event);
+    /// Whether an event may be performed by whoever brings it, because it neither takes long nor waits.
+    fn welcomes(&self, event: &NodeEvent) -> bool {
+        let is_quiet = !self.stopping
+            && self.pending.is_none()
+            && self.held.is_empty()
+            && self.shared.mode().is_some()
+            && self.member.outstanding() < PROPOSED_LIMIT;
+        is_quiet
+            && match event {
+                NodeEvent::Client(_) | NodeEvent::Durable(_) => true,
+                NodeEvent::Peer(PeerEvent::Packets(_, packets)) => packets.iter().all(is_everyday),
+                _ => false,
             }
-            self.tick();
-        }
-        if let Some(peers) = &self.peers {
-            peers.stop();
-        }
-        self.snapshots.stop();
-        self.disk.stop();
     }
 
     fn has_ended(&self) -> bool {
         self.stopping && (self.peers.is_some() || self.member.outstanding() == 0)
     }
 
-    fn wait(&mut self) -> Option<NodeEvent> {
-        let wait_ms = self.next_tick_ms.saturating_sub(clock::now_ms());
-        match self.events.recv_timeout(Duration::from_millis(wait_ms)) {
-            Ok(event) => Some(event),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => Some(NodeEvent::Stop),
+    fn end(self) {
+        if let Some(peers) = &self.peers {
+            peers.stop();
         }
+        self.snapshots.stop();
+        self.disk.stop();
     }
 
     fn step(&mut self, event: NodeEvent) {

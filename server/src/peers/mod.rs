@@ -167,8 +167,9 @@ impl std::fmt::Debug for Peers {
 
 impl Peers {
     /// Binds both ports and starts the tasks, on the runtime of the caller. The error names the port that
-    /// cannot be had, and its key. `deliver` is called on those tasks, sometimes under a lock of theirs: it
-    /// hands the event over and returns, and calls nothing here.
+    /// cannot be had, and its key. `deliver` is called on those tasks. Packets it may deal with
+    /// at once; everything else is sometimes delivered under a lock of theirs: it hands the event over and
+    /// returns, and calls nothing here.
     pub async fn start(
         options: PeerOptions,
         deliver: impl Fn(PeerEvent) + Send + Sync + Clone + 'static,

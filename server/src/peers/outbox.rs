@@ -1,10 +1,10 @@
 //! What waits to be sent on one quorum connection, and the loop that sends it.
 //!
-//! The node's thread encodes packets straight into the outbox, behind a lock that is held for memory work
-//! only. A flush writes what the socket takes at once, on the node's thread: waking another to do it would cost
-//! more time than the call. What the socket does not take, the connection's task sends. Between two stretches of
-//! packets there may be a walk over the store: it is encoded slice by slice as the socket takes it, under the
-//! store's read lock, which is never held across a write.
+//! The node encodes packets straight into the outbox, behind a lock that is held for memory work only. A flush
+//! writes what the socket takes at once, on the thread that has brought the node its event: waking another to do
+//! it would cost more time than the call. What the socket does not take, the connection's task sends. Between
+//! two stretches of packets there may be a walk over the store: it is encoded slice by slice as the socket takes
+//! it, under the store's read lock, which is never held across a write.
 //!
 //! A walk ends with the link: once this side has closed it, no further slice and above all no end mark is
 //! sent, because the store may then be replaced by another leader's, and half of each is no snapshot.
@@ -74,7 +74,7 @@ impl Desk {
     }
 }
 
-/// One link as the node's thread and the connection's task share it.
+/// One link as the node and the connection's task share it.
 pub(super) struct Outbox {
     pub(super) link: Link,
     pub(super) peer: SocketAddr,

@@ -44,7 +44,7 @@ fn write(store: &RwLock<Store>, prep: &mut Prep, data_bytes: usize) -> TxnRecord
 fn disk_thread_for(disk: &MemDisk) -> (DiskQueue, DiskThread) {
     let log = TxnLog::new(disk.clone(), LogOptions { prealloc_bytes: 4096, ..LogOptions::default() });
     let disk_options = DiskOptions { now_ns: || 0, sync_warn_ms: 1000 };
-    disk_thread::spawn(disk.clone(), log, disk_options, |_| (), |error| panic!("{error}")).expect("spawn")
+    disk_thread::spawn(disk.clone(), log, disk_options, |_, _| (), |error| panic!("{error}")).expect("spawn")
 }
 
 #[test]

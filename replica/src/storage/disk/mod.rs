@@ -72,6 +72,12 @@ pub trait DiskFile: Send + 'static {
     /// system cannot reserve, this is [`set_len`](DiskFile::set_len).
     fn reserve(&mut self, len: u64) -> io::Result<()>;
 
+    /// The bytes from `from` to `to`, which are durable, will hardly be read: memory that keeps a copy of them
+    /// may be used for something else. A hint; reading them brings what was written.
+    fn forget(&mut self, from: u64, to: u64) {
+        let _ = (from, to);
+    }
+
     /// Whether it holds nothing.
     fn is_empty(&self) -> io::Result<bool> {
         self.len().map(|len| len == 0)
