@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use bytes::{Buf, BytesMut};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLockReadGuard};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 use zoometry_replica::pipeline::Pipeline;
@@ -110,6 +110,15 @@ pub struct AnsweredWrite {
     pub received_ns: u64,
 }
 
+/// Whether more was unsent than is allowed. Nothing is put into the outbox then: it would come instead of what
+/// was thrown away, and be taken for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Overflow {
+    None,
+    Uncounted,
+    Counted,
+}
+
 /// What a connection's task and the node share.
 #[derive(Debug)]
 pub struct Desk {
@@ -130,7 +139,7 @@ pub struct Desk {
     pub superseded: bool,
     /// Unsent bytes at which the connection is closed.
     outbox_limit: usize,
-    overflowed: bool,
+    overflow: Overflow,
     /// The task takes bytes in: it need not be told that there is room for requests again.
     is_read: bool,
     /// What happened here since the task last reported it.
@@ -176,7 +185,7 @@ impl Conn {
                 read_only: ReadOnlyByte::Absent,
                 superseded: false,
                 outbox_limit,
-                overflowed: false,
+                overflow: Overflow::None,
                 is_read: false,
                 batch: Batch::default(),
                 last: None,
@@ -223,6 +232,9 @@ impl Conn {
 impl Desk {
     /// Puts a reply into the outbox.
     pub fn reply(&mut self, xid: i32, zxid: Zxid, result: &Result<Response, ErrorCode>) {
+        if self.overflow != Overflow::None {
+            return;
+        }
         let err = result.as_ref().err().map_or(0, |code| code.code());
         let before = self.out.len();
         frame::put(&mut self.out, |out| {
@@ -246,6 +258,9 @@ impl Desk {
 
     /// Puts a watch event into the outbox, ready-made.
     pub fn notify(&mut self, frame: &[u8]) {
+        if self.overflow != Overflow::None {
+            return;
+        }
         self.out.extend_from_slice(frame);
         self.batch.packets_sent += 1;
         self.limit_outbox();
@@ -253,7 +268,7 @@ impl Desk {
 
     fn limit_outbox(&mut self) {
         if self.out.len() > self.outbox_limit && self.phase != Phase::Closing {
-            self.overflowed = true;
+            self.overflow = Overflow::Uncounted;
             tracing::warn!(
                 session = %self.session,
                 unsent_bytes = self.out.len(),
@@ -479,21 +494,48 @@ fn requests(shared: &Arc<Shared>, conn: &Arc<Conn>, input: &mut BytesMut) -> Res
     if frame::first(input, limit)?.is_none() {
         return Ok(());
     }
+    // Writes alone need no look at the store; they do not wait while others are applied.
+    if are_writes(input, limit) && take_in(shared, conn, input, None)? == Taken::All {
+        return Ok(());
+    }
+    take_in(shared, conn, input, Some(shared.store.read())).map(|_| ())
+}
+
+/// How far [`take_in`] has come.
+#[derive(Debug, PartialEq, Eq)]
+enum Taken {
+    /// As far as the connection may go now.
+    All,
+    /// What is next cannot be answered without the store.
+    UpToOneThatNeedsTheStore,
+}
+
+/// Takes requests in, as far as the connection may go now: one desk lock, and at most one read lock, for all that
+/// has arrived.
+fn take_in(
+    shared: &Arc<Shared>,
+    conn: &Arc<Conn>,
+    input: &mut BytesMut,
+    store: Option<RwLockReadGuard<'_, Store>>,
+) -> Result<Taken, frame::TooLong> {
+    let limit = shared.config.requests.max_frame_bytes;
     let received_ns = clock::now_ns();
     let mut writes = Vec::new();
     let mut arrived = 0u64;
     let mut consumed = 0;
-    let mut oversized = Ok(());
+    let mut taken = Ok(Taken::All);
     let mut reads = Reads::default();
-    // One read lock and one desk lock for all that has arrived.
-    let store = shared.store.read();
     let mut desk = conn.desk();
     if !shared.sessions.lock().touch(desk.session, received_ns / 1_000_000) {
         // The session is over or being closed: its requests are dropped; the close will follow.
         input.clear();
-        return Ok(());
+        return Ok(Taken::All);
     }
-    warm(&store, input, limit);
+    let locked = store;
+    let store = locked.as_deref();
+    if let Some(store) = store {
+        warm(store, input, limit);
+    }
     let waiting_before = desk.pipeline.len();
     let most = shared.config.own.max_pipelined;
     while desk.phase == Phase::Open && desk.pipeline.len() < most && desk.out.len() < OUTBOX_PAUSE {
@@ -501,30 +543,50 @@ fn requests(shared: &Arc<Shared>, conn: &Arc<Conn>, input: &mut BytesMut) -> Res
             Ok(Some(body)) => body,
             Ok(None) => break,
             Err(error) => {
-                oversized = Err(error);
+                taken = Err(error);
                 break;
             }
         };
+        match take_request(shared, conn, &mut desk, store, body, received_ns, &mut reads) {
+            Took::Request => {}
+            Took::Write(write) => writes.push(write),
+            Took::Nothing => {
+                taken = Ok(Taken::UpToOneThatNeedsTheStore);
+                break;
+            }
+        }
         consumed += frame::PREFIX + body.len();
         arrived += 1;
-        if let Some(write) = take_request(shared, conn, &mut desk, &store, body, received_ns, &mut reads) {
-            writes.push(write);
-        }
     }
-    reads.book(&mut desk, &store, received_ns, &shared.tracer);
+    if let Some(store) = store {
+        reads.book(&mut desk, store, received_ns, &shared.tracer);
+    }
     desk.batch.packets_received += arrived;
     desk.batch.bytes_received += consumed as u64;
     let waiting = desk.pipeline.len() - waiting_before;
     let (session, ids) = (desk.session, Arc::clone(&desk.ids));
     drop(desk);
-    drop(store);
+    drop(locked);
     input.advance(consumed);
     shared.stats.outstanding_add(waiting as i64);
     if !writes.is_empty() {
         let submission = Submission { conn: Arc::clone(conn), session, ids, writes, received_ns };
         shared.node.send(NodeEvent::Client(FromClient::Submit(submission)));
     }
-    oversized
+    taken
+}
+
+/// Whether nothing but writes has arrived.
+fn are_writes(mut input: &[u8], limit: usize) -> bool {
+    while let Ok(Some(body)) = frame::first(input, limit) {
+        input = &input[frame::PREFIX + body.len()..];
+        let header = RequestHeader::from_bytes(body);
+        let is_write = |op| OpCode::from_code(op).is_some_and(OpCode::is_write);
+        if !header.is_ok_and(|header| is_write(header.op)) {
+            return false;
+        }
+    }
+    true
 }
 
 /// Has the store look at what the reads that have arrived are about to ask for ([`Store::warm`]).
@@ -594,40 +656,54 @@ impl Reads {
     }
 }
 
+/// What became of a request.
+enum Took {
+    /// It is answered, or waits in the pipeline.
+    Request,
+    /// It is to be submitted.
+    Write(Write),
+    /// It can only be answered with the store at hand; nothing was done.
+    Nothing,
+}
+
 /// One request: answered into the outbox, put behind the writes in front of it, or returned to be submitted.
 fn take_request(
     shared: &Shared,
     conn: &Conn,
     desk: &mut Desk,
-    store: &Store,
+    store: Option<&Store>,
     body: &[u8],
     received_ns: u64,
     reads: &mut Reads,
-) -> Option<Write> {
+) -> Took {
     let mut input = zoometry_wire::Reader::new(body);
     let Ok(RequestHeader { xid, op }) = RequestHeader::decode(&mut input) else {
         desk.phase = Phase::Closing;
-        return None;
+        return Took::Request;
     };
     match sort(op, input.rest(), shared.mode()) {
         Arrival::Auth => desk.authenticate(shared, &conn.address(), input.rest()),
         Arrival::Here(turn) => {
             let xid = if matches!(turn, Turn::Read(Request::Ping)) { xid::PING } else { xid };
-            if desk.pipeline.is_clear() {
-                reads.count(xid, &turn);
-                if shared.tracer.keeps(desk.session, xid) {
-                    desk.answer_traced(KeptBy::Head, store, xid, received_ns, turn);
-                } else {
-                    desk.answer_here(store, xid, turn);
+            match store {
+                _ if !desk.pipeline.is_clear() => {
+                    desk.pipeline.push_read(Deferred { xid, received_ns, what: turn });
                 }
-            } else {
-                desk.pipeline.push_read(Deferred { xid, received_ns, what: turn });
+                None => return Took::Nothing,
+                Some(store) => {
+                    reads.count(xid, &turn);
+                    if shared.tracer.keeps(desk.session, xid) {
+                        desk.answer_traced(KeptBy::Head, store, xid, received_ns, turn);
+                    } else {
+                        desk.answer_here(store, xid, turn);
+                    }
+                }
             }
         }
         Arrival::Write(request) => {
             desk.pipeline.push_write(PendingWrite { xid, op: request.op(), received_ns });
-            return Some(Write { xid, request });
+            return Took::Write(Write { xid, request });
         }
     }
-    None
+    Took::Request
 }

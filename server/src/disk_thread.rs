@@ -412,15 +412,13 @@ impl<D: Disk, F: FnMut(Durable, Behind)> Worker<D, F> {
 /// Waits for work and takes all of it. Both vectors are empty, and used again for what comes.
 fn take(shared: &Shared, jobs: &mut Vec<Job>, payloads: &mut Vec<u8>) {
     let mut waiting = shared.waiting.lock();
-    if waiting.jobs.is_empty() {
-        while waiting.jobs.is_empty() {
-            waiting.asleep = true;
-            shared.work.wait(&mut waiting);
-        }
-        // Where every core is busy, this thread has just taken one from somebody who may be about to bring more:
-        // with a sync as costly as it is, they go first. On a core with nothing else to do this is nothing.
-        MutexGuard::unlocked(&mut waiting, std::thread::yield_now);
+    while waiting.jobs.is_empty() {
+        waiting.asleep = true;
+        shared.work.wait(&mut waiting);
     }
+    // Where every core is busy, this thread has taken one from somebody who may be about to bring more: with a
+    // sync as costly as it is, they go first. On a core with nothing else to do this is nothing.
+    MutexGuard::unlocked(&mut waiting, std::thread::yield_now);
     waiting.asleep = false;
     std::mem::swap(&mut waiting.jobs, jobs);
     std::mem::swap(&mut waiting.payloads, payloads);

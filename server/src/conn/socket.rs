@@ -16,7 +16,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 
-use super::{Conn, Desk, OUTBOX_PAUSE, Phase, digest};
+use super::{Conn, Desk, OUTBOX_PAUSE, Overflow, Phase, digest};
 use crate::shared::Shared;
 use crate::stats::Counter;
 use crate::telemetry::Traced;
@@ -72,9 +72,14 @@ async fn exchange(shared: &Arc<Shared>, conn: &Arc<Conn>, reader: &mut OwnedRead
         if !traced.is_empty() {
             shared.tracer.finish(&mut traced);
         }
+        let unsent = output.len();
         send(conn, &mut output)?;
         if phase == Phase::Closing && output.is_empty() {
             return Ok(End::Quiet);
+        }
+        if !may_read && unsent > 0 && output.is_empty() {
+            // It may have been these bytes that kept requests out.
+            continue;
         }
         // What a limit or the opening of the session has left in the buffer comes before new bytes.
         if may_read && !input.is_empty() {
@@ -204,7 +209,8 @@ fn report(shared: &Shared, conn: &Conn, desk: &mut Desk) {
     conn.stats.record(&desk.batch, desk.last.take());
     conn.stats.set_queued(desk.pipeline.len());
     shared.stats.record(&mut desk.batch);
-    if std::mem::take(&mut desk.overflowed) {
+    if desk.overflow == Overflow::Uncounted {
+        desk.overflow = Overflow::Counted;
         shared.stats.add(Counter::OutboxOverflows, 1);
     }
 }

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{EVENTS_PER_FLUSH, Node, NodeEvent};
 use crate::clock;
@@ -40,6 +40,15 @@ struct Queue {
     events: VecDeque<NodeEvent>,
     /// The thread sleeps: whoever leaves an event must wake it.
     asleep: bool,
+    /// Somebody else is at work, and wakes the thread when he goes, if there is need.
+    visited: bool,
+}
+
+impl Queue {
+    /// Whether the thread has to be woken now; who is told so does it.
+    fn must_wake(&mut self) -> bool {
+        !self.visited && !self.events.is_empty() && std::mem::take(&mut self.asleep)
+    }
 }
 
 impl std::fmt::Debug for NodeHandle {
@@ -52,26 +61,37 @@ impl NodeHandle {
     /// Has an event performed: here and now if nobody is at work, else by the node's thread. The caller holds no
     /// lock. A node that has stopped takes no more; its clients are being closed.
     pub fn send(&self, event: NodeEvent) {
-        let Some(mut node) = self.0.node.try_lock() else { return self.leave(event) };
-        match node.as_mut().filter(|node| node.welcomes(&event)) {
-            // Whoever has left an event there meanwhile was before us.
-            Some(node) if self.0.queue.lock().events.is_empty() => {
-                let _ending = EndWithPanic;
-                node.step(event);
-                node.flush_links();
-            }
-            _ => {
-                drop(node);
-                self.leave(event);
-            }
-        }
+        let Some(mut at_work) = self.0.node.try_lock() else { return self.leave(event) };
+        let Some(node) = at_work.as_mut().filter(|node| node.welcomes(&event) && self.enter()) else {
+            drop(at_work);
+            return self.leave(event);
+        };
+        let _ending = EndWithPanic;
+        node.step(event);
+        node.flush_links();
+        drop(at_work);
+        let mut queue = self.0.queue.lock();
+        queue.visited = false;
+        self.wake(queue);
+    }
+
+    /// Whether a visitor may go to work: whoever has left an event was before him.
+    fn enter(&self) -> bool {
+        let mut queue = self.0.queue.lock();
+        queue.visited = queue.events.is_empty();
+        queue.visited
     }
 
     /// Leaves an event for the node's thread.
     pub fn leave(&self, event: NodeEvent) {
         let mut queue = self.0.queue.lock();
         queue.events.push_back(event);
-        if std::mem::take(&mut queue.asleep) {
+        self.wake(queue);
+    }
+
+    fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
+        if queue.must_wake() {
+            drop(queue);
             self.0.work.notify_one();
         }
     }

@@ -1,0 +1,192 @@
+//! A member as a process of its own, and clients that send many requests before they read: whoever answers them,
+//! and whoever writes the replies (the connection's task, or the node), they arrive in order and whole.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tempfile::TempDir;
+use zoometry_wire::records::{ConnectRequest, ReadOnlyByte, ReplyHeader, RequestHeader};
+use zoometry_wire::request::{CreateRequest, PathWatch, SetDataRequest};
+use zoometry_wire::{Acl, ErrorCode, OpCode, Reader, Record, Request, Zxid, frame};
+
+/// A member alone, ended whatever becomes of the test.
+struct Member {
+    process: Child,
+    port: u16,
+    _home: TempDir,
+}
+
+impl Member {
+    fn start(keys: &str) -> Self {
+        let home = tempfile::tempdir().expect("a directory");
+        let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its number").port();
+        let config = home.path().join("zoo.cfg");
+        let data = home.path().display();
+        let text = format!("dataDir={data}/data\nclientPort={port}\nclientPortAddress=127.0.0.1\n{keys}");
+        std::fs::write(&config, text).expect("zoo.cfg");
+        let process = Command::new(env!("CARGO_BIN_EXE_zoometry-server")).arg(&config).spawn();
+        Self { process: process.expect("a member"), port, _home: home }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn read_frame(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let mut body = vec![0; u32::from_be_bytes(length) as usize];
+    stream.read_exact(&mut body)?;
+    Ok(body)
+}
+
+fn put(out: &mut BytesMut, xid: i32, request: &Request) {
+    frame::put(out, |out| {
+        RequestHeader { xid, op: request.op() as i32 }.encode(out);
+        request.encode(out);
+    });
+}
+
+fn reply(stream: &mut TcpStream) -> ReplyHeader {
+    ReplyHeader::decode(&mut Reader::new(&read_frame(stream).expect("a reply"))).expect("a header")
+}
+
+fn connect(port: u16) -> TcpStream {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut stream = loop {
+        match TcpStream::connect(("127.0.0.1", port)) {
+            Ok(stream) => break stream,
+            Err(error) if Instant::now() > deadline => panic!("the member does not listen: {error}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    let mut out = BytesMut::new();
+    let request = ConnectRequest { timeout_ms: 30_000, ..ConnectRequest::default() };
+    frame::put(&mut out, |out| request.encode_frame(ReadOnlyByte::Present(false), out));
+    stream.write_all(&out).expect("connect");
+    read_frame(&mut stream).expect("a session");
+    stream
+}
+
+fn create(path: &str, data: Bytes) -> Request {
+    Request::Create(CreateRequest { path: path.into(), data: Some(data), acl: Acl::open(), flags: 0 })
+}
+
+/// `pairs` of a small write and a large read (50 kB), all sent at once and read late. The bytes that are on their
+/// way, if they are all answered, are far more than sockets hold.
+fn send_pairs(stream: &TcpStream, value: &Bytes, pairs: i32) -> JoinHandle<()> {
+    let mut out = BytesMut::new();
+    put(&mut out, 1, &create("/large", value.clone()));
+    put(&mut out, 2, &create("/small", Bytes::new()));
+    for xid in (3..3 + 2 * pairs).step_by(2) {
+        let set = SetDataRequest { path: "/small".into(), data: Some(Bytes::new()), version: -1 };
+        put(&mut out, xid, &Request::SetData(set));
+        put(&mut out, xid + 1, &Request::GetData(PathWatch { path: "/large".into(), watch: false }));
+    }
+    let mut sender = stream.try_clone().expect("the same socket");
+    let sending = std::thread::spawn(move || {
+        // A connection that is closed for its unread replies takes no more.
+        let _ = sender.write_all(&out);
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    sending
+}
+
+#[test]
+fn replies_come_in_order_to_a_client_that_reads_late() {
+    const PAIRS: i32 = 250;
+    let member = Member::start("");
+    let mut stream = connect(member.port);
+    let value = Bytes::from(vec![7; 50_000]);
+    let sending = send_pairs(&stream, &value, PAIRS);
+    let mut last = Zxid(0);
+    for expected in 1..3 + 2 * PAIRS {
+        let body = read_frame(&mut stream).expect("a reply");
+        let mut input = Reader::new(&body);
+        let ReplyHeader { xid, zxid, err } = ReplyHeader::decode(&mut input).expect("a header");
+        assert_eq!((xid, err), (expected, 0));
+        assert!(zxid >= last, "{zxid} behind {last}");
+        last = zxid;
+        if expected > 2 && expected % 2 == 0 {
+            let data = Option::<Bytes>::decode(&mut input).expect("data");
+            assert_eq!(data.as_ref(), Some(&value), "reply {expected}");
+        }
+    }
+    sending.join().expect("everything was sent");
+    // And the connection still serves.
+    let mut out = BytesMut::new();
+    put(&mut out, -2, &Request::Ping);
+    stream.write_all(&out).expect("a ping");
+    assert_eq!(reply(&mut stream).xid, -2);
+}
+
+/// What is thrown away with a full outbox leaves no gap: the connection ends there.
+#[test]
+fn a_full_outbox_is_the_end_of_the_replies() {
+    const PAIRS: i32 = 400;
+    let member = Member::start("zoometry.maxOutboxBytes=65536\n");
+    let mut stream = connect(member.port);
+    let sending = send_pairs(&stream, &Bytes::from(vec![7; 50_000]), PAIRS);
+    let mut expected = 1;
+    while let Ok(body) = read_frame(&mut stream) {
+        let ReplyHeader { xid, .. } = ReplyHeader::decode(&mut Reader::new(&body)).expect("a header");
+        assert_eq!(xid, expected);
+        expected += 1;
+    }
+    assert!(expected < 3 + 2 * PAIRS, "the limit was not reached");
+    sending.join().expect("nothing more is taken");
+}
+
+/// While much is unsent the socket is not read, and when all of it is sent it must be read again.
+#[test]
+fn a_connection_goes_on_after_a_reply_as_large_as_its_outbox() {
+    let member = Member::start("jute.maxbuffer=8388608\n");
+    let mut stream = connect(member.port);
+    for (round, size) in [600_000, 1_100_000, 2_000_000, 4_000_000].into_iter().enumerate() {
+        let (path, xid) = (format!("/{size}"), 2 * round as i32 + 1);
+        let mut out = BytesMut::new();
+        put(&mut out, xid, &create(&path, Bytes::from(vec![7; size])));
+        stream.write_all(&out).expect("a large write");
+        assert_eq!(reply(&mut stream).xid, xid);
+        let mut out = BytesMut::new();
+        put(&mut out, xid + 1, &Request::GetData(PathWatch { path, watch: false }));
+        stream.write_all(&out).expect("a read of it");
+        assert_eq!(reply(&mut stream).xid, xid + 1);
+    }
+    let mut out = BytesMut::new();
+    put(&mut out, -2, &Request::Ping);
+    stream.write_all(&out).expect("a ping");
+    assert_eq!(reply(&mut stream).xid, -2);
+}
+
+/// Where nothing but writes has arrived, the store is not looked at; what then cannot be read is refused all the
+/// same, in its turn.
+#[test]
+fn a_write_that_cannot_be_read_is_refused_in_its_turn() {
+    let member = Member::start("");
+    let mut stream = connect(member.port);
+    let broken = |out: &mut BytesMut, xid| {
+        frame::put(out, |out| {
+            RequestHeader { xid, op: OpCode::SetData as i32 }.encode(out);
+            out.put_slice(&[0x7f; 6]);
+        });
+    };
+    let refused = ErrorCode::MarshallingError.code();
+    let mut out = BytesMut::new();
+    broken(&mut out, 1);
+    put(&mut out, 2, &create("/a", Bytes::new()));
+    broken(&mut out, 3);
+    put(&mut out, 4, &create("/a", Bytes::new()));
+    stream.write_all(&out).expect("four requests");
+    let replies: Vec<_> = (0..4).map(|_| reply(&mut stream)).map(|header| (header.xid, header.err)).collect();
+    assert_eq!(replies, [(1, refused), (2, 0), (3, refused), (4, ErrorCode::NodeExists.code())]);
+}
