@@ -538,7 +538,12 @@ fn take_in(
     }
     let waiting_before = desk.pipeline.len();
     let most = shared.config.own.max_pipelined;
-    while desk.phase == Phase::Open && desk.pipeline.len() < most && desk.out.len() < OUTBOX_PAUSE {
+    while desk.phase == Phase::Open {
+        if desk.pipeline.len() >= most || desk.out.len() >= OUTBOX_PAUSE {
+            // The node may have put something there since the task looked: it must say so when that is sent.
+            desk.is_read = false;
+            break;
+        }
         let body = match frame::first(&input[consumed..], limit) {
             Ok(Some(body)) => body,
             Ok(None) => break,

@@ -190,3 +190,27 @@ fn a_write_that_cannot_be_read_is_refused_in_its_turn() {
     let replies: Vec<_> = (0..4).map(|_| reply(&mut stream)).map(|header| (header.xid, header.err)).collect();
     assert_eq!(replies, [(1, refused), (2, 0), (3, refused), (4, ErrorCode::NodeExists.code())]);
 }
+
+/// The answer to the end of the session comes behind all others, though the connection ends with it.
+#[test]
+fn the_last_reply_comes_to_a_client_that_reads_late() {
+    const READS: i32 = 100;
+    let member = Member::start("");
+    let mut stream = connect(member.port);
+    let mut out = BytesMut::new();
+    put(&mut out, 1, &create("/large", Bytes::from(vec![7; 600_000])));
+    stream.write_all(&out).expect("a write");
+    assert_eq!(reply(&mut stream).xid, 1);
+    out.clear();
+    for xid in 2..2 + READS {
+        put(&mut out, xid, &Request::GetData(PathWatch { path: "/large".into(), watch: false }));
+    }
+    put(&mut out, 2 + READS, &Request::CloseSession);
+    stream.write_all(&out).expect("all of it");
+    for expected in 2..=2 + READS {
+        // The member has always more to send than the socket takes.
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(reply(&mut stream).xid, expected);
+    }
+    assert_eq!(stream.read(&mut [0; 1]).expect("the end"), 0);
+}

@@ -74,12 +74,12 @@ async fn exchange(shared: &Arc<Shared>, conn: &Arc<Conn>, reader: &mut OwnedRead
         }
         let unsent = output.len();
         send(conn, &mut output)?;
+        if !may_read && unsent > 0 && output.is_empty() {
+            // It may have been these bytes that kept requests out; or, at the end, there are last ones behind them.
+            continue;
+        }
         if phase == Phase::Closing && output.is_empty() {
             return Ok(End::Quiet);
-        }
-        if !may_read && unsent > 0 && output.is_empty() {
-            // It may have been these bytes that kept requests out.
-            continue;
         }
         // What a limit or the opening of the session has left in the buffer comes before new bytes.
         if may_read && !input.is_empty() {
