@@ -99,11 +99,12 @@ impl NodeHandle {
     /// The node's thread: runs until the node is told to stop and everything under way has been answered. Members
     /// of an ensemble do not wait for the others.
     pub fn run(&self, node: Node) {
-        let _ending = EndWithPanic;
         *self.0.node.lock() = Some(node);
         let mut events = VecDeque::new();
         loop {
             let mut at_work = self.0.node.lock();
+            // Dropped before the lock: nobody comes in to a node in pieces.
+            let _ending = EndWithPanic;
             let Some(node) = at_work.as_mut() else { return };
             // With the node's lock held: a visitor who finds the queue empty may go before what is left in it only.
             std::mem::swap(&mut events, &mut self.0.queue.lock().events);
@@ -143,3 +144,6 @@ impl Drop for EndWithPanic {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

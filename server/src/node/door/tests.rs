@@ -1,0 +1,197 @@
+//! A node of its own over a temporary directory, and many who bring it events at once.
+
+use std::io::Read;
+use std::net::TcpStream as Client;
+use std::time::Instant;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use zoometry_replica::member::Member;
+use zoometry_replica::storage::{LogOptions, TxnLog};
+use zoometry_replica::store::session::SessionTracker;
+use zoometry_replica::store::{Store, StoreConfig};
+use zoometry_wire::records::{ConnectResponse, ReplyHeader};
+use zoometry_wire::request::{CreateRequest, SetDataRequest};
+use zoometry_wire::{Acl, Id, Reader, Record, Request, SessionId};
+
+use super::*;
+use crate::config::Config;
+use crate::conn::{Conn, PendingWrite, Phase};
+use crate::disk::FileDisk;
+use crate::disk_thread::{self, Behind, DiskOptions};
+use crate::node::{FromClient, Parts, Submission, Write};
+use crate::shared::{Conns, Part, Shared};
+use crate::snapshot_thread::{SnapshotOptions, Snapshotter};
+use crate::telemetry::Tracer;
+use crate::view::Mode;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a member alone is made of, as `member` puts it together.
+fn standalone(home: &std::path::Path) -> (Arc<Shared>, Parts) {
+    let text = format!("dataDir={}\nclientPort=2181\n", home.display());
+    let config = Config::parse(&text, "zoo.cfg").expect("a configuration");
+    let files = FileDisk::open(&config.data_dir, &config.data_log_dir).expect("directories");
+    let store = Store::new(StoreConfig::default());
+    let member = Member::alone(&store, SessionId(1 << 56));
+    let store = Arc::new(RwLock::new(store));
+    let handle = NodeHandle::default();
+    let node = handle.clone();
+    let (queue, disk) = disk_thread::spawn(
+        files.clone(),
+        TxnLog::new(files.clone(), LogOptions::default()),
+        DiskOptions { now_ns: clock::now_ns, sync_warn_ms: 60_000 },
+        move |durable, behind| match behind {
+            Behind::Nothing => node.send(NodeEvent::Durable(durable)),
+            Behind::Work => node.leave(NodeEvent::Durable(durable)),
+        },
+        |error| panic!("{error}"),
+    )
+    .expect("the disk's thread");
+    let options = SnapshotOptions { snap_count: 1 << 40, snap_size_limit_bytes: 0, seed: 1 };
+    let snapshots = Snapshotter::spawn(files.clone(), Arc::clone(&store), queue.clone(), options, |_| ())
+        .expect("the snapshots' thread");
+    let shared = Arc::new(Shared {
+        sessions: Mutex::new(SessionTracker::new(2000)),
+        config,
+        store,
+        conns: Conns::default(),
+        node: handle,
+        stats: Arc::default(),
+        disk: queue,
+        digests: Mutex::default(),
+        tracer: Tracer::off(),
+        files,
+        part: Part::new(Some(Mode::Standalone)),
+        standing: Mutex::default(),
+    });
+    let parts = Parts { shared: Arc::clone(&shared), disk, snapshots, member, peers: None };
+    (shared, parts)
+}
+
+/// A connection whose task runs, and its client's end.
+fn connect(shared: &Arc<Shared>, runtime: &Runtime) -> (Arc<Conn>, Client) {
+    runtime.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let client = Client::connect(listener.local_addr().expect("its number")).expect("connect");
+        client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let (stream, peer) = listener.accept().await.expect("accept");
+        let (reader, writer) = stream.into_split();
+        let conn = Conn::new(shared.conns.next_id(), peer, writer, 16 << 20);
+        tokio::spawn(crate::conn::serve(Arc::clone(shared), Arc::clone(&conn), reader));
+        (conn, client)
+    })
+}
+
+fn read_frame(client: &mut Client) -> Vec<u8> {
+    let mut length = [0; 4];
+    client.read_exact(&mut length).expect("a frame's length");
+    let mut body = vec![0; u32::from_be_bytes(length) as usize];
+    client.read_exact(&mut body).expect("a frame");
+    body
+}
+
+fn open_session(conn: &Arc<Conn>) -> NodeEvent {
+    conn.desk().phase = Phase::Opening;
+    NodeEvent::Client(FromClient::OpenSession { conn: Arc::clone(conn), timeout_ms: 30_000 })
+}
+
+fn submission(conn: &Arc<Conn>, session: SessionId, xid: i32, request: Request) -> NodeEvent {
+    let received_ns = clock::now_ns();
+    conn.desk().pipeline.push_write(PendingWrite { xid, op: request.op(), received_ns });
+    let ids: Arc<[Id]> = Arc::new([]);
+    let writes = vec![Write { xid, request }];
+    let conn = Arc::clone(conn);
+    NodeEvent::Client(FromClient::Submit(Submission { conn, session, ids, writes, received_ns }))
+}
+
+fn create(path: &str) -> Request {
+    Request::Create(CreateRequest { path: path.into(), data: Some(Bytes::new()), acl: Acl::open(), flags: 0 })
+}
+
+/// Refused unless it is performed behind `version` others.
+fn set(path: &str, version: i32) -> Request {
+    Request::SetData(SetDataRequest { path: path.into(), data: Some(Bytes::new()), version })
+}
+
+/// One of many: opens a session, and writes what is refused out of order. Some events are performed where they
+/// are brought, some left; it waits for nothing, or now and then for an idle node.
+fn write_in_order(shared: &Arc<Shared>, (conn, mut client): (Arc<Conn>, Client), number: i32, writes: i32) {
+    let opened = ConnectResponse::decode(&mut Reader::new(&read_frame(&mut client))).expect("a response");
+    let path = format!("/n{number}");
+    shared.node.send(submission(&conn, opened.session_id, 0, create(&path)));
+    let mut read = 0;
+    let mut expect_reply = |expected: i32| {
+        let body = read_frame(&mut client);
+        let header = ReplyHeader::decode(&mut Reader::new(&body)).expect("a header");
+        assert_eq!((header.xid, header.err), (expected, 0), "of {number}");
+    };
+    for xid in 1..=writes {
+        let event = submission(&conn, opened.session_id, xid, set(&path, xid - 1));
+        match (xid + number) % 5 {
+            0 => shared.node.leave(event),
+            _ => shared.node.send(event),
+        }
+        if (xid * 7 + number) % 50 == 0 {
+            (read..=xid).for_each(&mut expect_reply);
+            read = xid + 1;
+        }
+    }
+    (read..=writes).for_each(&mut expect_reply);
+}
+
+#[test]
+fn events_of_one_source_stay_in_order_and_none_is_lost() {
+    const SOURCES: i32 = 6;
+    const WRITES: i32 = 1500;
+    let home = tempfile::tempdir().expect("a directory");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let (shared, parts) = standalone(home.path());
+    let conns: Vec<_> = (0..SOURCES).map(|_| connect(&shared, &runtime)).collect();
+    // Brought before the node has begun: they wait for it.
+    conns.iter().for_each(|(conn, _)| shared.node.send(open_session(conn)));
+    let door = shared.node.clone();
+    let node = std::thread::spawn(move || door.run(Node::new(parts)));
+    std::thread::scope(|scope| {
+        for (number, conn) in (0..).zip(conns) {
+            let shared = &shared;
+            scope.spawn(move || write_in_order(shared, conn, number, WRITES));
+        }
+    });
+    // A session each, a znode each, and what was written to it.
+    assert_eq!(shared.store.read().last_zxid().counter(), (SOURCES * (WRITES + 2)) as u32);
+
+    stop(&shared, node);
+}
+
+#[test]
+fn a_node_that_has_stopped_takes_no_more() {
+    let home = tempfile::tempdir().expect("a directory");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let (shared, parts) = standalone(home.path());
+    let (conn, mut client) = connect(&shared, &runtime);
+    let door = shared.node.clone();
+    let node = std::thread::spawn(move || door.run(Node::new(parts)));
+    shared.node.send(open_session(&conn));
+    let opened = ConnectResponse::decode(&mut Reader::new(&read_frame(&mut client))).expect("a response");
+    // What is under way when it is told to stop is answered all the same.
+    shared.node.send(submission(&conn, opened.session_id, 1, create("/before")));
+    stop(&shared, node);
+    let body = read_frame(&mut client);
+    assert_eq!(ReplyHeader::decode(&mut Reader::new(&body)).expect("a header").xid, 1);
+    shared.node.send(submission(&conn, opened.session_id, 2, create("/behind")));
+    assert_eq!(conn.desk().pipeline.len(), 1, "it waits for ever; its client is being closed");
+}
+
+/// Stops the node; it must end in time.
+fn stop(shared: &Shared, node: std::thread::JoinHandle<()>) {
+    shared.node.leave(NodeEvent::Stop);
+    let deadline = Instant::now() + PATIENCE;
+    while !node.is_finished() {
+        assert!(Instant::now() < deadline, "the node does not end");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    node.join().expect("the node's thread");
+}
