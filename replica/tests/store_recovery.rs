@@ -153,6 +153,25 @@ fn requests(most: usize) -> impl Strategy<Value = Vec<(i64, Request)>> {
     proptest::collection::vec(any_request(), 0..most)
 }
 
+/// What a leader brings others up to date with is as long as it was asked to be.
+#[test]
+fn the_last_transactions_are_handed_on() {
+    let disk = MemDisk::new();
+    let mut member = Member::start(&disk).expect("start");
+    for number in 0..40 {
+        let create = CreateRequest { path: format!("/n{number}"), data: None, acl: Acl::open(), flags: 0 };
+        member.write(1, &Request::Create(create)).expect("write");
+    }
+    let last = member.store.last_zxid().0;
+    for limit in [0, 1, 30, 1000] {
+        let options = RecoveryOptions { tail_limit: limit, ..RecoveryOptions::default() };
+        let tail = recover_store(&disk, options, config()).expect("recover").tail;
+        let zxids: Vec<_> = tail.iter().map(|(zxid, _)| zxid.0).collect();
+        let kept = (limit as i64).min(last);
+        assert_eq!(zxids, (last - kept + 1..=last).collect::<Vec<_>>(), "of {limit}");
+    }
+}
+
 proptest! {
     /// Whatever happens while a snapshot is written, snapshot and log give the same tree.
     #[test]

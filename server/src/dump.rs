@@ -34,7 +34,7 @@ const SLICE_NODES: usize = 1024;
 /// one line for each znode.
 pub fn dump(data_dir: &Path, data_log_dir: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
     let disk = FileDisk::open_existing(data_dir, data_log_dir)?;
-    let options = RecoveryOptions { access: Access::ReadOnly, trust_empty: true };
+    let options = RecoveryOptions { access: Access::ReadOnly, trust_empty: true, tail_limit: 0 };
     let config = StoreConfig { digest: true, ..StoreConfig::default() };
     let recovered = recover_store(&disk, options, config)
         .with_context(|| format!("cannot read the data directory {}", data_dir.display()))?;

@@ -162,6 +162,7 @@ fn start_member(config: &Config, files: &FileDisk, recovered: RecoveredStore) ->
             max_ms: membership.max_notification_ms,
         },
         silence_ms: config.own.leader_silence_ms,
+        history_limit: config.storage.commit_log_count,
     };
     let electorate = Electorate {
         me: ServerId(membership.my_id as i64),
@@ -305,8 +306,11 @@ fn store_config(config: &Config) -> StoreConfig {
 
 fn rebuild(config: &Config, disk: &FileDisk, stats: &ServerStats) -> anyhow::Result<RecoveredStore> {
     let started_ns = clock::now_ns();
-    let options =
-        RecoveryOptions { trust_empty: config.storage.trust_empty_snapshot, ..RecoveryOptions::default() };
+    let options = RecoveryOptions {
+        trust_empty: config.storage.trust_empty_snapshot,
+        tail_limit: config.storage.commit_log_count,
+        ..RecoveryOptions::default()
+    };
     let recovered = recover_store(disk, options, store_config(config))
         .with_context(|| format!("cannot recover from {}", config.data_dir.display()))?;
     let found = &recovered.found;

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use zoometry_replica::zab::election::{Electorate, NotificationIntervals};
+use zoometry_replica::zab::history::HISTORY_DEFAULT;
 use zoometry_replica::zab::sync::{Plan, plan_from_log};
 use zoometry_replica::zab::{Action, EpochKind, Event, Link, Recovered, Role, ServerId, Settings, Zab};
 use zoometry_wire::Zxid;
@@ -127,6 +128,7 @@ impl World {
             sync_limit: 5,
             notifications: NotificationIntervals { min_ms: 200, max_ms: 2000 },
             silence_ms: None,
+            history_limit: HISTORY_DEFAULT,
         };
         let electorate = Electorate {
             me: id,

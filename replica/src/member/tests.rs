@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use super::*;
 use crate::store::StoreConfig;
 use crate::zab::election::{Electorate, NotificationIntervals};
+use crate::zab::history::HISTORY_DEFAULT;
 use crate::zab::{Recovered, ServerId, Settings};
 use zoometry_wire::peer::{ForwardedRequest, read_touches};
 use zoometry_wire::request::{CreateRequest, PathVersion, SetDataRequest};
@@ -46,6 +47,7 @@ fn half(id: i64, store: Store) -> Half {
         sync_limit: 50,
         notifications: NotificationIntervals { min_ms: 200, max_ms: 2000 },
         silence_ms: None,
+        history_limit: HISTORY_DEFAULT,
     };
     let electorate = Electorate {
         me: ServerId(id),

@@ -19,6 +19,7 @@ use super::install;
 use super::log::{self, LogEnd, LogEntry, LogReader};
 use super::names::{UNFINISHED, parse_installing, parse_log, parse_snapshot};
 use super::snapshot::{self, Found, SnapshotEnd, SnapshotItem, SnapshotReader};
+use crate::zab::history::HISTORY_DEFAULT;
 use zoometry_wire::Zxid;
 
 mod store;
@@ -40,12 +41,20 @@ pub enum Access {
 }
 
 /// How to read a directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecoveryOptions {
     /// `zookeeper.snapshot.trust.empty`: logs without a snapshot are taken to be complete.
     pub trust_empty: bool,
     /// Who asks.
     pub access: Access,
+    /// `zookeeper.commitLogCount`: replayed transactions handed on, for learners that are a little behind.
+    pub tail_limit: usize,
+}
+
+impl Default for RecoveryOptions {
+    fn default() -> Self {
+        Self { trust_empty: false, access: Access::default(), tail_limit: HISTORY_DEFAULT }
+    }
 }
 
 /// Who builds the state while the files stream by.

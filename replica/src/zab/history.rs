@@ -1,6 +1,6 @@
 //! The recent past, in memory: what a learner that was away for a moment is brought up to date with.
 //!
-//! Holds the last [`HISTORY_LIMIT`] committed transactions, contiguous within each epoch (a hole would be
+//! Holds the last `commitLogCount` committed transactions, contiguous within each epoch (a hole would be
 //! handed on to whoever is synchronised from here, and Apache's 3.9.4 and later refuse it).
 //! Source: `ZKDatabase.addCommittedProposal`, `committedLog`.
 
@@ -9,25 +9,38 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use zoometry_wire::Zxid;
 
-/// Transactions kept (`zookeeper.commitLogCount`).
-pub const HISTORY_LIMIT: usize = 500;
+/// Transactions kept if nobody says otherwise, and the least that may be asked for. Source: `ZKDatabase`,
+/// `commitLogCount`.
+pub const HISTORY_DEFAULT: usize = 500;
 
 /// Committed transactions, oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct History {
     txns: VecDeque<(Zxid, Bytes)>,
+    limit: usize,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self::new(HISTORY_DEFAULT)
+    }
 }
 
 impl History {
+    /// An empty one that keeps at most so many.
+    pub fn new(limit: usize) -> Self {
+        Self { txns: VecDeque::new(), limit }
+    }
+
     /// One more, behind all others. The oldest goes when there are too many.
     pub fn push(&mut self, zxid: Zxid, payload: Bytes) {
         if let Some((last, _)) = self.txns.back() {
             assert!(zxid > *last, "history goes forward: {zxid} behind {last}");
         }
-        if self.txns.len() == HISTORY_LIMIT {
+        self.txns.push_back((zxid, payload));
+        if self.txns.len() > self.limit {
             self.txns.pop_front();
         }
-        self.txns.push_back((zxid, payload));
     }
 
     /// Forgets everything: the state was replaced, and what was before it is not known here.
@@ -56,5 +69,23 @@ impl History {
     pub fn at_or_before(&self, zxid: Zxid) -> Option<Zxid> {
         let index = self.txns.partition_point(|(at, _)| *at <= zxid);
         index.checked_sub(1).map(|index| self.txns[index].0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_goes_when_there_are_more_than_asked_for() {
+        for limit in [HISTORY_DEFAULT, 700] {
+            let mut history = History::new(limit);
+            for at in 1..=2000 {
+                history.push(Zxid(at), Bytes::new());
+                let first = (at - limit as i64).max(0) + 1;
+                assert_eq!(history.range(), Some((Zxid(first), Zxid(at))), "of {limit}");
+            }
+            assert_eq!(history.iter().count(), limit);
+        }
     }
 }

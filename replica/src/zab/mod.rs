@@ -175,6 +175,8 @@ pub struct Settings {
     /// How long a leader or a synchronised follower may be silent; `None`: `syncLimit`. A leader that has it
     /// pings often enough for it; one that has not (Apache's) pings twice in a tick.
     pub silence_ms: Option<u64>,
+    /// `commitLogCount`: committed transactions kept in memory, for learners that are a little behind.
+    pub history_limit: usize,
 }
 
 /// Pings in the time of the shortest silence that is taken for death: a lost one must not kill.
@@ -299,6 +301,7 @@ impl Zab {
     pub fn new(settings: Settings, electorate: Electorate, recovered: Recovered) -> Self {
         let election = Election::new(electorate.clone(), settings.notifications);
         let Recovered { last_zxid, accepted_epoch, current_epoch } = recovered;
+        let history = History::new(settings.history_limit);
         Self {
             base: Base {
                 settings,
@@ -309,7 +312,7 @@ impl Zab {
                 logged: last_zxid,
                 applied: last_zxid,
                 durable: last_zxid,
-                history: History::default(),
+                history,
             },
             election,
             state: State::Looking { early: Vec::new() },

@@ -18,6 +18,7 @@ fn member_of(voters: i64, me: i64, silence_ms: Option<u64>) -> Zab {
         sync_limit: 5,
         notifications: NotificationIntervals { min_ms: 200, max_ms: 2000 },
         silence_ms,
+        history_limit: history::HISTORY_DEFAULT,
     };
     let electorate = Electorate {
         me: ServerId(me),

@@ -164,8 +164,8 @@ pub struct Storage {
     pub force_sync: bool,
     /// `fsync.warningthresholdms`.
     pub fsync_warning_ms: u64,
-    /// `commitLogCount`: committed transactions kept in memory for learners that are a little behind.
-    pub commit_log_count: u32,
+    /// `commitLogCount`: committed transactions kept in memory for learners that are a little behind, at least 500.
+    pub commit_log_count: usize,
     /// `flushDelay`, ms: Apache waits this long for more writes; here group commit needs no timer. Kept for `conf`.
     pub flush_delay_ms: u64,
     /// `maxBatchSize`: transactions of one log sync at the most.

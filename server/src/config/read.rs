@@ -12,6 +12,7 @@ use super::keys::OWN_KEYS;
 use super::properties::{Property, properties};
 use super::*;
 use zoometry_replica::storage::log::SNAPSHOT_SIZE_FACTOR_DEFAULT;
+use zoometry_replica::zab::history::HISTORY_DEFAULT;
 
 /// Apache's name of the class that turns the Prometheus endpoint on.
 const PROMETHEUS_PROVIDER: &str = "org.apache.zookeeper.metrics.prometheus.PrometheusMetricsProvider";
@@ -382,7 +383,10 @@ fn storage(entries: &mut Entries) -> Result<Storage> {
         log_size_limit_bytes: kib(log_size),
         force_sync: entries.switch("forceSync", true)?,
         fsync_warning_ms: entries.number_or("fsync.warningthresholdms", 0, i64::MAX as u64, 1000)?,
-        commit_log_count: entries.number_or("commitLogCount", 1, i32::MAX as u32, 500)?,
+        // Apache raises anything below its default to that.
+        commit_log_count: entries
+            .number_or("commitLogCount", 1, i32::MAX as usize, HISTORY_DEFAULT)?
+            .max(HISTORY_DEFAULT),
         flush_delay_ms: entries.number_or("flushDelay", 0, i32::MAX as u64, 0)?,
         max_batch: entries.number_or("maxBatchSize", 1, i32::MAX as u32, 1000)?,
         digest: entries.switch("digest.enabled", true)?,

@@ -12,6 +12,7 @@ use zoometry_replica::store::session::{self, SessionTracker};
 use zoometry_replica::store::watch::{WatchEvent, WatchSink, WatcherId};
 use zoometry_replica::store::{Caller, Store, Walk};
 use zoometry_replica::zab::election::{Electorate, NotificationIntervals};
+use zoometry_replica::zab::history::HISTORY_DEFAULT;
 use zoometry_replica::zab::{Action, Event, Link, Recovered, Role, ServerId, Settings, Zab};
 use zoometry_wire::peer::{PacketKind, QuorumPacket};
 use zoometry_wire::records::{EventType, xid};
@@ -105,6 +106,7 @@ impl World {
             sync_limit: 10,
             notifications: NotificationIntervals { min_ms: 60, max_ms: 500 },
             silence_ms: self.silence_ms,
+            history_limit: HISTORY_DEFAULT,
         };
         let electorate = Electorate {
             me: id,

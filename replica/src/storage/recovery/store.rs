@@ -11,7 +11,6 @@ use crate::storage::log::LogEntry;
 use crate::storage::snapshot::{DIGEST_VERSION, SnapshotEnd, SnapshotItem};
 use crate::store::watch::{WatchEvent, WatchSink, WatcherId};
 use crate::store::{LoadError, Store, StoreConfig};
-use crate::zab::history::HISTORY_LIMIT;
 use zoometry_wire::Zxid;
 use zoometry_wire::txn::TxnDigest;
 
@@ -25,7 +24,7 @@ pub struct RecoveredStore {
     pub digest_mismatches: u64,
     /// The first of them.
     pub first_mismatch: Option<Zxid>,
-    /// The last transactions replayed, oldest first, at most [`HISTORY_LIMIT`]: what a leader can bring others
+    /// The last transactions replayed, oldest first, at most [`RecoveryOptions::tail_limit`]: what a leader can bring others
     /// up to date with.
     pub tail: VecDeque<(Zxid, Bytes)>,
 }
@@ -36,8 +35,8 @@ pub fn recover_store<D: Disk>(
     options: RecoveryOptions,
     config: StoreConfig,
 ) -> Result<RecoveredStore, StorageError> {
-    let mut rebuild =
-        Rebuild { config, fuzzy: Fuzzy::Unknown, mismatches: 0, first: None, tail: VecDeque::new() };
+    let (tail_limit, tail) = (options.tail_limit, VecDeque::new());
+    let mut rebuild = Rebuild { config, fuzzy: Fuzzy::Unknown, mismatches: 0, first: None, tail_limit, tail };
     let found = recover(disk, options, &mut rebuild)?;
     let Rebuild { mismatches, first, tail, .. } = rebuild;
     Ok(RecoveredStore { found, digest_mismatches: mismatches, first_mismatch: first, tail })
@@ -48,6 +47,7 @@ struct Rebuild {
     fuzzy: Fuzzy,
     mismatches: u64,
     first: Option<Zxid>,
+    tail_limit: usize,
     tail: VecDeque<(Zxid, Bytes)>,
 }
 
@@ -126,10 +126,10 @@ impl Restore for Rebuild {
         if self.tail.back().is_some_and(|(last, _)| !follows(*last)) {
             self.tail.clear();
         }
-        if self.tail.len() == HISTORY_LIMIT {
+        self.tail.push_back((zxid, entry.payload));
+        if self.tail.len() > self.tail_limit {
             self.tail.pop_front();
         }
-        self.tail.push_back((zxid, entry.payload));
     }
 }
 
