@@ -20,6 +20,18 @@ def pytest_addoption(parser):
     parser.addoption("--seed", type=int, default=1, help="of the load and of the rounds")
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "takes_rounds: the test takes longer the more --rounds there are")
+
+
+def pytest_collection_modifyitems(config, items):
+    # Before the test begins: its clock is set then.
+    limit_s = 120 + 60 * config.getoption("--rounds")
+    for item in items:
+        if item.get_closest_marker("takes_rounds"):
+            item.add_marker(pytest.mark.timeout(limit_s))
+
+
 @pytest.fixture(scope="session")
 def ours(server_kind):
     """The kind of the seats under test."""

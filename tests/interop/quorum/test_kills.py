@@ -16,10 +16,10 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.takes_rounds
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_kill_one_then_all(new_ensemble, ours, seed, request, layout):
     rounds = request.config.getoption("--rounds")
-    request.node.add_marker(pytest.mark.timeout(120 + 60 * rounds))
     pick = random.Random(seed)
     kinds = {number: ours if kind == "ours" else kind for number, kind in LAYOUTS[layout].items()}
     ensemble = new_ensemble(kinds, settings={"snapCount": 1000}).start()
