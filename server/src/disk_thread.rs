@@ -79,7 +79,17 @@ pub enum Behind {
     Work,
 }
 
+/// How a cut of the log has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// It is durable.
+    Done,
+    /// It is not possible; nothing was changed.
+    Refused,
+}
+
 type Done = Box<dyn FnOnce() + Send>;
+type CutDone = Box<dyn FnOnce(Cut) + Send>;
 
 enum Job {
     /// A transaction; its payload is the next so many bytes of those that wait.
@@ -98,7 +108,7 @@ enum Job {
     },
     Truncate {
         zxid: Zxid,
-        done: Done,
+        done: CutDone,
     },
     Install {
         store: Arc<RwLock<Store>>,
@@ -170,9 +180,10 @@ impl DiskQueue {
     }
 
     /// Cuts the log behind `zxid`, removes snapshots that hold anything later, and closes the log file; `done`
-    /// runs on the disk thread when that is durable. Snapshots must be held until the state has been reloaded
+    /// runs on the disk thread when that is durable, or when it has turned out that the log cannot be cut
+    /// there and nothing was changed. Snapshots must be held until the state has been reloaded
     /// ([`Snapshotter::hold`](crate::snapshot_thread::Snapshotter::hold)).
-    pub fn truncate(&self, zxid: Zxid, done: impl FnOnce() + Send + 'static) {
+    pub fn truncate(&self, zxid: Zxid, done: impl FnOnce(Cut) + Send + 'static) {
         self.push(Job::Truncate { zxid, done: Box::new(done) });
     }
 
@@ -387,9 +398,18 @@ impl<D: Disk, F: FnMut(Durable, Behind)> Worker<D, F> {
                 done();
             }
             Job::Truncate { zxid, done } => {
-                self.log.continue_from(zxid)?;
-                log::truncate(&self.disk, zxid)?;
-                done();
+                self.log.roll()?;
+                match log::truncate(&self.disk, zxid) {
+                    Ok(()) => {
+                        self.log.continue_from(zxid)?;
+                        done(Cut::Done);
+                    }
+                    Err(error) if error.refuses_cut() => {
+                        tracing::warn!("{error}");
+                        done(Cut::Refused);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             Job::Install { store, zxid, done } => {
                 self.log.continue_from(zxid)?;

@@ -409,6 +409,8 @@ impl World {
                 disk.log = state;
                 Event::SnapshotStored
             }
+            // As if what lies before it were in a snapshot that cannot be undone.
+            Job::Truncate(_) if self.random.one_in(4) => Event::TruncateRefused,
             Job::Truncate(zxid) => {
                 assert!(
                     zxid.0 == 0 || disk.log.iter().any(|(at, _)| *at == zxid),

@@ -97,8 +97,7 @@ pub enum StorageError {
     /// The log does not hold the transaction it was to be cut behind.
     #[error(
         "cannot truncate the log behind {zxid}: neither a log file nor a snapshot ends there (the logs begin \
-         with {first}; {last} is the last before it); nothing was changed. This member's history is not a \
-         beginning of its leader's: move its version-2 directories away and let it take a fresh copy"
+         with {first}; {last} is the last before it); nothing was changed"
     )]
     TruncateTarget {
         /// The cut.
@@ -109,10 +108,7 @@ pub enum StorageError {
         last: Zxid,
     },
     /// What would stay could not be started from.
-    #[error(
-        "cannot truncate the log behind {zxid}: {what}; nothing was changed. Move this member's version-2 \
-         directories away and let it take a fresh copy from the leader"
-    )]
+    #[error("cannot truncate the log behind {zxid}: {what}; nothing was changed")]
     TruncateBase {
         /// The cut.
         zxid: Zxid,
@@ -134,6 +130,12 @@ impl StorageError {
     pub fn io(doing: &'static str, file: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let file = file.into();
         move |source| Self::Io { doing, file, source }
+    }
+
+    /// Whether it is the answer to a cut of the log that is not possible: nothing was changed, the member is
+    /// as it was, and only a whole state from its leader can take the place of its history.
+    pub fn refuses_cut(&self) -> bool {
+        matches!(self, Self::TruncateTarget { .. } | Self::TruncateBase { .. })
     }
 
     /// The operating system's error number, if it was its refusal.

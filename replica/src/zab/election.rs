@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use zoometry_wire::Zxid;
 use zoometry_wire::peer::{Notification, PeerState};
 
-use super::ServerId;
+use super::{NO_DATA, ServerId};
 use crate::deliberate::{Bug, chosen};
 
 /// How long a quorum's vote is held open for a better one from a voter that is reachable and still silent.
@@ -276,8 +276,8 @@ impl Election {
         vote: Vote,
         out: &mut Outgoing,
     ) -> Option<Decision> {
-        // −1 is the zxid of a member whose data is not there: it may not elect (reference §9.5).
-        if !self.electorate.votes(vote.leader) || vote.zxid.0 == -1 || self.own.zxid.0 == -1 {
+        // A member whose data is not there may not elect (reference §9.5).
+        if !self.electorate.votes(vote.leader) || vote.zxid == NO_DATA || self.own.zxid == NO_DATA {
             return None;
         }
         if round < self.round {

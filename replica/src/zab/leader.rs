@@ -22,7 +22,7 @@ use zoometry_wire::{Reader, Record as _, Zxid};
 use crate::deliberate::{Bug, chosen};
 
 use super::sync::{Plan, plan};
-use super::{Action, Base, EpochKind, Event, Following, Link, Next, Role, ServerId, kind};
+use super::{Action, Base, EpochKind, Event, Following, Link, NO_DATA, Next, Role, ServerId, kind};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -301,8 +301,9 @@ impl Leader {
         }
         if let Some(member) = self.members.get_mut(&link) {
             member.stage = Stage::Accepted(packet.zxid);
-            // Who had accepted it before may have done so for another leader of the same number.
-            if current_epoch != -1 {
+            // Who had accepted it before may have done so for another leader of the same number; and who has no
+            // data says nothing about what was committed.
+            if current_epoch != -1 && packet.zxid != NO_DATA {
                 self.epoch_acks.insert(member.sid);
             }
         }

@@ -8,9 +8,20 @@
 //! | waiting | UPTODATE: clients are served, and what is proposed meanwhile is logged and acknowledged |
 //! | following | the leader falls silent, or the link ends |
 //!
-//! Between SNAP or TRUNC and the disk's answer packets are kept in their order. Apache's bugs that this file
-//! is written against: acknowledging NEWLEADER before the history is durable (ZOOKEEPER-4643, 4646, 4785),
-//! ACKEPOCH before the accepted epoch is durable (ZOOKEEPER-3911), several paths that apply (ZOOKEEPER-4925).
+//! Between SNAP or TRUNC and the disk's answer packets are kept in their order, and while the log is being cut
+//! the member does not leave its leader: until the disk has answered nobody knows what it could vote with.
+//!
+//! A log that cannot be cut where the leader says (the state came from a leader that was lost, with
+//! transactions that were never committed, and nothing older is left) is replaced as a whole: the member
+//! connects to the leader again and says in ACKEPOCH that it has nothing, zxid −1, which every leader answers
+//! with SNAP (Apache's: `LearnerHandler.syncFollower`). It says so only in an acknowledgement that counts for
+//! nothing (epoch −1: it has accepted this epoch before; `Leader.waitForEpochAck`), so no leader comes to lead,
+//! and no transaction is forgotten, because of it; it votes with what it has, and keeps that on its disk until
+//! the new state is there. Apache's learner exits instead.
+//!
+//! Apache's bugs that this file is written against: acknowledging NEWLEADER before the history is durable
+//! (ZOOKEEPER-4643, 4646, 4785), ACKEPOCH before the accepted epoch is durable (ZOOKEEPER-3911), several paths
+//! that apply (ZOOKEEPER-4925).
 //! Source: `Learner.java` (`registerWithLeader`, `syncWithLeader`), `Follower.java`; reference §8.5, §8.7.
 
 use std::collections::VecDeque;
@@ -21,7 +32,7 @@ use zoometry_wire::{Record as _, Zxid};
 
 use crate::deliberate::{Bug, chosen};
 
-use super::{Action, Base, EpochKind, Event, Link, Next, Role, ServerId, kind};
+use super::{Action, Base, EpochKind, Event, Link, NO_DATA, Next, Role, ServerId, kind};
 
 /// A transaction that was proposed and is not applied yet.
 #[derive(Debug)]
@@ -39,8 +50,10 @@ enum Phase {
     Accepting,
     /// ACKEPOCH is out: DIFF, TRUNC or SNAP comes next.
     AwaitingSync,
-    /// The log is being cut; packets wait.
-    Truncating,
+    /// The log is being cut behind this transaction; packets wait.
+    Truncating {
+        to: Zxid,
+    },
     /// Transactions arrive. `snapshot`: the state came as a snapshot and is not on the disk yet.
     Synchronising {
         snapshot: bool,
@@ -70,6 +83,8 @@ pub struct Learner {
     /// An observer acknowledges nothing but the synchronisation.
     votes: bool,
     established: bool,
+    /// The leader is lost, and is left as soon as the disk has cut the log or refused to.
+    leaves: bool,
     /// The leader was not heard of for too long.
     silent: bool,
 }
@@ -90,6 +105,7 @@ impl Learner {
             deadline_ms: base.now_ms + base.settings.init_ms(),
             votes: base.electorate.voters.contains(&base.electorate.me),
             established: false,
+            leaves: false,
             silent: false,
         }
     }
@@ -115,14 +131,14 @@ impl Learner {
             Event::Unreachable if self.phase == Phase::Connecting => out.push(Action::Connect(self.leader)),
             Event::Closed(link) if Some(link) == self.link => {
                 self.link = None;
-                return Next::Look;
+                return self.leave();
             }
             Event::Moved(link) if Some(link) == self.link && self.phase != Phase::Following => {
                 self.deadline_ms = base.now_ms + base.settings.init_ms();
             }
             Event::Tick if base.now_ms >= self.deadline_ms => {
                 self.silent = true;
-                return Next::Look;
+                return self.leave();
             }
             Event::Packet(link, packet) if Some(link) == self.link => {
                 let patience = if self.phase == Phase::Following {
@@ -139,11 +155,16 @@ impl Learner {
                 let current = base.current_epoch as i32;
                 self.ack_epoch(base, current, out);
             }
-            Event::Truncated if self.phase == Phase::Truncating => {
-                self.phase = Phase::Synchronising { snapshot: false };
-                return self.receive_kept(base, out);
+            Event::Truncated => {
+                if let Phase::Truncating { to } = self.phase {
+                    return self.truncated(base, to, out);
+                }
+            }
+            Event::TruncateRefused if matches!(self.phase, Phase::Truncating { .. }) => {
+                return self.come_again(base, out);
             }
             Event::SnapshotStored if self.phase == Phase::Storing => {
+                base.uncuttable = None;
                 out.push(Action::StoreEpoch(EpochKind::Current, self.epoch));
             }
             Event::EpochStored(EpochKind::Current, epoch)
@@ -156,6 +177,37 @@ impl Learner {
             Event::Durable(zxid) => self.acknowledge(zxid, out),
             _ => {}
         }
+        Next::Stay
+    }
+
+    fn leave(&mut self) -> Next {
+        if matches!(self.phase, Phase::Truncating { .. }) {
+            self.leaves = true;
+            return Next::Stay;
+        }
+        Next::Look
+    }
+
+    fn truncated(&mut self, base: &mut Base, to: Zxid, out: &mut Vec<Action>) -> Next {
+        base.history.truncate(to);
+        (base.logged, base.applied, base.durable) = (to, to, to);
+        self.last_proposed = to;
+        self.phase = Phase::Synchronising { snapshot: false };
+        if self.leaves { Next::Look } else { self.receive_kept(base, out) }
+    }
+
+    /// Everything is as it was, and the leader's history is not behind it: the leader is asked for all of it.
+    fn come_again(&mut self, base: &mut Base, out: &mut Vec<Action>) -> Next {
+        base.uncuttable = Some(self.epoch);
+        if self.leaves {
+            return Next::Look;
+        }
+        // Not by way of an election: the leader may lack the quorum that would name it.
+        out.extend(self.link.take().map(Action::Close));
+        self.kept.clear();
+        self.phase = Phase::Connecting;
+        self.deadline_ms = base.now_ms + base.settings.init_ms();
+        out.push(Action::Connect(self.leader));
         Next::Stay
     }
 
@@ -214,7 +266,7 @@ impl Learner {
             Phase::Connecting | Phase::Accepting => Next::Stay,
             Phase::Registering => self.hear_epoch(base, &packet, out),
             Phase::AwaitingSync => self.begin_sync(base, &packet, out),
-            Phase::Truncating | Phase::Storing => {
+            Phase::Truncating { .. } | Phase::Storing => {
                 self.kept.push_back(packet);
                 Next::Stay
             }
@@ -248,19 +300,31 @@ impl Learner {
     fn ack_epoch(&mut self, base: &Base, current_epoch: i32, out: &mut Vec<Action>) {
         self.phase = Phase::AwaitingSync;
         let data = Bytes::copy_from_slice(&current_epoch.to_be_bytes());
-        self.send(PacketKind::AckEpoch, base.logged, Some(data), out);
+        let last = if self.wants_everything(base) && current_epoch == -1 { NO_DATA } else { base.logged };
+        self.send(PacketKind::AckEpoch, last, Some(data), out);
+    }
+
+    /// Whether this leader, in this epoch, has asked for a cut that is not possible.
+    fn wants_everything(&self, base: &Base) -> bool {
+        base.uncuttable == Some(self.epoch)
     }
 
     fn begin_sync(&mut self, base: &mut Base, packet: &QuorumPacket, out: &mut Vec<Action>) -> Next {
         match kind(packet) {
+            Some(kind @ (PacketKind::Diff | PacketKind::Trunc)) if self.wants_everything(base) => {
+                out.push(Action::Fail(format!(
+                    "the leader answered {kind:?} {} to a member that asked for the whole state, because its \
+                     log cannot be cut; move its version-2 directories away and start it again",
+                    packet.zxid
+                )));
+                return Next::Look;
+            }
             Some(PacketKind::Diff) => self.phase = Phase::Synchronising { snapshot: false },
             Some(PacketKind::Trunc) if chosen(Bug::SkipTrunc) => {
                 self.phase = Phase::Synchronising { snapshot: false };
             }
             Some(PacketKind::Trunc) => {
-                base.history.truncate(packet.zxid);
-                (base.logged, base.applied, base.durable) = (packet.zxid, packet.zxid, packet.zxid);
-                self.phase = Phase::Truncating;
+                self.phase = Phase::Truncating { to: packet.zxid };
                 out.push(Action::Truncate(packet.zxid));
             }
             Some(PacketKind::Snap) => {

@@ -41,6 +41,10 @@ impl std::fmt::Display for ServerId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Link(pub u64);
 
+/// What a member says in the place of its last zxid when its data is not there (`zookeeper.db.autocreate`):
+/// what it acknowledges elects nobody, and it is sent the whole state.
+pub const NO_DATA: Zxid = Zxid(-1);
+
 /// Which of the two epoch files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EpochKind {
@@ -79,6 +83,9 @@ pub enum Event {
     SnapshotStored,
     /// The log was cut and the state reloaded.
     Truncated,
+    /// The log cannot be cut there ([`StorageError::refuses_cut`](crate::storage::StorageError::refuses_cut)):
+    /// files and state are as they were.
+    TruncateRefused,
     /// This member leads and has prepared a transaction; its zxid is one above the last.
     Propose(Zxid, Bytes),
     /// A learner's `sync` has arrived: it is answered behind everything proposed so far.
@@ -121,7 +128,7 @@ pub enum Action {
     Reload(Zxid),
     /// Put a transaction into the log.
     Append(Zxid, Bytes),
-    /// Cut the log behind this transaction and reload the state.
+    /// Cut the log behind this transaction and reload the state, or refuse and change nothing.
     Truncate(Zxid),
     /// Write an epoch file, behind everything appended so far.
     StoreEpoch(EpochKind, i64),
@@ -229,6 +236,8 @@ struct Base {
     /// The log is on the disk up to here.
     durable: Zxid,
     history: History,
+    /// The epoch whose leader has asked for a cut of the log that is not possible.
+    uncuttable: Option<i64>,
 }
 
 impl Base {
@@ -313,6 +322,7 @@ impl Zab {
                 applied: last_zxid,
                 durable: last_zxid,
                 history,
+                uncuttable: None,
             },
             election,
             state: State::Looking { early: Vec::new() },

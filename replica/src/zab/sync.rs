@@ -7,6 +7,7 @@
 
 use zoometry_wire::Zxid;
 
+use super::NO_DATA;
 use super::history::History;
 
 /// How a learner is brought up to date. Behind it follow the history's transactions above `from`, and then
@@ -35,6 +36,9 @@ pub enum Plan {
 /// The plan for a learner whose last zxid is `learner`. `last` is the leader's last applied zxid, the end of
 /// its history.
 pub fn plan(learner: Zxid, history: &History, last: Zxid) -> Plan {
+    if learner == NO_DATA {
+        return Plan::Snap;
+    }
     if learner == last {
         return Plan::Diff { from: last };
     }
@@ -94,6 +98,7 @@ mod tests {
         }
         let last = zxid(4, 1);
         let cases = [
+            (NO_DATA, Plan::Snap, "says that it has no data"),
             (last, Plan::Diff { from: last }, "has everything"),
             (zxid(2, 1), Plan::Diff { from: zxid(2, 1) }, "has a prefix"),
             (zxid(1, 8), Plan::Diff { from: zxid(1, 8) }, "has exactly the first"),
@@ -120,6 +125,7 @@ mod tests {
         assert_eq!(plan(zxid(2, 4), &history, last), Plan::FromLog { upto: last });
         assert_eq!(plan(zxid(2, 6), &history, last), Plan::Trunc { to: last });
         assert_eq!(plan(zxid(3, 0), &history, last), Plan::Diff { from: last });
+        assert_eq!(plan(NO_DATA, &history, Zxid(0)), Plan::Snap);
     }
 
     #[test]
@@ -136,6 +142,7 @@ mod tests {
             (zxid(1, 0), None, Some(zxid(2, 1)), Plan::Snap),
             (zxid(0, 0), None, Some(zxid(0, 1)), Plan::Diff { from: zxid(0, 0) }),
             (zxid(0, 0), None, None, Plan::Snap),
+            (NO_DATA, None, Some(zxid(0, 1)), Plan::Snap),
         ];
         for (learner, known, first, expected) in cases {
             assert_eq!(plan_from_log(learner, known, first), expected, "{learner}, {known:?}, {first:?}");

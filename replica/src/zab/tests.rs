@@ -12,6 +12,11 @@ fn member(me: i64, silence_ms: Option<u64>) -> Zab {
 }
 
 fn member_of(voters: i64, me: i64, silence_ms: Option<u64>) -> Zab {
+    let recovered = Recovered { last_zxid: Zxid(0), accepted_epoch: 0, current_epoch: 0 };
+    member_with(voters, me, silence_ms, recovered)
+}
+
+fn member_with(voters: i64, me: i64, silence_ms: Option<u64>, recovered: Recovered) -> Zab {
     let settings = Settings {
         tick_ms: TICK_MS,
         init_limit: 10,
@@ -26,7 +31,6 @@ fn member_of(voters: i64, me: i64, silence_ms: Option<u64>) -> Zab {
         config: String::new(),
         config_version: 0,
     };
-    let recovered = Recovered { last_zxid: Zxid(0), accepted_epoch: 0, current_epoch: 0 };
     Zab::new(settings, electorate, recovered)
 }
 
@@ -191,6 +195,96 @@ fn a_snapshot_of_a_lost_leader_is_not_voted_with() {
         })
         .collect();
     assert_eq!(votes, [(1, Zxid(0)), (1, Zxid(0))], "it votes with what its disk has");
+}
+
+/// Member 1 of epoch 1, with a tail of its own, has found member 3 and is told to cut its log behind 4.
+fn told_to_cut() -> Zab {
+    let (tail, behind) = (Zxid((1 << 32) + 9), (1 << 32) + 4);
+    let mut zab = member_with(3, 1, None, Recovered { last_zxid: tail, accepted_epoch: 1, current_epoch: 1 });
+    step(&mut zab, 0, Event::Tick);
+    for other in [2, 3] {
+        let better = Notification { peer_epoch: 2, zxid: Zxid(2 << 32), ..vote(3) };
+        step(&mut zab, 0, Event::Vote(ServerId(other), better));
+    }
+    step(&mut zab, 0, Event::Connected(LINK));
+    step(&mut zab, 0, packet(PacketKind::LeaderInfo, 3 << 32));
+    let out = step(&mut zab, 0, Event::EpochStored(EpochKind::Accepted, 3));
+    assert_eq!(ack_epoch(&out), Some((1, tail)), "it says what it has");
+    assert_eq!(step(&mut zab, 0, packet(PacketKind::Trunc, behind)), [Action::Truncate(Zxid(behind))]);
+    assert_eq!(step(&mut zab, 0, packet(PacketKind::NewLeader, 3 << 32)), []);
+    zab
+}
+
+/// Epoch and zxid of an ACKEPOCH.
+fn ack_epoch(out: &[Action]) -> Option<(i32, Zxid)> {
+    out.iter().find_map(|action| match action {
+        Action::Send(_, packet) if kind(packet) == Some(PacketKind::AckEpoch) => {
+            let epoch = packet.data.as_deref()?.try_into().ok()?;
+            Some((i32::from_be_bytes(epoch), packet.zxid))
+        }
+        _ => None,
+    })
+}
+
+fn on(link: Link, kind: PacketKind, zxid: i64) -> Event {
+    Event::Packet(link, QuorumPacket::new(kind, Zxid(zxid)))
+}
+
+#[test]
+fn a_log_that_cannot_be_cut_is_replaced_by_the_leaders_state() {
+    let tail = Zxid((1 << 32) + 9);
+    let mut zab = told_to_cut();
+    let out = step(&mut zab, 1, Event::TruncateRefused);
+    assert_eq!(out, [Action::Close(LINK), Action::Connect(ServerId(3))], "no election is needed");
+    assert_eq!(zab.logged(), tail);
+    let again = Link(8);
+    step(&mut zab, 1, Event::Closed(LINK));
+    step(&mut zab, 1, Event::Connected(again));
+    let out = step(&mut zab, 1, on(again, PacketKind::LeaderInfo, 3 << 32));
+    assert_eq!(ack_epoch(&out), Some((-1, NO_DATA)), "it asks for everything, and counts for nothing");
+    let out = step(&mut zab, 1, on(again, PacketKind::Snap, (2 << 32) + 1));
+    assert_eq!(out, [Action::InstallSnapshot(again)]);
+    // The leader is lost before the state is on its way to the disk: what was there is there.
+    let mut lost = told_to_cut();
+    step(&mut lost, 1, Event::TruncateRefused);
+    step(&mut lost, 1, Event::Connected(again));
+    step(&mut lost, 1, on(again, PacketKind::LeaderInfo, 3 << 32));
+    step(&mut lost, 1, on(again, PacketKind::Snap, (2 << 32) + 1));
+    let out = step(&mut lost, 1, Event::Closed(again));
+    assert!(out.contains(&Action::Reload(tail)), "{out:?}");
+    let out = step(&mut zab, 1, on(again, PacketKind::NewLeader, 3 << 32));
+    assert_eq!(out, [Action::StoreSnapshot]);
+    step(&mut zab, 1, Event::SnapshotStored);
+    let out = step(&mut zab, 1, Event::EpochStored(EpochKind::Current, 3));
+    assert!(matches!(&out[..], [Action::Send(_, ack)] if kind(ack) == Some(PacketKind::Ack)), "{out:?}");
+    assert_eq!(zab.logged(), Zxid((2 << 32) + 1));
+}
+
+/// What it has is its word in an acknowledgement that counts: the leader of another epoch is told that.
+#[test]
+fn no_leader_is_made_by_a_member_that_asks_for_everything() {
+    let mut zab = told_to_cut();
+    step(&mut zab, 1, Event::TruncateRefused);
+    step(&mut zab, 1, Event::Connected(Link(8)));
+    step(&mut zab, 1, on(Link(8), PacketKind::LeaderInfo, 4 << 32));
+    let out = step(&mut zab, 1, Event::EpochStored(EpochKind::Accepted, 4));
+    assert_eq!(ack_epoch(&out), Some((1, Zxid((1 << 32) + 9))));
+}
+
+#[test]
+fn whoever_cuts_its_log_votes_when_it_knows_with_what() {
+    let ends = [(Event::Truncated, (1 << 32) + 4), (Event::TruncateRefused, (1 << 32) + 9)];
+    for (event, last) in ends {
+        let mut zab = told_to_cut();
+        assert_eq!(step(&mut zab, 1, Event::Closed(LINK)), []);
+        let out = step(&mut zab, 2, event);
+        assert!(out.contains(&Action::Become(Role::Looking)), "{out:?}");
+        let votes = out.iter().filter_map(|action| match action {
+            Action::Notify(_, vote) => Some(vote.zxid),
+            _ => None,
+        });
+        assert_eq!(votes.collect::<Vec<_>>(), [Zxid(last), Zxid(last)]);
+    }
 }
 
 #[test]

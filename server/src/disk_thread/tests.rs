@@ -72,6 +72,15 @@ impl Running {
         let say = self.say.clone();
         move || say.send(Said::Done(what)).expect("the test listens")
     }
+
+    /// The end of a cut of the log.
+    fn cut(&self, done: &'static str, refused: &'static str) -> impl FnOnce(Cut) + Send + 'static {
+        let say = self.say.clone();
+        move |cut| {
+            let what = if cut == Cut::Done { done } else { refused };
+            say.send(Said::Done(what)).expect("the test listens");
+        }
+    }
 }
 
 /// Lets one sync begin, and holds it until `go` is sent (or dropped).
@@ -205,13 +214,30 @@ fn appends_go_on_behind_a_truncation() {
     for zxid in 1..=9 {
         running.queue.append(Zxid(zxid), payload(zxid));
     }
-    running.queue.truncate(Zxid(4), running.done("cut"));
+    running.queue.truncate(Zxid(4), running.cut("cut", "refused"));
     let second_epoch = 1i64 << 32 | 1;
     running.queue.append(Zxid(second_epoch), payload(second_epoch));
     while running.next() != Said::Done("cut") {}
     assert_eq!(running.durable().upto, Zxid(second_epoch));
     running.thread.stop();
     assert_eq!(logged(&disk), [1, 2, 3, 4, second_epoch]);
+}
+
+/// A state from a leader that was lost takes the place of everything; behind what it holds nothing can be cut.
+#[test]
+fn a_cut_that_is_not_possible_is_refused_and_the_disk_goes_on() {
+    let disk = MemDisk::new();
+    let running = start(&disk);
+    let first = 1i64 << 32;
+    for zxid in first + 5..=first + 9 {
+        running.queue.append(Zxid(zxid), payload(zxid));
+    }
+    running.queue.truncate(Zxid(first + 3), running.cut("cut", "refused"));
+    running.queue.append(Zxid(first + 10), payload(first + 10));
+    while running.next() != Said::Done("refused") {}
+    assert_eq!(running.durable().upto, Zxid(first + 10));
+    running.thread.stop();
+    assert_eq!(logged(&disk), (first + 5..=first + 10).collect::<Vec<_>>());
 }
 
 /// What a learner's disk goes through: everything in the order of the queue, and nothing of the old history
@@ -235,13 +261,13 @@ fn append_epoch_truncate_and_install_keep_their_order() {
     running.queue.append(Zxid(1), payload(1));
     begun.recv_timeout(PATIENCE).expect("a sync has begun");
     (2..=9).for_each(|zxid| running.queue.append(Zxid(zxid), payload(zxid)));
-    running.queue.truncate(Zxid(4), running.done("cut"));
+    running.queue.truncate(Zxid(4), running.cut("cut", "refused"));
     running.queue.append(Zxid(first | 1), payload(first | 1));
     running.queue.epoch(EpochFile::Current, 1, running.done("epoch"));
     running.queue.append(Zxid(second | 9), payload(second | 9));
     running.queue.install(installed.clone(), running.done("installed"));
     running.queue.append(Zxid(second | 6), payload(second | 6));
-    running.queue.truncate(Zxid(second | 5), running.done("cut to the installed"));
+    running.queue.truncate(Zxid(second | 5), running.cut("cut to the installed", "refused"));
     running.queue.append(Zxid(3 << 32 | 1), payload(3 << 32 | 1));
     drop(go);
     let mut order = Vec::new();

@@ -17,7 +17,7 @@ use zoometry_wire::{SessionId, Zxid};
 use super::{Node, NodeEvent};
 use crate::clock;
 use crate::conn::{Conn, Phase};
-use crate::disk_thread::Append;
+use crate::disk_thread::{Append, Cut};
 use crate::handshake;
 use crate::member;
 use crate::peers::PeerEvent;
@@ -203,7 +203,7 @@ impl Node {
                 self.snapshots.hold();
                 self.pending = Some(Pending::Reload);
                 self.disk_jobs += 1;
-                self.shared.disk.truncate(zxid, move || node.leave(NodeEvent::Truncated));
+                self.shared.disk.truncate(zxid, move |cut| node.leave(NodeEvent::Truncated(cut)));
             }
             Action::StoreSnapshot => {
                 let node = self.shared.node.clone();
@@ -296,14 +296,23 @@ impl Node {
         }
     }
 
-    /// The log was cut, durably.
-    pub(super) fn truncated(&mut self) {
+    /// The log was cut, durably; or it cannot be, and everything is as it was.
+    pub(super) fn truncated(&mut self, cut: Cut) {
         // A leader may have been lost and another found meanwhile: only the last job's end is the end.
         self.disk_jobs -= 1;
         if self.disk_jobs == 0 && self.pending.take() == Some(Pending::Reload) {
-            self.reload();
+            match cut {
+                Cut::Done => self.reload(),
+                Cut::Refused => self.snapshots.release(),
+            }
         }
-        self.consensus(Event::Truncated);
+        match cut {
+            Cut::Done => self.consensus(Event::Truncated),
+            Cut::Refused => {
+                tracing::warn!("the log cannot be cut there; the leader's whole state is to take its place");
+                self.consensus(Event::TruncateRefused);
+            }
+        }
     }
 
     /// The state that the leader sent is on the disk.

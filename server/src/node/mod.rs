@@ -28,7 +28,7 @@ use zoometry_wire::{Id, Request, SessionId, TxnRecord, Zxid};
 
 use crate::clock;
 use crate::conn::{Conn, WARMED_MAX};
-use crate::disk_thread::{Append, DiskThread, Durable};
+use crate::disk_thread::{Append, Cut, DiskThread, Durable};
 use crate::handshake;
 use crate::peers::{PeerEvent, Peers};
 use crate::shared::{ProposalSizes, Shared};
@@ -63,8 +63,8 @@ pub enum NodeEvent {
     Peer(PeerEvent),
     /// An epoch file is on the disk.
     EpochStored(EpochKind, i64),
-    /// The log was cut.
-    Truncated,
+    /// The log was cut, or cannot be.
+    Truncated(Cut),
     /// The state that the leader sent is on the disk.
     SnapshotStored,
     /// The member stops: nothing new is taken in, what is under way is finished.
@@ -278,7 +278,7 @@ impl Node {
             }
             NodeEvent::Peer(event) => self.hear(event),
             NodeEvent::EpochStored(kind, epoch) => self.consensus(Event::EpochStored(kind, epoch)),
-            NodeEvent::Truncated => self.truncated(),
+            NodeEvent::Truncated(cut) => self.truncated(cut),
             NodeEvent::SnapshotStored => self.snapshot_stored(),
             NodeEvent::Stop => {
                 self.stopping = true;

@@ -204,13 +204,6 @@ impl World {
                 self.crash(id);
                 None
             }
-            Err(error @ (StorageError::TruncateTarget { .. } | StorageError::TruncateBase { .. })) => {
-                // A snapshot from a leader held what was never committed, and the log before it is gone.
-                self.note(|| format!("{id} stops: {error}"));
-                self.machine_mut(id).needs_operator = true;
-                self.crash(id);
-                None
-            }
             Err(error) => panic!("{id}: storage fails: {error}"),
         }
     }
@@ -261,7 +254,9 @@ impl World {
     pub(super) fn disk_due(&mut self, id: ServerId) {
         if let Some(event) = self.finish_job(id) {
             match event {
-                Event::Truncated | Event::SnapshotStored => self.state_job_done(id, event),
+                Event::Truncated | Event::TruncateRefused | Event::SnapshotStored => {
+                    self.state_job_done(id, event)
+                }
                 event => self.give(id, event),
             }
         }
@@ -273,6 +268,7 @@ impl World {
         let disk = self.machine(id).disk.clone();
         let process = self.machine_mut(id).process.as_mut()?;
         let queue = &mut process.disk;
+        let mut refused = None;
         let (result, event, promised) = match queue.working.take()? {
             Working::Appends(upto) => (queue.log.sync(), Some(Event::Durable(upto)), Some(upto)),
             Working::Job(Job::Epoch(kind, epoch)) => {
@@ -283,9 +279,17 @@ impl World {
                 (epoch::store(&disk, file, epoch), Some(Event::EpochStored(kind, epoch)), None)
             }
             Working::Job(Job::Truncate(zxid)) => {
-                let cut = queue.log.continue_from(zxid).and_then(|()| log::truncate(&disk, zxid));
                 // What was on its way to the disk before the cut has got there before it.
-                (cut, Some(Event::Truncated), Some(zxid))
+                match queue.log.roll().and_then(|()| log::truncate(&disk, zxid)) {
+                    Err(error) if error.refuses_cut() => {
+                        refused = Some(error);
+                        (Ok(()), Some(Event::TruncateRefused), Some(process.store.last_zxid()))
+                    }
+                    cut => {
+                        let cut = cut.and_then(|()| queue.log.continue_from(zxid));
+                        (cut, Some(Event::Truncated), Some(zxid))
+                    }
+                }
             }
             Working::Job(Job::Install(zxid)) => {
                 let image = Image::of(&process.store);
@@ -302,6 +306,9 @@ impl World {
             Working::Job(Job::Append(..)) => unreachable!("appends are taken together"),
         };
         self.stored(id, result)?;
+        if let Some(error) = refused {
+            self.note(|| format!("{id}: {error}"));
+        }
         if let Some(promised) = promised {
             self.machine_mut(id).promised = promised;
         }
@@ -316,7 +323,11 @@ impl World {
         if process.disk.state_jobs == 0
             && let Some(pending) = process.disk.pending.take()
         {
-            self.end_pending(id, pending);
+            match event {
+                // The state is as it was, on the disk and in memory.
+                Event::TruncateRefused => self.release_snapshots(id),
+                _ => self.end_pending(id, pending),
+            }
         }
         self.give(id, event);
     }
@@ -324,10 +335,13 @@ impl World {
     fn end_pending(&mut self, id: ServerId, pending: Pending) {
         match pending {
             Pending::Reload => self.reload(id),
-            Pending::Install => {
-                let Some(process) = self.machine_mut(id).process.as_mut() else { return };
-                process.disk.holds_snapshots = false;
-            }
+            Pending::Install => self.release_snapshots(id),
+        }
+    }
+
+    fn release_snapshots(&mut self, id: ServerId) {
+        if let Some(process) = self.machine_mut(id).process.as_mut() {
+            process.disk.holds_snapshots = false;
         }
     }
 

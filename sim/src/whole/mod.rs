@@ -101,8 +101,6 @@ struct Machine {
     /// Its tree is ahead of its zxid until it has reached this one.
     fuzzy_until: Option<Zxid>,
     last_votes: BTreeMap<ServerId, Notification>,
-    /// It must cut its log where it cannot: an operator has to give it an empty directory.
-    needs_operator: bool,
     /// What has become due while it is stopped.
     held: Vec<Due>,
 }
@@ -124,7 +122,6 @@ impl Machine {
             snapshot_ahead: Zxid(0),
             fuzzy_until: None,
             last_votes: BTreeMap::new(),
-            needs_operator: false,
             held: Vec::new(),
         }
     }
@@ -267,9 +264,11 @@ impl World {
             Due::Disk(id, _) => self.disk_due(id),
             Due::Slice(id, _) => self.slice_due(id),
             Due::Stream(id, _, wire) => self.stream_due(id, wire),
-            Due::Local(id, _, event @ (Event::Truncated | Event::SnapshotStored)) => {
-                self.state_job_done(id, event);
-            }
+            Due::Local(
+                id,
+                _,
+                event @ (Event::Truncated | Event::TruncateRefused | Event::SnapshotStored),
+            ) => self.state_job_done(id, event),
             Due::Local(id, _, event) => self.give(id, event),
             Due::Lane(wire, dir) => self.lane_due(wire, dir),
             Due::Client(client) => self.client_due(client),
@@ -293,14 +292,10 @@ impl World {
     fn heal_a_majority(&mut self) {
         self.heal();
         self.healed_us = Some(self.now_us);
-        let waits = |world: &Self, id| world.machine(id).needs_operator;
-        let waiting = self.voters.iter().filter(|id| waits(self, **id)).count();
-        let mut may_rest = ((self.voters.len() - 1) / 2).saturating_sub(waiting);
+        let mut may_rest = (self.voters.len() - 1) / 2;
         for id in self.ids() {
             self.go_on(id);
-            if waits(self, id) {
-                self.buried.insert(id);
-            } else if may_rest > 0 && self.random.one_in(2) {
+            if may_rest > 0 && self.random.one_in(2) {
                 may_rest -= usize::from(self.voters.contains(&id));
                 self.crash(id);
                 self.buried.insert(id);
@@ -342,35 +337,12 @@ impl World {
             && self.judge.model.sessions().iter().all(|session| own.contains(session))
     }
 
-    /// Members that wait for an operator are no part of the majority: others must take their places.
-    fn replace_the_lost(&mut self) {
-        let lost =
-            |world: &Self, id: &ServerId| world.machine(*id).needs_operator && !world.buried.contains(id);
-        if !self.ids().iter().any(|id| lost(self, id)) {
-            return;
-        }
-        for id in self.ids() {
-            if self.machine(id).needs_operator {
-                self.buried.insert(id);
-            } else if self.buried.remove(&id) {
-                self.start(id);
-            }
-        }
-    }
-
-    /// Whether no majority can do without an operator: there is nothing to demand then.
-    fn is_lost(&self) -> bool {
-        let waiting = self.voters.iter().filter(|id| self.machine(**id).needs_operator).count();
-        waiting * 2 >= self.voters.len()
-    }
-
     fn demand_progress(&mut self, what: &str) {
         let until_us = self.now_us + PATIENCE_US;
-        while !self.is_settled() && !self.is_lost() {
+        while !self.is_settled() {
             assert!(self.now_us < until_us, "no progress after {what}: {}", self.state());
             let next_us = self.now_us + 50_000;
             self.run_until(next_us);
-            self.replace_the_lost();
         }
         let state = self.state();
         self.note(|| format!("settled: {state}"));
@@ -430,19 +402,10 @@ pub fn live(seed: u64, story: Story) -> Story {
     world.run_until(weather_us);
     world.heal_a_majority();
     world.demand_progress("a majority was healed");
-    while !world.buried.is_empty() && !world.is_lost() {
-        for id in std::mem::take(&mut world.buried) {
-            if std::mem::take(&mut world.machine_mut(id).needs_operator) {
-                world.empty_directory(id);
-            }
-            world.start(id);
-        }
-        world.demand_progress("all were healed");
+    for id in std::mem::take(&mut world.buried) {
+        world.start(id);
     }
-    if world.is_lost() {
-        world.note(|| "too many members wait for an operator".into());
-        return world.story;
-    }
+    world.demand_progress("all were healed");
     // Nothing goes wrong for a while: nobody's session may end now.
     world.run_until(world.now_us + CALM_US);
     world.demand_progress("a calm");

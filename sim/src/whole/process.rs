@@ -7,7 +7,6 @@ use std::rc::Rc;
 use zoometry_replica::member::{Asking, Member, Output, Surroundings};
 use zoometry_replica::pipeline::Pipeline;
 use zoometry_replica::storage::SnapshotItem;
-use zoometry_replica::storage::disk::mem::MemDisk;
 use zoometry_replica::store::session::{self, SessionTracker};
 use zoometry_replica::store::watch::{WatchEvent, WatchSink, WatcherId};
 use zoometry_replica::store::{Caller, Store, Walk};
@@ -84,7 +83,7 @@ impl World {
 
     /// Brings a machine's process up from what is on its disk.
     pub(super) fn start(&mut self, id: ServerId) {
-        if self.machine(id).process.is_some() || self.machine(id).needs_operator {
+        if self.machine(id).process.is_some() {
             return;
         }
         let found = match self.machine(id).recover() {
@@ -164,16 +163,6 @@ impl World {
             }
         }
         self.plan(self.now_us, Due::Tick(id, life));
-    }
-
-    /// An operator moves the member's directories away, while a majority lives.
-    pub(super) fn empty_directory(&mut self, id: ServerId) {
-        self.note(|| format!("{id} gets an empty directory"));
-        let machine = self.machine_mut(id);
-        machine.disk = MemDisk::new();
-        machine.promised = Zxid(0);
-        (machine.promised_accepted, machine.promised_current) = (0, 0);
-        machine.snapshot_ahead = Zxid(0);
     }
 
     /// The power fails.
