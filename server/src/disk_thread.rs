@@ -1,13 +1,14 @@
 //! The one thread that writes the log: a queue in, `Durable` out.
 //!
 //! Group commit without a timer: the thread takes everything that is queued, writes it with one call, syncs
-//! once, and reports; what arrived meanwhile is the next batch. Jobs run in the order in which they were
+//! once, and reports; what arrived meanwhile is the next batch. Before it takes the queue it lets go of its core
+//! once, for whoever is about to bring more. Jobs run in the order in which they were
 //! queued, so "transactions, then epoch, then acknowledgement" is an order in this queue.
 //!
 //! The queue holds at most [`QUEUE_JOBS_MAX`] jobs and [`QUEUE_BYTES_MAX`] bytes; at the limit the caller
 //! waits until the thread has taken what is there. Payloads are copied into the queue, one behind the other:
-//! a copy costs less than letting go, on this thread, of memory that another one has taken. A caller that waits stops taking requests, which is what
-//! should happen when the disk is slower than the clients.
+//! a copy costs less than letting go, on this thread, of memory that another one has taken. A caller that waits
+//! stops taking requests, which is what should happen when the disk is slower than the clients.
 //!
 //! A failed write or sync is final: nobody knows what the page cache holds afterwards, so nothing is tried
 //! again. The failure is handed to `on_failure` (in the server: [`exit`]) and the thread ends; what was not

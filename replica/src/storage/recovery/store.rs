@@ -24,8 +24,8 @@ pub struct RecoveredStore {
     pub digest_mismatches: u64,
     /// The first of them.
     pub first_mismatch: Option<Zxid>,
-    /// The last transactions replayed, oldest first, at most [`RecoveryOptions::tail_limit`]: what a leader can bring others
-    /// up to date with.
+    /// The last transactions replayed, oldest first, at most [`RecoveryOptions::tail_limit`]: what a leader can
+    /// bring others up to date with.
     pub tail: VecDeque<(Zxid, Bytes)>,
 }
 
