@@ -55,11 +55,13 @@ def places(layout):
 
 
 def synced(seat, path, **session):
-    """`exists` on a member after a sync there: the Stat or None."""
+    """`exists` on a member after a sync there: the Stat or None. The session is left to expire: how it ends is not
+    what is asked here, and an Apache follower has been seen to leave the end unanswered, below an Apache leader
+    too."""
     conn = seat.connect(**session)
     assert conn.call("sync", path).err == 0
     reply = conn.call("exists", path, False)
-    conn.close_session()
+    conn.drop()
     return reply.fields["stat"] if reply.err == 0 else None
 
 
