@@ -7,7 +7,7 @@ use std::hint::black_box;
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use zoometry_replica::store::watch::WatcherId;
-use zoometry_replica::store::{Asked, Caller, Prep, Store, StoreConfig};
+use zoometry_replica::store::{Answer, Asked, Caller, Prep, Store, StoreConfig};
 use zoometry_wire::request::{CreateRequest, PathVersion, PathWatch, SetDataRequest};
 use zoometry_wire::{Acl, Id, Request, Response, SessionId, TxnRecord, Zxid};
 
@@ -50,7 +50,7 @@ impl World {
         answer
     }
 
-    fn read(&self, request: &Request) -> Response {
+    fn read(&self, request: &Request) -> Answer<'_> {
         let caller = Caller { session: SESSION, watcher: WatcherId(1), ids: &self.ids };
         self.store.read(request, &caller, &mut Vec::new()).expect("a read that succeeds")
     }
@@ -83,6 +83,22 @@ fn reads(c: &mut Criterion) {
         b.iter_batched(
             || Request::GetData(watch(path(at.next().expect("endless")))),
             |ask| black_box(world.read(&ask)),
+            BatchSize::SmallInput,
+        )
+    });
+    let mut ten = || -> Vec<String> { at.by_ref().take(10).map(path).collect() };
+    group.bench_function("getData, ten of one connection", |b| {
+        b.iter_batched(
+            || ten().into_iter().map(|path| Request::GetData(watch(path))).collect::<Vec<_>>(),
+            |asks| {
+                world.store.warm(asks.iter().filter_map(|ask| match ask {
+                    Request::GetData(ask) => Some(ask.path.as_str()),
+                    _ => None,
+                }));
+                for ask in &asks {
+                    black_box(world.read(ask));
+                }
+            },
             BatchSize::SmallInput,
         )
     });

@@ -26,7 +26,7 @@ use tokio::sync::Notify;
 use zoometry_replica::pipeline::Pipeline;
 use zoometry_replica::store::acl;
 use zoometry_replica::store::watch::WatcherId;
-use zoometry_replica::store::{Caller, Store};
+use zoometry_replica::store::{Answer, Caller, Store};
 use zoometry_spans::KeptBy;
 use zoometry_wire::records::{ReadOnlyByte, ReplyHeader, RequestHeader, WatcherEvent, xid};
 use zoometry_wire::{ErrorCode, Id, OpCode, Record, Request, Response, SessionId, Zxid, frame};
@@ -43,9 +43,6 @@ pub use socket::serve;
 
 /// Unsent bytes at which a connection's socket is no longer read: the client takes its replies first.
 pub const OUTBOX_PAUSE: usize = 1 << 20;
-
-/// Requests whose znodes are looked at ahead of their turn; more would push one another out of the caches.
-pub const WARMED_MAX: usize = 32;
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,18 +227,24 @@ impl Conn {
 }
 
 impl Desk {
-    /// Puts a reply into the outbox.
-    pub fn reply(&mut self, xid: i32, zxid: Zxid, result: &Result<Response, ErrorCode>) {
+    /// Puts a reply into the outbox: what `body` writes.
+    fn reply(&mut self, xid: i32, zxid: Zxid, body: impl FnOnce(&mut BytesMut)) {
+        self.put_reply(ReplyHeader { xid, zxid, err: 0 }, body);
+    }
+
+    /// Puts a reply into the outbox that has no body.
+    fn refuse(&mut self, xid: i32, zxid: Zxid, code: ErrorCode) {
+        self.put_reply(ReplyHeader { xid, zxid, err: code.code() }, |_| {});
+    }
+
+    fn put_reply(&mut self, header: ReplyHeader, body: impl FnOnce(&mut BytesMut)) {
         if self.overflow != Overflow::None {
             return;
         }
-        let err = result.as_ref().err().map_or(0, |code| code.code());
         let before = self.out.len();
         frame::put(&mut self.out, |out| {
-            ReplyHeader { xid, zxid, err }.encode(out);
-            if let Ok(response) = result {
-                response.encode(out);
-            }
+            header.encode(out);
+            body(out);
         });
         self.batch.packets_sent += 1;
         self.batch.response(self.out.len() - before);
@@ -293,7 +296,10 @@ impl Desk {
     ) -> Option<AnsweredWrite> {
         let before = self.pipeline.len();
         let write = self.pipeline.complete_write(|write| write.xid == xid)?;
-        self.reply(xid, zxid, result);
+        match result {
+            Ok(response) => self.reply(xid, zxid, |out| response.encode(out)),
+            Err(code) => self.refuse(xid, zxid, *code),
+        }
         self.answered(write, zxid, now_ns, 1);
         if write.op == OpCode::CloseSession {
             self.phase = Phase::Closing;
@@ -371,29 +377,37 @@ impl Desk {
         if self.phase == Phase::Closing {
             return None;
         }
-        let result = match turn {
-            Turn::Read(Request::Ping) => Ok(Response::Empty),
-            Turn::Read(Request::Sync(path)) => Ok(Response::Path(path)),
-            Turn::Read(request) => self.read(store, &request),
-            Turn::Refuse(code) => Err(code),
+        let zxid = store.last_zxid();
+        let refused = match turn {
+            Turn::Read(Request::Ping) => {
+                self.reply(xid, zxid, |_| {});
+                return None;
+            }
+            Turn::Read(request) => match self.read(store, &request) {
+                Ok(answer) => {
+                    self.reply(xid, zxid, |out| answer.encode(out));
+                    return None;
+                }
+                Err(code) => code,
+            },
+            Turn::Refuse(code) => code,
             Turn::Goodbye => {
-                self.reply(xid, store.last_zxid(), &Ok(Response::Empty));
+                self.reply(xid, zxid, |_| {});
                 self.phase = Phase::Closing;
                 return None;
             }
             Turn::Unknown => {
-                self.reply(xid, Zxid(-1), &Err(ErrorCode::Unimplemented));
+                self.refuse(xid, Zxid(-1), ErrorCode::Unimplemented);
                 self.phase = Phase::Closing;
                 return Some(ErrorCode::Unimplemented);
             }
         };
-        self.reply(xid, store.last_zxid(), &result);
-        result.err()
+        self.refuse(xid, zxid, refused);
+        Some(refused)
     }
 
-    fn read(&mut self, store: &Store, request: &Request) -> Result<Response, ErrorCode> {
-        let ids = Arc::clone(&self.ids);
-        let caller = Caller { session: self.session, watcher: self.id, ids: &ids };
+    fn read<'s>(&mut self, store: &'s Store, request: &Request) -> Result<Answer<'s>, ErrorCode> {
+        let caller = Caller { session: self.session, watcher: self.id, ids: &self.ids };
         let mut missed = Vec::new();
         let result = store.read(request, &caller, &mut missed);
         for event in &missed {
@@ -422,11 +436,11 @@ impl Desk {
                     }
                 }
                 self.ids = ids.into();
-                self.reply(xid::AUTH, Zxid(0), &Ok(Response::Empty));
+                self.reply(xid::AUTH, Zxid(0), |_| {});
             }
             Err(_) => {
                 shared.stats.add(Counter::AuthFailures, 1);
-                self.reply(xid::AUTH, Zxid(0), &Err(ErrorCode::AuthFailed));
+                self.refuse(xid::AUTH, Zxid(0), ErrorCode::AuthFailed);
                 self.phase = Phase::Closing;
             }
         }
@@ -534,7 +548,7 @@ fn take_in(
     let locked = store;
     let store = locked.as_deref();
     if let Some(store) = store {
-        warm(store, input, limit);
+        store.warm(read_paths(input, limit));
     }
     let waiting_before = desk.pipeline.len();
     let most = shared.config.own.max_pipelined;
@@ -594,26 +608,24 @@ fn are_writes(mut input: &[u8], limit: usize) -> bool {
     true
 }
 
-/// Has the store look at what the reads that have arrived are about to ask for ([`Store::warm`]).
-fn warm(store: &Store, mut input: &[u8], limit: usize) {
+/// The paths that the reads among these frames ask for, as they stand there: what [`Store::warm`] wants to know.
+fn read_paths(mut input: &[u8], limit: usize) -> impl Iterator<Item = &str> {
     /// Behind the header (xid and operation) stands the length of the path, for nearly every operation.
     const PATH_AT: usize = 12;
-    for _ in 0..WARMED_MAX {
-        let Ok(Some(body)) = frame::first(input, limit) else { return };
+    let bodies = std::iter::from_fn(move || {
+        let body = frame::first(input, limit).ok()??;
         input = &input[frame::PREFIX + body.len()..];
-        let header = RequestHeader::from_bytes(body);
+        Some(body)
+    });
+    bodies.filter_map(|body| {
+        let header = RequestHeader::from_bytes(body).ok()?;
         // Writes are for the node, which does the same in its own turn.
-        let reads = |op| OpCode::from_code(op).is_some_and(|op| !op.is_write());
-        if !header.is_ok_and(|header| reads(header.op)) {
-            continue;
+        if OpCode::from_code(header.op)?.is_write() {
+            return None;
         }
-        let Some(length) = body.get(PATH_AT - 4..).and_then(|rest| rest.first_chunk::<4>()) else { continue };
-        let length = i32::from_be_bytes(*length).max(0) as usize;
-        let path = body.get(PATH_AT..PATH_AT.saturating_add(length)).map(std::str::from_utf8);
-        if let Some(Ok(path)) = path {
-            store.warm(path);
-        }
-    }
+        let length = i32::from_be_bytes(*body.get(PATH_AT - 4..)?.first_chunk()?).max(0) as usize;
+        std::str::from_utf8(body.get(PATH_AT..PATH_AT.saturating_add(length))?).ok()
+    })
 }
 
 /// The reads answered in one go, counted by kind: they share their times, so they share their bookings.

@@ -143,10 +143,7 @@ impl Record for bool {
 /// Null and empty are different values and both survive a round trip.
 impl Record for Option<Bytes> {
     fn encode(&self, out: &mut BytesMut) {
-        match self {
-            None => out.put_i32(-1),
-            Some(bytes) => put_slice(out, bytes),
-        }
+        put_buffer(out, self.as_deref());
     }
     fn decode(input: &mut Reader<'_>) -> Result<Self, Malformed> {
         // A copy, so that a small value never pins the large receive buffer it arrived in.
@@ -209,6 +206,14 @@ impl<T: Record> Record for Vec<T> {
             items.push(T::decode(input)?);
         }
         Ok(items)
+    }
+}
+
+/// Appends a buffer, which may be null.
+pub fn put_buffer(out: &mut BytesMut, bytes: Option<&[u8]>) {
+    match bytes {
+        None => out.put_i32(-1),
+        Some(bytes) => put_slice(out, bytes),
     }
 }
 

@@ -27,6 +27,7 @@ pub mod watch;
 mod tests;
 
 pub use prep::{Asked, Prep};
+pub use read::Answer;
 pub use walk::{LoadError, Walk};
 
 use std::collections::BTreeMap;

@@ -3,24 +3,71 @@
 //! A read changes nothing but the watch table, which has its own lock, so any number may run beside each
 //! other. Reads do not look at paths beyond finding them: what is no path is simply not there.
 
+use std::hint::black_box;
+
+use bytes::{Bytes, BytesMut};
 use zoometry_wire::records::{ClientInfo, EventType, SYNC_CONNECTED, WatcherEvent, perms};
 use zoometry_wire::request::{PathMode, PathWatch, SetWatches};
-use zoometry_wire::{Acl, ErrorCode, Id, MultiResult, Request, Response, Zxid};
+use zoometry_wire::{Acl, ErrorCode, Id, MultiResult, Record, Request, Response, Stat, Zxid, jute};
 
 use super::tree::NodeId;
 use super::watch::{Watch, WatchSelection};
 use super::{Caller, Store, acl};
 
+/// What a read is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer<'s> {
+    /// getData. The data stay the store's until they are written out: to count their users up and down costs
+    /// more than copying a short value does.
+    Data(Option<&'s Bytes>, Stat),
+    /// Anything else.
+    Made(Response),
+}
+
+impl Answer<'_> {
+    /// Writes the body of the reply, as [`Response::encode`] does.
+    pub fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::Data(data, stat) => {
+                jute::put_buffer(out, data.map(Bytes::as_ref));
+                stat.encode(out);
+            }
+            Self::Made(response) => response.encode(out),
+        }
+    }
+}
+
+impl From<Answer<'_>> for Response {
+    fn from(answer: Answer<'_>) -> Self {
+        match answer {
+            Answer::Data(data, stat) => Self::Data(data.cloned(), stat),
+            Answer::Made(response) => response,
+        }
+    }
+}
+
+/// How many paths [`Store::warm`] takes: more would push one another out of the caches.
+const WARMED_MAX: usize = 32;
+
 impl Store {
-    /// Brings what is known of `path` into the processor's caches, if it is there; says nothing.
+    /// Brings what is known of these paths into the processor's caches, of [`WARMED_MAX`] at most; says nothing.
     ///
-    /// A look-up waits for memory four times in a row: index, node, path, data. One request behind the other
-    /// waits for each; the look-ups of several, with nothing between them, wait together. So whoever has
-    /// several requests at hand calls this for all of them first.
-    pub fn warm(&self, path: &str) {
-        if let Some(id) = self.tree.find(path) {
-            let first = self.tree.node(id).data.as_ref().and_then(|data| data.first());
-            std::hint::black_box(first);
+    /// A look-up waits for memory three times in a row: index, node, data. One request behind the other waits
+    /// for each; here all wait for their index together, then all for their nodes, then all for their data. So
+    /// whoever has several requests at hand calls this for all of them first.
+    pub fn warm<'a>(&self, paths: impl Iterator<Item = &'a str>) {
+        let mut places = [None; WARMED_MAX];
+        let mut count = 0;
+        for (place, path) in places.iter_mut().zip(paths) {
+            *place = self.tree.likely(path);
+            count += 1;
+        }
+        let nodes = || places[..count].iter().flatten().map(|id| self.tree.node(*id));
+        for node in nodes() {
+            node.touch();
+        }
+        for data in nodes().filter_map(|node| node.data.as_ref()) {
+            black_box((data.first().copied(), data.last().copied()));
         }
     }
 
@@ -31,13 +78,23 @@ impl Store {
         request: &Request,
         caller: &Caller<'_>,
         catch_up: &mut Vec<WatcherEvent>,
+    ) -> Result<Answer<'_>, ErrorCode> {
+        if let Request::GetData(ask) = request {
+            let id = self.readable(&ask.path, caller.ids)?;
+            self.leave(ask, Watch::Data, caller);
+            return Ok(Answer::Data(self.tree.node(id).data.as_ref(), self.tree.stat(id)));
+        }
+        self.make(request, caller, catch_up).map(Answer::Made)
+    }
+
+    /// Everything but getData.
+    fn make(
+        &self,
+        request: &Request,
+        caller: &Caller<'_>,
+        catch_up: &mut Vec<WatcherEvent>,
     ) -> Result<Response, ErrorCode> {
         match request {
-            Request::GetData(ask) => {
-                let id = self.readable(&ask.path, caller.ids)?;
-                self.leave(ask, Watch::Data, caller);
-                Ok(Response::Data(self.tree.node(id).data.clone(), self.tree.stat(id)))
-            }
             Request::Exists(ask) => self.exists(ask, caller),
             Request::GetChildren(ask) => {
                 let id = self.readable(&ask.path, caller.ids)?;

@@ -27,7 +27,7 @@ use zoometry_wire::request::{PathVersion, SetDataRequest};
 use zoometry_wire::{Id, Request, SessionId, TxnRecord, Zxid};
 
 use crate::clock;
-use crate::conn::{Conn, WARMED_MAX};
+use crate::conn::Conn;
 use crate::disk_thread::{Append, Cut, DiskThread, Durable};
 use crate::handshake;
 use crate::peers::{PeerEvent, Peers};
@@ -361,13 +361,12 @@ impl Node {
         let mut proposed: Option<(Zxid, Zxid)> = None;
         let mut refused = false;
         self.think(|member, at, out| {
-            for write in writes.iter().take(WARMED_MAX) {
-                if let Request::SetData(SetDataRequest { path, .. })
-                | Request::Delete(PathVersion { path, .. }) = &write.request
-                {
-                    at.store.warm(path);
+            at.store.warm(writes.iter().filter_map(|write| match &write.request {
+                Request::SetData(SetDataRequest { path, .. }) | Request::Delete(PathVersion { path, .. }) => {
+                    Some(path.as_str())
                 }
-            }
+                _ => None,
+            }));
             for write in &writes {
                 let asking = Asking { session, cxid: write.xid, ids: &ids, request: &write.request };
                 match member.submit(at, asking, out) {

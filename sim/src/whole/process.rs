@@ -487,7 +487,7 @@ impl World {
         let mut missed = Vec::new();
         let result = match request {
             Request::Ping => Ok(Response::Empty),
-            request => process.store.read(request, &caller, &mut missed),
+            request => process.store.read(request, &caller, &mut missed).map(Response::from),
         };
         let zxid = process.store.last_zxid();
         for event in missed {

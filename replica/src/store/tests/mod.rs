@@ -17,7 +17,7 @@ use zoometry_wire::request::{
 use zoometry_wire::{Acl, ErrorCode, Id, Request, Response, SessionId, Stat, StatPersisted, TxnRecord, Zxid};
 
 use super::watch::{WatchEvent, WatchSink, WatcherId};
-use super::{Asked, Caller, Prep, Store, StoreConfig};
+use super::{Answer, Asked, Caller, Prep, Store, StoreConfig};
 
 pub(super) const ME: SessionId = SessionId(0x0100_0000_0000_0005);
 pub(super) const OTHER: SessionId = SessionId(0x0100_0000_0000_0006);
@@ -106,7 +106,7 @@ impl World {
         let mut missed = Vec::new();
         let answer = self.store.read(request, &caller, &mut missed);
         assert_eq!(missed, []);
-        answer
+        answer.map(Response::from)
     }
 
     pub(super) fn stat(&self, path: &str) -> Stat {

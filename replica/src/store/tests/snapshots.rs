@@ -155,7 +155,7 @@ fn a_hole_in_apaches_acl_table_lets_nobody_in() {
     };
     let store = load(vec![node("", -1), node("/a", 7)], Zxid(5)).unwrap();
     let caller = Caller { session: ME, watcher: WatcherId(1), ids: &[] };
-    let answer = store.read(&get_data("/a", false), &caller, &mut Vec::new());
+    let answer = store.read(&get_data("/a", false), &caller, &mut Vec::new()).map(Response::from);
     assert_eq!(answer, Err(ErrorCode::NoAuth));
     assert!(store.tree.find("/zookeeper/config").is_some(), "what an old snapshot lacks is added");
     assert!(store.tree.acls.next_index() > 8);

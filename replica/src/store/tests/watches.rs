@@ -160,7 +160,7 @@ fn set_watches_tells_what_was_missed_and_watches_the_rest() {
     });
     let caller = Caller { session: ME, watcher: WatcherId(1), ids: &world.ids };
     let mut missed = Vec::new();
-    assert_eq!(world.store.read(&request, &caller, &mut missed), Ok(Response::Empty));
+    assert_eq!(world.store.read(&request, &caller, &mut missed), Ok(Answer::Made(Response::Empty)));
     let event = |kind, path: &str| WatcherEvent { kind, state: 3, path: path.into() };
     assert_eq!(
         missed,
