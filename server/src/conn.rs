@@ -11,9 +11,12 @@
 //!
 //! Limits: `zoometry.maxPipelined` requests unanswered, and the task stops reading; [`OUTBOX_PAUSE`] bytes
 //! unsent, and it stops reading; `zoometry.maxOutboxBytes` unsent, and the connection is closed: a client that
-//! does not read cannot take the member's memory.
+//! does not read cannot take the member's memory. A connection that is ending has
+//! `nio.sessionlessCnxnTimeout` for each step in which its client takes its last replies.
 
 mod socket;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -259,9 +262,9 @@ impl Desk {
         self.last = Some(Answered { op, cxid, zxid, latency_ns, at_ms });
     }
 
-    /// Puts a watch event into the outbox, ready-made.
+    /// Puts a watch event into the outbox, ready-made; a connection that is ending wants none.
     pub fn notify(&mut self, frame: &[u8]) {
-        if self.overflow != Overflow::None {
+        if self.overflow != Overflow::None || self.phase == Phase::Closing {
             return;
         }
         self.out.extend_from_slice(frame);

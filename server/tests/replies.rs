@@ -214,3 +214,37 @@ fn the_last_reply_comes_to_a_client_that_reads_late() {
     }
     assert_eq!(stream.read(&mut [0; 1]).expect("the end"), 0);
 }
+
+/// A connection that is ending waits for its client to take the last replies, but not for ever.
+#[test]
+fn a_client_that_never_reads_is_let_go_with_its_session() {
+    // Sessions end after 2 s of silence.
+    let member = Member::start("tickTime=100\nnio.sessionlessCnxnTimeout=500\n");
+    let mut stream = connect(member.port);
+    let mut out = BytesMut::new();
+    put(&mut out, 1, &create("/large", Bytes::from(vec![7; 600_000])));
+    stream.write_all(&out).expect("a write");
+    assert_eq!(reply(&mut stream).xid, 1);
+    out.clear();
+    // Far more than sockets hold.
+    for xid in 2..102 {
+        put(&mut out, xid, &Request::GetData(PathWatch { path: "/large".into(), watch: false }));
+    }
+    stream.write_all(&out).expect("all of it");
+    assert_eq!(connections(member.port), 2, "its own, and the one that asks");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while connections(member.port) > 1 {
+        assert!(Instant::now() < deadline, "the member holds on to a client that does not read");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// What `srvr` counts.
+fn connections(port: u16) -> usize {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the member");
+    stream.write_all(b"srvr").expect("a word");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("an answer");
+    let count = text.lines().find_map(|line| line.strip_prefix("Connections: ")).expect("a line of srvr");
+    count.parse().expect("a number")
+}

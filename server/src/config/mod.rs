@@ -101,7 +101,8 @@ pub struct ClientPort {
     pub max_per_ip: Option<u32>,
     /// `maxCnxns`: connections of the whole server; `None` is unlimited.
     pub max_total: Option<u32>,
-    /// `nio.sessionlessCnxnTimeout`, ms: a connection without a session is closed after this long.
+    /// `nio.sessionlessCnxnTimeout`, ms: a connection without a session is closed after this long, and one that
+    /// is ending when its client has taken nothing for this long.
     pub sessionless_timeout_ms: u64,
     /// `clientTcpKeepAlive`.
     pub tcp_keep_alive: bool,

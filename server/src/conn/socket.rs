@@ -9,6 +9,7 @@ use std::io::{ErrorKind, Result};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use socket2::SockRef;
@@ -67,6 +68,7 @@ async fn exchange(shared: &Arc<Shared>, conn: &Arc<Conn>, reader: &mut OwnedRead
     let mut output = BytesMut::new();
     let mut traced = Vec::new();
     let mut chunk = READ_CHUNK;
+    let patience = Duration::from_millis(shared.config.client.sessionless_timeout_ms);
     loop {
         let (phase, may_read) = take_outbox(shared, conn, &mut output, &mut traced);
         if !traced.is_empty() {
@@ -92,6 +94,8 @@ async fn exchange(shared: &Arc<Shared>, conn: &Arc<Conn>, reader: &mut OwnedRead
             }
         }
         input.reserve(chunk);
+        // Made when it is looked at: on the way of a read nobody pays for a timer.
+        let out_of_patience = async { tokio::time::sleep(patience).await };
         tokio::select! {
             read = reader.read_buf(&mut input), if may_read => {
                 let read = read?;
@@ -104,6 +108,11 @@ async fn exchange(shared: &Arc<Shared>, conn: &Arc<Conn>, reader: &mut OwnedRead
                 }
             }
             ready = conn.writer.writable(), if !output.is_empty() => ready?,
+            () = out_of_patience, if phase == Phase::Closing => {
+                shared.stats.add(Counter::SessionlessExpired, 1);
+                tracing::debug!(peer = %conn.peer, "closing a connection whose client does not take its last replies");
+                return Ok(End::Quiet);
+            }
             () = conn.wake.notified() => {}
         }
     }
