@@ -6,29 +6,28 @@
 //! ends the program.
 
 mod manifest;
+mod outcome;
 mod repeat;
+mod scraper;
 
 pub use repeat::{Repeats, repeat};
 
-use crate::cluster::{Clients, Cluster, Keep, Links, Making, Process, Tracing, Wanted};
-use crate::driver::{
-    self, Client, Control, Driver, FanOut, Places, Report, Settings, Verified, What, workers_for,
-};
-use crate::failover::Change;
+use crate::cluster::{Clients, Cluster, Keep, Links, Making, Tracing, Wanted};
+use crate::driver::{self, Client, Control, Driver, Places, Report, Settings, Verified, workers_for};
 use crate::faults::{self, Faults};
 use crate::figures;
 use crate::keys::KeySpace;
 use crate::plan::Plan;
 use crate::progress::{Counting, Load, Position, Show, Waiting};
-use crate::results::{self, CheckedWrites, Checks, EventRow, GeneratorStats, RunData, ServerSample};
+use crate::results::{self, EventRow, ServerSample};
 use crate::scrape;
 use crate::spec::{FaultKind, Spec};
 use crate::summary::{self, Summary};
 use crate::traces::{SLOWEST_PER_SECOND, TraceSettings, Traces, write_traces_json};
-use crate::verdict::{Grade, Verdict};
 use anyhow::{Context, Result, anyhow, bail};
+use scraper::Scraper;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tracing::{Instrument as _, info_span};
 use zoometry_spans::{Clock, Exporter, Identity, Resource, SampleRate};
@@ -41,14 +40,10 @@ const ATTACH_LIMIT: Duration = Duration::from_secs(60);
 const LEAD_NS: u64 = 100_000_000;
 /// How often the progress line is renewed.
 const REFRESH: Duration = Duration::from_millis(100);
-/// How often members are asked for their figures.
-const SCRAPE: Duration = Duration::from_secs(1);
 /// Our own spans until they are in traces.json, in the results directory.
 const SPAN_FILE: &str = "spans.jsonl";
 /// Descriptors that are not sessions: files, timers, members' words.
 const SPARE_DESCRIPTORS: u64 = 100;
-/// Rows of watches.csv; the first writes are kept.
-const FAN_OUTS_MAX: usize = 100_000;
 /// Session timeout of the session that prepares and cleans up.
 const OWN_TIMEOUT_MS: i32 = 30_000;
 /// A request of our own servers that takes longer is traced, whatever the sample says.
@@ -600,95 +595,6 @@ impl<'a> Run<'a> {
         let complaint = cleaned.err().map(|error| error.context("cleaning up"));
         (Some(verified), complaint)
     }
-
-    fn write(
-        &self,
-        measured: Measured,
-        verified: Option<Verified>,
-        members: Vec<results::MemberFingerprint>,
-        environment: results::Environment,
-    ) -> Result<Finished> {
-        let Measured { report, start_ns, servers, connections, notes, workers, cut_short, span_file: _ } =
-            measured;
-        let mut events = notes;
-        events.extend(report.happenings.iter().map(|h| session_event(h, &members)));
-        if report.happenings_unkept > 0 {
-            events.push(EventRow {
-                at_ns: report.ended_ns,
-                duration_ns: 0,
-                kind: "note".into(),
-                target: String::new(),
-                detail: format!("{} more events of sessions were not kept", report.happenings_unkept),
-            });
-        }
-        let checked_writes =
-            verified.as_ref().map(|v| CheckedWrites { checked: v.acknowledged, lost: v.lost });
-        let checks = verified.map(|verified| Checks {
-            unknown: verified.unknown,
-            first_lost: verified.first,
-            broken_promises: report.broken.count(),
-            first_broken: report.broken.first.clone(),
-            given_up: report.given_up,
-            unsent: report.unsent,
-            watches: report.watching.counts.clone(),
-            ephemerals: report.ephemerals.clone(),
-            completions_unkept: report.close_up.unkept,
-        });
-        let broken = report.broken.count() > 0
-            || report.ephemerals.lost > 0
-            || checked_writes.is_some_and(|writes| writes.lost > 0);
-        let mut manifest = manifest::manifest(self.options, &self.spec)?;
-        manifest.started_unix_ms = self.started_unix_ms;
-        manifest.ended_unix_ms = self.started_unix_ms + self.run_start.elapsed().as_millis() as u64;
-        manifest.cut_short = cut_short;
-        manifest.workers = workers;
-        manifest.connections = connections;
-        manifest.environment = environment;
-        manifest.members = members;
-        manifest.checked_writes = checked_writes;
-        manifest.checks = checks;
-        manifest.phases =
-            manifest::phases(&self.spec, start_ns, if cut_short { report.ended_ns } else { u64::MAX });
-        let generator = GeneratorStats { samples: report.samples };
-        let mut run = RunData::new(manifest, report.recording, events, servers, generator);
-        run.completions = report.close_up.rows;
-        let summary = Summary::of(&run);
-        run.manifest.verdict = Verdict::judge(&run, &summary);
-        run.manifest.expectations = self.spec.expect.iter().map(|e| e.judge(&self.spec, &run)).collect();
-        let met = run.manifest.expectations.iter().all(|judged| judged.met);
-        results::write(&self.directory, &run, &summary)?;
-        write_fan_outs(&self.directory, &report.watching.fan_outs)?;
-        match self.options.print {
-            Print::Summary => say(&summary::table(&run.manifest, &summary, summary::Style::of_stdout())),
-            Print::Line => say(&format!("{}\n", one_line(&run, &summary))),
-        }
-        if let Some(checks) = &run.manifest.checks {
-            let complaints = [&checks.first_lost, &checks.first_broken, &checks.ephemerals.first_lost];
-            for complaint in complaints.into_iter().flatten() {
-                say(&format!("\nPROMISE BROKEN: {complaint}\n"));
-            }
-        }
-        if self.options.print == Print::Summary {
-            say(&format!("\nresults  {}\n", self.directory.display()));
-        }
-        if self.options.charts {
-            // The figures are safe in the directory; `zoometry report` can try again.
-            match crate::report::write(&self.directory) {
-                Ok(path) if self.options.print == Print::Summary => {
-                    say(&format!("report   {}\n", path.display()));
-                }
-                Ok(_) => {}
-                Err(error) => eprintln!("zoometry: the report could not be written: {error:#}"),
-            }
-        }
-        let exit = match (broken, run.manifest.verdict.grade, met) {
-            (true, _, _) => Exit::Cluster,
-            (_, Grade::Invalid, _) => Exit::Invalid,
-            (_, _, false) => Exit::NotMet,
-            _ => Exit::Met,
-        };
-        Ok(Finished { directory: self.directory.clone(), exit, cut_short })
-    }
 }
 
 /// Draws the charts and the report of a results directory again, and prints its summary.
@@ -698,15 +604,6 @@ pub fn report(directory: &Path) -> Result<()> {
     say(&summary::table(&run.manifest, &Summary::of(&run), summary::Style::of_stdout()));
     say(&format!("\nreport   {}\n", path.display()));
     Ok(())
-}
-
-/// `12,345/s, p99 1.20 ms, VALID`
-fn one_line(run: &RunData, summary: &Summary) -> String {
-    let all = summary.whole.all();
-    let rate = all.map_or(0.0, |all| all.rate);
-    let p99_us = all.and_then(|all| all.response.p99_us);
-    let grade = summary::Style::of_stdout().grade(run.manifest.verdict.grade);
-    format!("{}/s, p99 {}, {grade}", figures::rate(rate), figures::time_us_or_dash(p99_us))
 }
 
 /// Prints how results directories compare.
@@ -719,109 +616,9 @@ pub fn compare(directories: &[PathBuf], options: &crate::compare::Options) -> Re
     Ok(())
 }
 
-/// `watches.csv`: per write that watchers heard of, how many and when, in nanoseconds from when it was due.
-fn write_fan_outs(directory: &Path, fan_outs: &[FanOut]) -> Result<()> {
-    if fan_outs.is_empty() {
-        return Ok(());
-    }
-    let path = directory.join("watches.csv");
-    let mut writer = csv::Writer::from_path(&path).with_context(|| format!("write {}", path.display()))?;
-    for fan_out in fan_outs.iter().take(FAN_OUTS_MAX) {
-        writer.serialize(fan_out)?;
-    }
-    writer.flush().with_context(|| format!("write {}", path.display()))
-}
-
 /// Writes to standard output. A reader that has gone away (`| head`) has seen what it wanted.
 fn say(text: &str) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-}
-
-fn session_event(happening: &driver::Happening, members: &[results::MemberFingerprint]) -> EventRow {
-    let member = members.get(usize::from(happening.member)).map_or("", |member| member.address.as_str());
-    let name = |at: u16| members.get(usize::from(at)).map_or("", |member| member.address.as_str());
-    // The first word is read again by `failover::session_change`.
-    let (duration_ns, change, told) = match &happening.what {
-        What::Lost(reason) => (0, Change::Lost, format!("connection to {member}: {reason}")),
-        What::Reattached { away_ns, from } => {
-            let after = format!("after {} ms", away_ns / 1_000_000);
-            match from {
-                Some(from) if *from == happening.member => {
-                    (*away_ns, Change::Kept, format!("at {member} again {after}"))
-                }
-                Some(from) => (*away_ns, Change::Moved, format!("from {} to {member} {after}", name(*from))),
-                None => (*away_ns, Change::New, format!("at {member} {after}")),
-            }
-        }
-        What::Expired => (0, Change::Expired, format!("says {member}")),
-    };
-    let detail = format!("{}: {told}", change.name());
-    EventRow {
-        at_ns: happening.at_ns - duration_ns.min(happening.at_ns),
-        duration_ns,
-        kind: "session".into(),
-        target: format!("session {}", happening.session),
-        detail,
-    }
-}
-
-/// Asks the members once per second, and reads their processes at the phases' boundaries.
-struct Scraper {
-    clock: Clock,
-    members: Vec<(String, Option<Arc<Process>>)>,
-    samples: Arc<Mutex<Vec<ServerSample>>>,
-    tasks: Vec<tokio::task::JoinHandle<()>>,
-}
-
-impl Scraper {
-    fn start(clock: Clock, cluster: &Cluster, boundaries: Vec<u64>) -> Scraper {
-        let samples: Arc<Mutex<Vec<ServerSample>>> = Arc::default();
-        let mut tasks = Vec::new();
-        for member in &cluster.members {
-            let (name, address) = (member.name.clone(), member.address);
-            let process = member.local.as_ref().map(|local| local.process.clone());
-            let (kept, of, sampled) = (samples.clone(), name.clone(), process.clone());
-            tasks.push(tokio::spawn(async move {
-                let mut every = tokio::time::interval(SCRAPE);
-                every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-                loop {
-                    every.tick().await;
-                    let sample = scrape::sample(&clock, &of, address, sampled.as_deref()).await;
-                    kept.lock().expect("no task panics holding it").push(sample);
-                }
-            }));
-            if process.is_some() {
-                let (kept, boundaries) = (samples.clone(), boundaries.clone());
-                tasks.push(tokio::spawn(async move {
-                    for at_ns in boundaries {
-                        tokio::time::sleep(Duration::from_nanos(at_ns.saturating_sub(clock.now_ns()))).await;
-                        let sample = scrape::process_sample(&clock, &name, process.as_deref());
-                        kept.lock().expect("no task panics holding it").push(sample);
-                    }
-                }));
-            }
-        }
-        let members = cluster.members.iter();
-        let members =
-            members.map(|m| (m.name.clone(), m.local.as_ref().map(|local| local.process.clone()))).collect();
-        Scraper { clock, members, samples, tasks }
-    }
-
-    async fn stop(self) -> Vec<ServerSample> {
-        for task in self.tasks {
-            task.abort();
-            let _ = task.await;
-        }
-        // A run that was cut short ends between two samples.
-        let last = self
-            .members
-            .iter()
-            .map(|(name, process)| scrape::process_sample(&self.clock, name, process.as_deref()));
-        let mut samples = std::mem::take(&mut *self.samples.lock().expect("no task panics holding it"));
-        samples.extend(last.filter(|sample| sample.cpu_ns.is_some()));
-        samples.sort_by(|a, b| (a.at_ns, &a.member).cmp(&(b.at_ns, &b.member)));
-        samples
-    }
 }

@@ -155,7 +155,7 @@ fn bite(name: Option<&str>, from: u64) -> ExitCode {
         Err(code) => return code,
     };
     let mut missed = 0;
-    println!("{:28} {:>6} {:>6}  {}", "mistake", "caught", "within", "objection");
+    println!("{:28} caught within  objection", "mistake");
     for proof in zoometry_sim::bite::PROOFS {
         if only.is_some_and(|bug| bug != proof.bug) {
             continue;

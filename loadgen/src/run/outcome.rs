@@ -1,0 +1,157 @@
+//! What was measured, put together, judged, written and shown.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::{Exit, Finished, Measured, Print, Run, manifest, say};
+use crate::driver::{self, FanOut, Verified, What};
+use crate::failover::Change;
+use crate::figures;
+use crate::results::{self, CheckedWrites, Checks, EventRow, GeneratorStats, RunData};
+use crate::summary::{self, Summary};
+use crate::verdict::{Grade, Verdict};
+
+/// Rows of watches.csv; the first writes are kept.
+const FAN_OUTS_MAX: usize = 100_000;
+
+impl Run<'_> {
+    pub(super) fn write(
+        &self,
+        measured: Measured,
+        verified: Option<Verified>,
+        members: Vec<results::MemberFingerprint>,
+        environment: results::Environment,
+    ) -> Result<Finished> {
+        let Measured { report, start_ns, servers, connections, notes, workers, cut_short, span_file: _ } =
+            measured;
+        let mut events = notes;
+        events.extend(report.happenings.iter().map(|h| session_event(h, &members)));
+        if report.happenings_unkept > 0 {
+            events.push(EventRow {
+                at_ns: report.ended_ns,
+                duration_ns: 0,
+                kind: "note".into(),
+                target: String::new(),
+                detail: format!("{} more events of sessions were not kept", report.happenings_unkept),
+            });
+        }
+        let checked_writes =
+            verified.as_ref().map(|v| CheckedWrites { checked: v.acknowledged, lost: v.lost });
+        let checks = verified.map(|verified| Checks {
+            unknown: verified.unknown,
+            first_lost: verified.first,
+            broken_promises: report.broken.count(),
+            first_broken: report.broken.first.clone(),
+            given_up: report.given_up,
+            unsent: report.unsent,
+            watches: report.watching.counts.clone(),
+            ephemerals: report.ephemerals.clone(),
+            completions_unkept: report.close_up.unkept,
+        });
+        let broken = report.broken.count() > 0
+            || report.ephemerals.lost > 0
+            || checked_writes.is_some_and(|writes| writes.lost > 0);
+        let mut manifest = manifest::manifest(self.options, &self.spec)?;
+        manifest.started_unix_ms = self.started_unix_ms;
+        manifest.ended_unix_ms = self.started_unix_ms + self.run_start.elapsed().as_millis() as u64;
+        manifest.cut_short = cut_short;
+        manifest.workers = workers;
+        manifest.connections = connections;
+        manifest.environment = environment;
+        manifest.members = members;
+        manifest.checked_writes = checked_writes;
+        manifest.checks = checks;
+        manifest.phases =
+            manifest::phases(&self.spec, start_ns, if cut_short { report.ended_ns } else { u64::MAX });
+        let generator = GeneratorStats { samples: report.samples };
+        let mut run = RunData::new(manifest, report.recording, events, servers, generator);
+        run.completions = report.close_up.rows;
+        let summary = Summary::of(&run);
+        run.manifest.verdict = Verdict::judge(&run, &summary);
+        run.manifest.expectations = self.spec.expect.iter().map(|e| e.judge(&self.spec, &run)).collect();
+        let met = run.manifest.expectations.iter().all(|judged| judged.met);
+        results::write(&self.directory, &run, &summary)?;
+        write_fan_outs(&self.directory, &report.watching.fan_outs)?;
+        match self.options.print {
+            Print::Summary => say(&summary::table(&run.manifest, &summary, summary::Style::of_stdout())),
+            Print::Line => say(&format!("{}\n", one_line(&run, &summary))),
+        }
+        if let Some(checks) = &run.manifest.checks {
+            let complaints = [&checks.first_lost, &checks.first_broken, &checks.ephemerals.first_lost];
+            for complaint in complaints.into_iter().flatten() {
+                say(&format!("\nPROMISE BROKEN: {complaint}\n"));
+            }
+        }
+        if self.options.print == Print::Summary {
+            say(&format!("\nresults  {}\n", self.directory.display()));
+        }
+        if self.options.charts {
+            // The figures are safe in the directory; `zoometry report` can try again.
+            match crate::report::write(&self.directory) {
+                Ok(path) if self.options.print == Print::Summary => {
+                    say(&format!("report   {}\n", path.display()));
+                }
+                Ok(_) => {}
+                Err(error) => eprintln!("zoometry: the report could not be written: {error:#}"),
+            }
+        }
+        let exit = match (broken, run.manifest.verdict.grade, met) {
+            (true, _, _) => Exit::Cluster,
+            (_, Grade::Invalid, _) => Exit::Invalid,
+            (_, _, false) => Exit::NotMet,
+            _ => Exit::Met,
+        };
+        Ok(Finished { directory: self.directory.clone(), exit, cut_short })
+    }
+}
+
+fn session_event(happening: &driver::Happening, members: &[results::MemberFingerprint]) -> EventRow {
+    let member = members.get(usize::from(happening.member)).map_or("", |member| member.address.as_str());
+    let name = |at: u16| members.get(usize::from(at)).map_or("", |member| member.address.as_str());
+    // The first word is read again by `failover::session_change`.
+    let (duration_ns, change, told) = match &happening.what {
+        What::Lost(reason) => (0, Change::Lost, format!("connection to {member}: {reason}")),
+        What::Reattached { away_ns, from } => {
+            let after = format!("after {} ms", away_ns / 1_000_000);
+            match from {
+                Some(from) if *from == happening.member => {
+                    (*away_ns, Change::Kept, format!("at {member} again {after}"))
+                }
+                Some(from) => (*away_ns, Change::Moved, format!("from {} to {member} {after}", name(*from))),
+                None => (*away_ns, Change::New, format!("at {member} {after}")),
+            }
+        }
+        What::Expired => (0, Change::Expired, format!("says {member}")),
+    };
+    let detail = format!("{}: {told}", change.name());
+    EventRow {
+        at_ns: happening.at_ns - duration_ns.min(happening.at_ns),
+        duration_ns,
+        kind: "session".into(),
+        target: format!("session {}", happening.session),
+        detail,
+    }
+}
+
+/// `12,345/s, p99 1.20 ms, VALID`
+fn one_line(run: &RunData, summary: &Summary) -> String {
+    let all = summary.whole.all();
+    let rate = all.map_or(0.0, |all| all.rate);
+    let p99_us = all.and_then(|all| all.response.p99_us);
+    let grade = summary::Style::of_stdout().grade(run.manifest.verdict.grade);
+    format!("{}/s, p99 {}, {grade}", figures::rate(rate), figures::time_us_or_dash(p99_us))
+}
+
+/// `watches.csv`: per write that watchers heard of, how many and when, in nanoseconds from when it was due.
+fn write_fan_outs(directory: &Path, fan_outs: &[FanOut]) -> Result<()> {
+    if fan_outs.is_empty() {
+        return Ok(());
+    }
+    let path = directory.join("watches.csv");
+    let mut writer = csv::Writer::from_path(&path).with_context(|| format!("write {}", path.display()))?;
+    for fan_out in fan_outs.iter().take(FAN_OUTS_MAX) {
+        writer.serialize(fan_out)?;
+    }
+    writer.flush().with_context(|| format!("write {}", path.display()))
+}
