@@ -55,6 +55,7 @@ Apache 3.8 differs from 3.9.5 (which we follow) in these; they are not asked whe
  - full IPv6 text in ip ACLs is refused before 3.9.4 (7.3)
  - bad flags spoil a multi only when their turn comes; containers and TTL modes inside a multi (3.7)
 We deviate from every Apache on purpose in these (3.12); they are not asked:
+ - writes behind a setACL in one burst: as long as it is not applied, Apache checks them against the older list
  - createTTL with flags other than 5 and 6, or without a ttl in 1..2^40-1: always refused with -8
  - deleteContainer from a client: refused with -6
  - createSession from a client: refused with -6 and a close
@@ -362,7 +363,8 @@ class Script:
             return ("request", label, [self.watch(label)])
         if kind < 91:
             burst = [self.one(self.write(), self.read(label)) for _ in range(self.one(3, 5, 9))]
-            return ("request", label, burst)
+            acl_changes = [at for at, (op, *_) in enumerate(burst) if op == "setACL"]
+            return ("request", label, burst[: acl_changes[0] + 1] if acl_changes else burst)
         if kind < 94:
             user = self.one("u", "u", "v", "super") if self.chance(85) else None
             scheme, credential = ("digest", USERS[user]) if user else self.one(
