@@ -9,7 +9,7 @@ mod snapshots;
 mod watches;
 mod writes;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use zoometry_wire::records::perms;
 use zoometry_wire::request::{
     CreateRequest, CreateTtlRequest, PathMode, PathVersion, PathWatch, SetAclRequest, SetDataRequest,
@@ -106,7 +106,14 @@ impl World {
         let mut missed = Vec::new();
         let answer = self.store.read(request, &caller, &mut missed);
         assert_eq!(missed, []);
-        answer.map(Response::from)
+        answer.map(|answer| {
+            let (mut as_it_stands, mut made) = (BytesMut::new(), BytesMut::new());
+            answer.encode(&mut as_it_stands);
+            let response = Response::from(answer);
+            response.encode(&mut made);
+            assert_eq!(as_it_stands, made, "{response:?}");
+            response
+        })
     }
 
     pub(super) fn stat(&self, path: &str) -> Stat {

@@ -23,9 +23,20 @@ fn some_tree() -> World {
 
 #[test]
 fn data_children_and_stat() {
-    let world = some_tree();
+    let mut world = some_tree();
     let stat = world.stat("/a");
     assert_eq!(world.read(&get_data("/a", false)), Ok(Response::Data(bytes("hi"), stat)));
+    for data in [None, bytes("")] {
+        let stat = match world.ok(Request::SetData(SetDataRequest {
+            path: "/ab".into(),
+            data: data.clone(),
+            version: -1,
+        })) {
+            Response::Stat(stat) => stat,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(world.read(&get_data("/ab", false)), Ok(Response::Data(data, stat)), "null is not empty");
+    }
     let names = ["x", "y", "e"].map(str::to_string).to_vec();
     assert_eq!(world.read(&get_children("/a", false)), Ok(Response::Children(names.clone())));
     let ask = Request::GetChildren2(path_watch("/a", false));
