@@ -52,7 +52,7 @@ pub(super) fn timeline(run: &RunData, summary: &Summary) -> Option<Chart> {
         }
     }
     if !round.errors.is_empty() {
-        plot.legend.push(Legend::fill("errors", palette::PURPLE));
+        plot.legend.push(Legend::fill("errors", palette::ERRORS));
     }
     if round.parts.is_empty() {
         plot.legend.push(Legend::fill("no success", tint(palette::MUTED)));
@@ -123,7 +123,7 @@ pub(super) fn rounds(summary: &Summary) -> Option<Chart> {
             figures::time_us(spread.median_ns as f64 / 1e3),
             figures::time_us(spread.max_ns as f64 / 1e3)
         ),
-        subtitle: "From each fault to the first acknowledged write behind it".into(),
+        subtitle: "From each fault to the end of its write gap".into(),
         legend,
         x,
         upright_grid: false,
@@ -184,7 +184,7 @@ fn tint(colour: RGBColor) -> RGBColor {
 
 fn part_colour(name: &str) -> RGBColor {
     match name {
-        "detection" => palette::PURPLE,
+        "detection" => palette::INDIGO,
         "election" => palette::ORANGE,
         "synchronisation" | "election and synchronisation" => palette::SKY,
         "re-attach" => palette::GREEN,
@@ -295,7 +295,7 @@ impl View {
             });
             Layer::Boxes { boxes: bars.collect() }
         };
-        let layers = vec![Layer::Boxes { boxes: shade }, bars(&good, colour), bars(&bad, palette::PURPLE)];
+        let layers = vec![Layer::Boxes { boxes: shade }, bars(&good, colour), bars(&bad, palette::ERRORS)];
         let length = figures::time_us(outage.gap.length_ns() as f64 / 1e3);
         let open = if outage.gap.open { "more than " } else { "" };
         Panel { name: format!("{} (gap {open}{length})", class.name()), height: 105.0, y, layers }

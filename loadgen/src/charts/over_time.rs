@@ -188,12 +188,12 @@ fn failures(windows: &Windows, errors: &[f64], missed: &[f64], legend: &mut Vec<
     let top = errors.iter().zip(missed).map(|(e, m)| e + m).fold(0.0, f64::max);
     for at in 0..windows.count {
         let (from, to) = (windows.start_s(at), windows.start_s(at + 1));
-        boxes.push((from, to, 0.0, errors[at], palette::PURPLE));
+        boxes.push((from, to, 0.0, errors[at], palette::ERRORS));
         boxes.push((from, to, errors[at], errors[at] + missed[at], palette::INK));
     }
     boxes.retain(|(_, _, low, high, _)| high > low);
     if errors.iter().any(|n| *n > 0.0) {
-        legend.push(Legend::fill("errors", palette::PURPLE));
+        legend.push(Legend::fill("errors", palette::ERRORS));
     }
     if missed.iter().any(|n| *n > 0.0) {
         legend.push(Legend::fill("missed", palette::INK));

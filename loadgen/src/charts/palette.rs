@@ -18,9 +18,17 @@ pub(crate) const ORANGE: RGBColor = RGBColor(230, 159, 0);
 pub(crate) const SKY: RGBColor = RGBColor(86, 180, 233);
 pub(crate) const PURPLE: RGBColor = RGBColor(204, 121, 167);
 pub(crate) const OLIVE: RGBColor = RGBColor(153, 138, 0);
+/// Between those, for the kinds of operation that are left.
+const SAND: RGBColor = RGBColor(221, 204, 119);
+pub(crate) const INDIGO: RGBColor = RGBColor(110, 94, 190);
+const TEAL: RGBColor = RGBColor(136, 204, 190);
+const BROWN: RGBColor = RGBColor(153, 79, 60);
 
 /// For things without a colour of their own: phases, members, runs.
 pub(crate) const SERIES: [RGBColor; 7] = [BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, OLIVE];
+
+/// What failed.
+pub(crate) const ERRORS: RGBColor = PURPLE;
 
 /// The colour of a kind of operation, the same in every chart.
 pub(crate) fn of_op(op: Op) -> RGBColor {
@@ -30,13 +38,13 @@ pub(crate) fn of_op(op: Op) -> RGBColor {
         Op::Children => GREEN,
         Op::Set => VERMILLION,
         Op::Create => ORANGE,
-        Op::CreateEphemeral => PURPLE,
+        Op::CreateEphemeral => SAND,
         Op::CreateSequential => OLIVE,
-        Op::Delete => PURPLE,
-        Op::Multi => OLIVE,
-        Op::Sync => SKY,
+        Op::Delete => INDIGO,
+        Op::Multi => BROWN,
+        Op::Sync => TEAL,
         Op::Connect => MUTED,
-        Op::Notify => GREEN,
+        Op::Notify => INK,
     }
 }
 
@@ -55,4 +63,20 @@ pub(crate) fn heat(share: f64) -> RGBColor {
     let (a, b) = (STOPS[low], STOPS[low + 1]);
     let blend = |x: f64, y: f64| (x + (y - x) * mix).round() as u8;
     RGBColor(blend(a.0, b.0), blend(a.1, b.1), blend(a.2, b.2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_kinds_of_operation_look_alike_and_none_like_an_error() {
+        let mut colours: Vec<_> = Op::ALL.iter().map(|op| of_op(*op)).chain([ERRORS]).collect();
+        colours.sort_unstable_by_key(|colour| (colour.0, colour.1, colour.2));
+        let apart = |pair: &[RGBColor]| {
+            let [a, b] = pair else { unreachable!() };
+            a.0.abs_diff(b.0).max(a.1.abs_diff(b.1)).max(a.2.abs_diff(b.2)) > 20
+        };
+        assert!(colours.windows(2).all(apart), "{colours:?}");
+    }
 }

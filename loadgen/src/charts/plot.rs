@@ -344,7 +344,13 @@ pub(crate) fn draw<DB: DrawingBackend>(area: &DrawingArea<DB, Shift>, plot: &Plo
     for (panel, top) in plot.panels.iter().zip(&tops) {
         draw_panel(&pen, plot, panel, *top)?;
     }
-    marks(&pen, plot, *top, bottom)?;
+    for (panel, top) in plot.panels.iter().zip(&tops) {
+        for mark in &plot.marks {
+            let x = x_of(plot, mark.x);
+            pen.dashes(&[(x, *top), (x, top + panel.height)], palette::INK, 1.0, 3.0, 3.0)?;
+        }
+    }
+    names_of_marks(&pen, plot, *top)?;
     for (value, label) in &plot.x.ticks {
         let at = (x_of(plot, *value), bottom + 8.0);
         pen.text(label, at, SMALL, palette::MUTED, (HPos::Center, VPos::Top))?;
@@ -390,11 +396,11 @@ fn bands<DB: DrawingBackend>(pen: &Pen<'_, DB>, plot: &Plot, top: f64, bottom: f
     Ok(())
 }
 
-fn marks<DB: DrawingBackend>(pen: &Pen<'_, DB>, plot: &Plot, top: f64, bottom: f64) -> Drawn<DB> {
+/// On the lines, all of which are drawn by then: a name covers what it runs across.
+fn names_of_marks<DB: DrawingBackend>(pen: &Pen<'_, DB>, plot: &Plot, top: f64) -> Drawn<DB> {
     let mut free_from = LEFT;
     for mark in &plot.marks {
         let x = x_of(plot, mark.x);
-        pen.dashes(&[(x, top), (x, bottom)], palette::INK, 1.0, 3.0, 3.0)?;
         let width = text_width(&mark.text, SMALL);
         // Names that would run into each other or out of the chart are left out; the line stays.
         let left = if x + 4.0 + width < WIDTH - RIGHT { x + 4.0 } else { x - 4.0 - width };
