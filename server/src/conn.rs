@@ -267,22 +267,30 @@ impl Desk {
         if self.overflow != Overflow::None || self.phase == Phase::Closing {
             return;
         }
+        // Before it has grown: the last step of growing is the largest.
+        if self.out.len() + frame.len() > self.outbox_limit {
+            return self.give_up_on_client();
+        }
         self.out.extend_from_slice(frame);
         self.batch.packets_sent += 1;
-        self.limit_outbox();
     }
 
     fn limit_outbox(&mut self) {
         if self.out.len() > self.outbox_limit && self.phase != Phase::Closing {
-            self.overflow = Overflow::Uncounted;
-            tracing::warn!(
-                session = %self.session,
-                unsent_bytes = self.out.len(),
-                "closing a connection whose client does not read its replies"
-            );
-            self.out.clear();
-            self.phase = Phase::Closing;
+            self.give_up_on_client();
         }
+    }
+
+    fn give_up_on_client(&mut self) {
+        self.overflow = Overflow::Uncounted;
+        tracing::warn!(
+            session = %self.session,
+            unsent_bytes = self.out.len(),
+            "closing a connection whose client does not read its replies"
+        );
+        // Unlike clearing it, this gives its memory back.
+        self.out = BytesMut::new();
+        self.phase = Phase::Closing;
     }
 
     /// The node has applied the write at the head of this connection's pipeline: answers it, and runs the

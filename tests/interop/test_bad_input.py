@@ -181,14 +181,14 @@ def test_a_reader_that_never_reads(healthy, server_kind):
 def test_a_watcher_that_never_reads(healthy, server_kind):
     """Events pile up for it: the writer is not held back, and memory is bounded."""
     setup = raw.Connection(healthy.port, timeout_s=60)
-    path = "/" + "watched-" * 40
+    path = "/" + "watched-" * 120
     setup.create(path)
     deaf = [raw.Connection(healthy.port) for _ in range(4)]
     for conn in deaf:
         conn.call("addWatch", path, 1)
     before = healthy.resident_bytes()
     line = tree.Pipeline(setup)
-    # 40 000 events of some 350 bytes, four times: 56 MB, where socket buffers hold a few.
+    # 40 000 events of 1 kB, four times: 160 MB, where 16 MB unread are the end of a connection.
     for _ in range(40_000):
         line.ask("setData", raw.body("setData", path, b"", -1), lambda reply: None)
     line.drain()
