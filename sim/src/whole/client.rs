@@ -494,32 +494,12 @@ impl World {
         it.watching.reach(&self.judge.model, zxid)?;
         let request = &asked.request;
         if request.op().is_write() {
-            let moved = result == Err(ErrorCode::SessionMoved);
-            let closes = *request == Request::CloseSession && result.is_ok();
-            it.writes_since_heal += u32::from(result.is_ok());
-            self.judge.write_answered(it.session, xid, request, zxid, &result)?;
-            if moved {
-                self.leave(client, wire);
-            } else if closes {
-                self.leave(client, wire);
-                self.forget_session(client);
-            }
-            return Ok(());
+            return self.hear_write(client, wire, xid, zxid, request, &result);
         }
         self.judge.read_answered(request, zxid, &result)?;
         match request {
-            Request::SetWatches2(_) => {
-                let since = match request {
-                    Request::SetWatches2(lists) => lists.relative_zxid,
-                    _ => Zxid(0),
-                };
-                let Some(left) = it.to_set_again.take() else { return Ok(()) };
-                let (watching, missed) = Watching::set_again(&left, &self.judge.model, since, zxid);
-                let caught_up = std::mem::take(&mut it.caught_up);
-                if caught_up != missed {
-                    return Err(format!("caught up with {caught_up:?} instead of {missed:?} at {zxid}"));
-                }
-                it.watching.set_behind(watching);
+            Request::SetWatches2(lists) => {
+                return self.hear_watches_set_again(client, lists.relative_zxid, zxid);
             }
             Request::GetData(ask) if ask.watch && result.is_ok() => {
                 it.watching.leave(Leaves::Data, &ask.path, true);
@@ -536,6 +516,40 @@ impl World {
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    fn hear_write(
+        &mut self,
+        client: usize,
+        wire: u64,
+        xid: i32,
+        zxid: Zxid,
+        request: &Request,
+        result: &Result<Response, ErrorCode>,
+    ) -> Result<(), String> {
+        let it = &mut self.clients[client];
+        it.writes_since_heal += u32::from(result.is_ok());
+        self.judge.write_answered(it.session, xid, request, zxid, result)?;
+        if *result == Err(ErrorCode::SessionMoved) {
+            self.leave(client, wire);
+        } else if *request == Request::CloseSession && result.is_ok() {
+            self.leave(client, wire);
+            self.forget_session(client);
+        }
+        Ok(())
+    }
+
+    /// What it has missed since `since` was sent before this reply: neither more nor less than the model says.
+    fn hear_watches_set_again(&mut self, client: usize, since: Zxid, zxid: Zxid) -> Result<(), String> {
+        let it = &mut self.clients[client];
+        let Some(left) = it.to_set_again.take() else { return Ok(()) };
+        let (watching, missed) = Watching::set_again(&left, &self.judge.model, since, zxid);
+        let caught_up = std::mem::take(&mut it.caught_up);
+        if caught_up != missed {
+            return Err(format!("caught up with {caught_up:?} instead of {missed:?} at {zxid}"));
+        }
+        it.watching.set_behind(watching);
         Ok(())
     }
 

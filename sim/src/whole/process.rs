@@ -22,7 +22,7 @@ use super::client::{ToClient, ToServer};
 use super::disk::{DiskQueue, Job, Pending};
 use super::network::{Cargo, End, Stream};
 use super::weather::Moment;
-use super::{Due, TICK_MS, World, store_config};
+use super::{Due, Machine, TICK_MS, World, store_config};
 
 /// A running member.
 pub(super) struct Process {
@@ -74,6 +74,25 @@ fn ids() -> [Id; 1] {
     [Id { scheme: "ip".into(), id: "127.0.0.1".into() }]
 }
 
+impl Machine {
+    /// What it has told others that it has must be there when it starts again.
+    fn judge_promises(&self, recovered: Recovered, id: ServerId) {
+        let Recovered { last_zxid, accepted_epoch, current_epoch } = recovered;
+        assert!(
+            accepted_epoch >= self.promised_accepted && current_epoch >= self.promised_current,
+            "{id} said that it has accepted epoch {} and has the history of epoch {}, and starts with \
+             {accepted_epoch} and {current_epoch}",
+            self.promised_accepted,
+            self.promised_current
+        );
+        assert!(
+            last_zxid >= self.promised,
+            "{id} said that it has {} on its disk, and starts with {last_zxid}",
+            self.promised
+        );
+    }
+}
+
 impl World {
     fn clocks(&self, id: ServerId) -> (u64, i64) {
         let machine = self.machine(id);
@@ -99,38 +118,14 @@ impl World {
         let (last_zxid, accepted_epoch, current_epoch) = (found.last_zxid, found.accepted, found.current);
         self.note(|| format!("start {id}: {last_zxid} accepted {accepted_epoch} current {current_epoch}"));
         assert!(found.hole.is_none(), "{id} has a hole in its log: {:?}", found.hole);
-        let settings = Settings {
-            tick_ms: TICK_MS,
-            init_limit: 20,
-            sync_limit: 10,
-            notifications: NotificationIntervals { min_ms: 60, max_ms: 500 },
-            silence_ms: self.silence_ms,
-            history_limit: HISTORY_DEFAULT,
-        };
-        let electorate = Electorate {
-            me: id,
-            voters: self.voters.iter().copied().collect(),
-            config: String::new(),
-            config_version: 0,
-        };
-        let mut zab = Zab::new(settings, electorate, Recovered { last_zxid, accepted_epoch, current_epoch });
+        let recovered = Recovered { last_zxid, accepted_epoch, current_epoch };
+        let mut zab = self.consensus_of(id, recovered);
         for (zxid, payload) in found.tail {
             zab.remember(zxid, payload);
         }
         let machine = self.machine_mut(id);
         machine.lives += 1;
-        assert!(
-            accepted_epoch >= machine.promised_accepted && current_epoch >= machine.promised_current,
-            "{id} said that it has accepted epoch {} and has the history of epoch {}, and starts with \
-             {accepted_epoch} and {current_epoch}",
-            machine.promised_accepted,
-            machine.promised_current
-        );
-        assert!(
-            last_zxid >= machine.promised,
-            "{id} said that it has {} on its disk, and starts with {last_zxid}",
-            machine.promised
-        );
+        machine.judge_promises(recovered, id);
         machine.fuzzy_until = Some(machine.snapshot_ahead).filter(|ahead| last_zxid < *ahead);
         machine.promised = last_zxid;
         let is_exact = machine.snapshot_ahead == Zxid(0);
@@ -163,6 +158,20 @@ impl World {
             }
         }
         self.plan(self.now_us, Due::Tick(id, life));
+    }
+
+    fn consensus_of(&self, me: ServerId, recovered: Recovered) -> Zab {
+        let settings = Settings {
+            tick_ms: TICK_MS,
+            init_limit: 20,
+            sync_limit: 10,
+            notifications: NotificationIntervals { min_ms: 60, max_ms: 500 },
+            silence_ms: self.silence_ms,
+            history_limit: HISTORY_DEFAULT,
+        };
+        let voters = self.voters.iter().copied().collect();
+        let electorate = Electorate { me, voters, config: String::new(), config_version: 0 };
+        Zab::new(settings, electorate, recovered)
     }
 
     /// The power fails.
