@@ -10,9 +10,9 @@
 //! pipeline behind it, and whoever applies the write runs them ([`Desk::answer_write`]).
 //!
 //! Limits: `zoometry.maxPipelined` requests unanswered, and the task stops reading; [`OUTBOX_PAUSE`] bytes
-//! unsent, and it stops reading; `zoometry.maxOutboxBytes` unsent, and the connection is closed: a client that
-//! does not read cannot take the member's memory. A connection that is ending has
-//! `nio.sessionlessCnxnTimeout` for each step in which its client takes its last replies.
+//! unsent, or to be expected of the reads that wait, and it stops reading; `zoometry.maxOutboxBytes` unsent, and
+//! the connection is closed: a client that does not read cannot take the member's memory. A connection that is
+//! ending has `nio.sessionlessCnxnTimeout` for each step in which its client takes its last replies.
 
 mod socket;
 #[cfg(test)]
@@ -44,8 +44,13 @@ use crate::view::Mode;
 use socket::End;
 pub use socket::serve;
 
-/// Unsent bytes at which a connection's socket is no longer read: the client takes its replies first.
+/// Unsent bytes at which a connection's socket is no longer read: the client takes its replies first. What reads
+/// that wait behind a write will be answered counts as well: it will come all at once, and must not fill the
+/// outbox of a client that does read.
 pub const OUTBOX_PAUSE: usize = 1 << 20;
+
+/// Requests that may wait without a look at how much they will be answered: too few to fill an outbox.
+const UNWEIGHED: usize = 8;
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +81,8 @@ pub struct PendingWrite {
 pub struct Deferred {
     xid: i32,
     received_ns: u64,
+    /// What the reply will have, as it looked when the request arrived.
+    expected_bytes: usize,
     what: Turn,
 }
 
@@ -126,6 +133,8 @@ pub struct Desk {
     pub out: BytesMut,
     /// Requests not yet answered.
     pub pipeline: Pipeline<PendingWrite, Deferred>,
+    /// Of the replies to the reads that wait.
+    expected_bytes: usize,
     /// Who the client has shown to be. Replaced, never changed, so that writes under way keep theirs.
     pub ids: Arc<[Id]>,
     /// The session, once there is one.
@@ -179,6 +188,7 @@ impl Conn {
             desk: Mutex::new(Desk {
                 out: BytesMut::new(),
                 pipeline: Pipeline::default(),
+                expected_bytes: 0,
                 ids: Arc::new([ip]),
                 session: SessionId(0),
                 phase: Phase::New,
@@ -230,6 +240,11 @@ impl Conn {
 }
 
 impl Desk {
+    /// Whether more requests are welcome, if `in_hand` bytes are on their way out of the outbox.
+    fn has_room(&self, max_pipelined: usize, in_hand: usize) -> bool {
+        self.pipeline.len() < max_pipelined && self.out.len() + in_hand + self.expected_bytes < OUTBOX_PAUSE
+    }
+
     /// Puts a reply into the outbox: what `body` writes.
     fn reply(&mut self, xid: i32, zxid: Zxid, body: impl FnOnce(&mut BytesMut)) {
         self.put_reply(ReplyHeader { xid, zxid, err: 0 }, body);
@@ -251,6 +266,18 @@ impl Desk {
         });
         self.batch.packets_sent += 1;
         self.batch.response(self.out.len() - before);
+    }
+
+    /// Puts what is to be answered here behind the writes in front of it.
+    fn wait(&mut self, store: Option<&Store>, xid: i32, received_ns: u64, what: Turn) {
+        let expected_bytes = match (&what, store) {
+            (Turn::Read(request), Some(store)) if self.pipeline.len() >= UNWEIGHED => {
+                store.about_reply_bytes(request)
+            }
+            _ => 0,
+        };
+        self.expected_bytes += expected_bytes;
+        self.pipeline.push_read(Deferred { xid, received_ns, expected_bytes, what });
     }
 
     /// Books `count` requests of one kind that were answered at `now_ns`.
@@ -315,7 +342,8 @@ impl Desk {
         if write.op == OpCode::CloseSession {
             self.phase = Phase::Closing;
         }
-        while let Some(Deferred { xid, received_ns, what }) = self.pipeline.next_read() {
+        while let Some(Deferred { xid, received_ns, expected_bytes, what }) = self.pipeline.next_read() {
+            self.expected_bytes -= expected_bytes;
             let op = what.op();
             let latency_ns = now_ns.saturating_sub(received_ns);
             match tracer.verdict(self.session, xid, latency_ns, None) {
@@ -347,6 +375,7 @@ impl Desk {
     /// The socket is gone: nobody waits for what is outstanding any more. Returns how much that is.
     pub fn abandon(&mut self) -> usize {
         self.phase = Phase::Closing;
+        self.expected_bytes = 0;
         std::mem::take(&mut self.pipeline).len()
     }
 
@@ -564,7 +593,7 @@ fn take_in(
     let waiting_before = desk.pipeline.len();
     let most = shared.config.own.max_pipelined;
     while desk.phase == Phase::Open {
-        if desk.pipeline.len() >= most || desk.out.len() >= OUTBOX_PAUSE {
+        if !desk.has_room(most, 0) {
             // The node may have put something there since the task looked: it must say so when that is sent.
             desk.is_read = false;
             break;
@@ -715,7 +744,7 @@ fn take_request(
             let xid = if matches!(turn, Turn::Read(Request::Ping)) { xid::PING } else { xid };
             match store {
                 _ if !desk.pipeline.is_clear() => {
-                    desk.pipeline.push_read(Deferred { xid, received_ns, what: turn });
+                    desk.wait(store, xid, received_ns, turn);
                 }
                 None => return Took::Nothing,
                 Some(store) => {

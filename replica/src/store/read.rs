@@ -87,6 +87,24 @@ impl Store {
         self.make(request, caller, catch_up).map(Answer::Made)
     }
 
+    /// About how many bytes the reply to a read would have, if it were answered now.
+    pub fn about_reply_bytes(&self, request: &Request) -> usize {
+        /// A header and a Stat.
+        const REPLY: usize = 100;
+        /// A child's name with its length, most often.
+        const NAME: usize = 32;
+        let node = |path: &str| self.tree.find(path).map(|id| self.tree.node(id));
+        REPLY
+            + match request {
+                Request::GetData(ask) => node(&ask.path).map_or(0, |node| node.data_len() as usize),
+                Request::GetChildren(ask) | Request::GetChildren2(ask) => {
+                    node(&ask.path).map_or(0, |node| node.children.len() * NAME)
+                }
+                Request::MultiRead(requests) => requests.iter().map(|one| self.about_reply_bytes(one)).sum(),
+                _ => 0,
+            }
+    }
+
     /// Everything but getData.
     fn make(
         &self,

@@ -17,7 +17,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 
-use super::{Conn, Desk, OUTBOX_PAUSE, Overflow, Phase, digest};
+use super::{Conn, Desk, Overflow, Phase, digest};
 use crate::shared::Shared;
 use crate::stats::Counter;
 use crate::telemetry::Traced;
@@ -152,10 +152,8 @@ fn take_outbox(
         desk.take_traced(shared, traced);
     }
     report(shared, conn, &mut desk);
-    let unsent = output.len() + desk.out.len();
     desk.is_read = matches!(desk.phase, Phase::New | Phase::Open)
-        && desk.pipeline.len() < shared.config.own.max_pipelined
-        && unsent < OUTBOX_PAUSE;
+        && desk.has_room(shared.config.own.max_pipelined, output.len());
     (desk.phase, desk.is_read)
 }
 

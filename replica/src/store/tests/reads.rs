@@ -114,6 +114,31 @@ fn ephemerals_by_prefix() {
     assert_eq!(of(&world, None), Vec::<String>::new());
 }
 
+/// Not less than it will be, where there is much; and not many times more.
+#[test]
+fn how_large_an_answer_will_be_is_known_beforehand() {
+    let mut world = some_tree();
+    let large = Some(Bytes::from(vec![7; 50_000]));
+    world.ok(Request::SetData(SetDataRequest { path: "/ab".into(), data: large, version: -1 }));
+    for n in 0..1000 {
+        world.ok(create(&format!("/a/member-{n:010}")));
+    }
+    let both = vec![get_data("/ab", false), get_children("/a", false)];
+    let asks = [
+        get_data("/ab", false),
+        get_children("/a", false),
+        Request::GetChildren2(path_watch("/a", false)),
+        Request::MultiRead(both),
+    ];
+    for ask in asks {
+        let mut body = BytesMut::new();
+        world.read(&ask).expect("an answer").encode(&mut body);
+        let about = world.store.about_reply_bytes(&ask);
+        assert!((body.len()..2 * body.len()).contains(&about), "{about} for {} of {ask:?}", body.len());
+    }
+    assert!(world.store.about_reply_bytes(&get_data("/no", false)) < 1000);
+}
+
 #[test]
 fn multi_reads_fail_one_by_one() {
     let world = some_tree();
