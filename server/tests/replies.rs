@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut, Bytes, BytesMut};
 use tempfile::TempDir;
 use zoometry_wire::records::{ConnectRequest, ReadOnlyByte, ReplyHeader, RequestHeader};
-use zoometry_wire::request::{CreateRequest, PathWatch, SetDataRequest};
+use zoometry_wire::request::{CreateRequest, PathMode, PathWatch, SetDataRequest};
 use zoometry_wire::{Acl, ErrorCode, OpCode, Reader, Record, Request, Zxid, frame};
 
 /// A member alone, ended whatever becomes of the test.
@@ -251,4 +251,39 @@ fn connections(port: u16) -> usize {
     stream.read_to_string(&mut text).expect("an answer");
     let count = text.lines().find_map(|line| line.strip_prefix("Connections: ")).expect("a line of srvr");
     count.parse().expect("a number")
+}
+
+/// Events that the connection's watches bring meanwhile are no sign that its client reads.
+#[test]
+fn a_client_that_never_reads_is_let_go_whatever_it_watches() {
+    // Sessions end after 2 s of silence.
+    let member = Member::start("tickTime=100\nnio.sessionlessCnxnTimeout=500\n");
+    let mut stream = connect(member.port);
+    let mut out = BytesMut::new();
+    put(&mut out, 1, &create("/large", Bytes::from(vec![7; 600_000])));
+    put(&mut out, 2, &create("/small", Bytes::new()));
+    put(&mut out, 3, &Request::AddWatch(PathMode { path: "/small".into(), mode: 0 }));
+    stream.write_all(&out).expect("two writes and a watch");
+    for xid in 1..=3 {
+        assert_eq!(reply(&mut stream).xid, xid);
+    }
+    out.clear();
+    // Far more than sockets hold.
+    for xid in 4..104 {
+        put(&mut out, xid, &Request::GetData(PathWatch { path: "/large".into(), watch: false }));
+    }
+    stream.write_all(&out).expect("all of it");
+    let mut other = connect(member.port);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut xid = 0;
+    while connections(member.port) > 2 {
+        assert!(Instant::now() < deadline, "the member holds on to a client that does not read");
+        xid += 1;
+        let mut out = BytesMut::new();
+        let set = SetDataRequest { path: "/small".into(), data: Some(Bytes::new()), version: -1 };
+        put(&mut out, xid, &Request::SetData(set));
+        other.write_all(&out).expect("a write");
+        assert_eq!(reply(&mut other).xid, xid);
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }

@@ -16,6 +16,7 @@ use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
+use tokio::time::Instant;
 
 use super::{Conn, Desk, Overflow, Phase, digest};
 use crate::shared::Shared;
@@ -69,6 +70,8 @@ async fn exchange(shared: &Arc<Shared>, conn: &Arc<Conn>, reader: &mut OwnedRead
     let mut traced = Vec::new();
     let mut chunk = READ_CHUNK;
     let patience = Duration::from_millis(shared.config.client.sessionless_timeout_ms);
+    // Begins with the ending, and again with every step that the client takes; not with every call.
+    let mut last_moment = None;
     loop {
         let (phase, may_read) = take_outbox(shared, conn, &mut output, &mut traced);
         if !traced.is_empty() {
@@ -76,6 +79,9 @@ async fn exchange(shared: &Arc<Shared>, conn: &Arc<Conn>, reader: &mut OwnedRead
         }
         let unsent = output.len();
         send(conn, &mut output)?;
+        if output.len() < unsent {
+            last_moment = None;
+        }
         if !may_read && unsent > 0 && output.is_empty() {
             // It may have been these bytes that kept requests out; or, at the end, there are last ones behind them.
             continue;
@@ -95,7 +101,10 @@ async fn exchange(shared: &Arc<Shared>, conn: &Arc<Conn>, reader: &mut OwnedRead
         }
         input.reserve(chunk);
         // Made when it is looked at: on the way of a read nobody pays for a timer.
-        let out_of_patience = async { tokio::time::sleep(patience).await };
+        let out_of_patience = async {
+            let last_moment = last_moment.get_or_insert_with(|| Instant::now() + patience);
+            tokio::time::sleep_until(*last_moment).await;
+        };
         tokio::select! {
             read = reader.read_buf(&mut input), if may_read => {
                 let read = read?;
