@@ -36,7 +36,7 @@ use crate::config::Endpoint;
 /// Connections that have not yet said who they are; one more, and the oldest of them is closed.
 pub(super) const HELLOS_WAITING_MAX: usize = 64;
 /// Ids without a server line that may hold a connection.
-const STRANGERS_MAX: usize = 64;
+pub(super) const STRANGERS_MAX: usize = 64;
 /// First pause between two dials; it doubles.
 const REDIAL_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause between two dials.
@@ -175,9 +175,15 @@ impl Mailbox {
         }
         state.current = None;
         hub.deliver(PeerEvent::Reachable(self.id, false));
-        if state.unsent.is_some() {
+        if self.has_news(&state) {
             self.dial(hub, state);
         }
+    }
+
+    /// Whether the member is to be called because there is something to tell it. A stranger calls by itself, and
+    /// may never come again.
+    fn has_news(&self, state: &State) -> bool {
+        !self.stranger && state.current.is_none() && state.unsent.is_some()
     }
 
     /// The next message for connection `number`, while that is in use.
@@ -292,7 +298,7 @@ async fn dial(hub: Arc<Hub>, mailbox: Arc<Mailbox>) {
 /// Whether there is a reason to dial; if not, the dialler's task is over.
 fn still_wanted(mailbox: &Mailbox) -> bool {
     let mut state = mailbox.state.lock();
-    state.dialling = state.dial_back || (state.current.is_none() && state.unsent.is_some());
+    state.dialling = state.dial_back || mailbox.has_news(&state);
     state.dialling
 }
 

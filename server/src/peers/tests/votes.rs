@@ -1,6 +1,6 @@
 //! The election port.
 
-use super::super::election::HELLOS_WAITING_MAX;
+use super::super::election::{HELLOS_WAITING_MAX, STRANGERS_MAX};
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -206,4 +206,27 @@ async fn a_port_in_use_is_named_with_its_line() {
             );
         }
     }
+}
+
+/// On one thread, so that the vote is there before the connection's end is seen.
+#[tokio::test]
+async fn strangers_that_have_gone_leave_room_for_others() {
+    let members = lines(2);
+    let mut desk = Desk::start(options(1, &members)).await;
+    let first = 100;
+    for id in first..first + STRANGERS_MAX as i64 {
+        let mut stranger = Raw::connect(election_port(&members, 1)).await;
+        stranger.hello(id, "127.0.0.1:1").await;
+        desk.reachable(id, true).await;
+        // A reset, while a vote is on its way.
+        stranger.0.set_zero_linger().expect("an option");
+        drop(stranger);
+        desk.notify(id, 1);
+        desk.reachable(id, false).await;
+    }
+    let mut other = Raw::connect(election_port(&members, 1)).await;
+    other.hello(7, "127.0.0.1:1").await;
+    desk.reachable(7, true).await;
+    desk.notify(7, 2);
+    assert_eq!(other.read_vote().await.election_epoch, 2);
 }
