@@ -14,8 +14,10 @@ use std::collections::VecDeque;
 /// done and answered on this member: a read, a ping, a refusal.
 #[derive(Debug)]
 pub struct Pipeline<W, R> {
-    queue: VecDeque<Slot<W, R>>,
+    /// Each with what its owner says that it comes to, in bytes.
+    queue: VecDeque<(Slot<W, R>, usize)>,
     writes: usize,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -26,7 +28,7 @@ enum Slot<W, R> {
 
 impl<W, R> Default for Pipeline<W, R> {
     fn default() -> Self {
-        Self { queue: VecDeque::new(), writes: 0 }
+        Self { queue: VecDeque::new(), writes: 0, bytes: 0 }
     }
 }
 
@@ -51,26 +53,42 @@ impl<W, R> Pipeline<W, R> {
         self.writes
     }
 
-    /// A write was handed on; its answer comes with [`complete_write`](Self::complete_write).
-    pub fn push_write(&mut self, write: W) {
-        self.writes += 1;
-        self.queue.push_back(Slot::Write(write));
+    /// What the requests not yet answered come to, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
-    /// A read has to wait for the writes in front of it.
-    pub fn push_read(&mut self, read: R) {
+    /// A write of so many bytes was handed on; its answer comes with [`complete_write`](Self::complete_write).
+    pub fn push_write(&mut self, write: W, bytes: usize) {
+        self.writes += 1;
+        self.push(Slot::Write(write), bytes);
+    }
+
+    /// A read of so many bytes has to wait for the writes in front of it.
+    pub fn push_read(&mut self, read: R, bytes: usize) {
         assert!(self.writes > 0, "a read waits only behind a write");
-        self.queue.push_back(Slot::Read(read));
+        self.push(Slot::Read(read), bytes);
+    }
+
+    fn push(&mut self, slot: Slot<W, R>, bytes: usize) {
+        self.bytes += bytes;
+        self.queue.push_back((slot, bytes));
+    }
+
+    fn pop(&mut self) -> Option<Slot<W, R>> {
+        let (slot, bytes) = self.queue.pop_front()?;
+        self.bytes -= bytes;
+        Some(slot)
     }
 
     /// The oldest write, if it is the one that `is` recognises, taken out because it has been applied. The
     /// caller answers it and then drains [`next_read`](Self::next_read).
     pub fn complete_write(&mut self, is: impl FnOnce(&W) -> bool) -> Option<W> {
         match self.queue.front() {
-            Some(Slot::Write(write)) if is(write) => {}
+            Some((Slot::Write(write), _)) if is(write) => {}
             _ => return None,
         }
-        match self.queue.pop_front() {
+        match self.pop() {
             Some(Slot::Write(write)) => {
                 self.writes -= 1;
                 Some(write)
@@ -81,10 +99,10 @@ impl<W, R> Pipeline<W, R> {
 
     /// The next read whose turn has come, after a completed write.
     pub fn next_read(&mut self) -> Option<R> {
-        if !matches!(self.queue.front(), Some(Slot::Read(_))) {
+        if !matches!(self.queue.front(), Some((Slot::Read(_), _))) {
             return None;
         }
-        match self.queue.pop_front() {
+        match self.pop() {
             Some(Slot::Read(read)) => Some(read),
             _ => unreachable!("the head was a read"),
         }
@@ -102,25 +120,28 @@ mod tests {
     #[test]
     fn reads_run_between_the_writes_around_them() {
         let mut pipeline = Pipeline::default();
-        pipeline.push_write(1);
-        pipeline.push_read(2);
-        pipeline.push_read(3);
-        pipeline.push_write(4);
-        pipeline.push_read(5);
+        pipeline.push_write(1, 100);
+        pipeline.push_read(2, 20);
+        pipeline.push_read(3, 20);
+        pipeline.push_write(4, 100);
+        pipeline.push_read(5, 20);
+        assert_eq!(pipeline.bytes(), 260);
         assert_eq!(drain(&mut pipeline), [], "nothing runs before the first write is applied");
         assert_eq!(pipeline.complete_write(|w| *w == 1), Some(1));
         assert_eq!(drain(&mut pipeline), [2, 3], "not 5: it must see write 4");
         assert!(!pipeline.is_clear());
+        assert_eq!(pipeline.bytes(), 120);
         assert_eq!(pipeline.complete_write(|w| *w == 4), Some(4));
         assert_eq!(drain(&mut pipeline), [5]);
         assert!(pipeline.is_clear());
+        assert_eq!(pipeline.bytes(), 0);
     }
 
     #[test]
     fn a_write_of_another_incarnation_completes_nothing() {
         let mut pipeline: Pipeline<i32, i32> = Pipeline::default();
         assert_eq!(pipeline.complete_write(|_| true), None);
-        pipeline.push_write(1);
+        pipeline.push_write(1, 100);
         assert_eq!(pipeline.complete_write(|w| *w == 9), None);
         assert_eq!(pipeline.writes(), 1);
     }

@@ -9,10 +9,11 @@
 //! Reads never leave the task unless a write of the same connection is outstanding; then they wait in the
 //! pipeline behind it, and whoever applies the write runs them ([`Desk::answer_write`]).
 //!
-//! Limits: `zoometry.maxPipelined` requests unanswered, and the task stops reading; [`OUTBOX_PAUSE`] bytes
-//! unsent, or to be expected of the reads that wait, and it stops reading; `zoometry.maxOutboxBytes` unsent, and
-//! the connection is closed: a client that does not read cannot take the member's memory. A connection that is
-//! ending has `nio.sessionlessCnxnTimeout` for each step in which its client takes its last replies.
+//! Limits: `zoometry.maxPipelined` requests unanswered, or [`PIPELINE_PAUSE`] bytes of them and of their expected
+//! replies, and the task stops reading; [`OUTBOX_PAUSE`] bytes unsent, and it stops reading;
+//! `zoometry.maxOutboxBytes` unsent, and the connection is closed: a client that does not read cannot take the
+//! member's memory. A connection that is ending has `nio.sessionlessCnxnTimeout` for each step in which its
+//! client takes its last replies.
 
 mod socket;
 #[cfg(test)]
@@ -44,10 +45,13 @@ use crate::view::Mode;
 use socket::End;
 pub use socket::serve;
 
-/// Unsent bytes at which a connection's socket is no longer read: the client takes its replies first. What reads
-/// that wait behind a write will be answered counts as well: it will come all at once, and must not fill the
-/// outbox of a client that does read.
+/// Unsent bytes at which a connection's socket is no longer read: the client takes its replies first.
 pub const OUTBOX_PAUSE: usize = 1 << 20;
+
+/// Bytes of requests not yet answered at which a connection's socket is no longer read. A thousand requests are a
+/// gigabyte if each is as long as `jute.maxbuffer` allows. For reads that wait behind a write their replies count
+/// as well: they will come all at once, and must not fill the outbox of a client that does read.
+pub const PIPELINE_PAUSE: usize = 4 << 20;
 
 /// Requests that may wait without a look at how much they will be answered: too few to fill an outbox.
 const UNWEIGHED: usize = 8;
@@ -81,8 +85,6 @@ pub struct PendingWrite {
 pub struct Deferred {
     xid: i32,
     received_ns: u64,
-    /// What the reply will have, as it looked when the request arrived.
-    expected_bytes: usize,
     what: Turn,
 }
 
@@ -133,8 +135,6 @@ pub struct Desk {
     pub out: BytesMut,
     /// Requests not yet answered.
     pub pipeline: Pipeline<PendingWrite, Deferred>,
-    /// Of the replies to the reads that wait.
-    expected_bytes: usize,
     /// Who the client has shown to be. Replaced, never changed, so that writes under way keep theirs.
     pub ids: Arc<[Id]>,
     /// The session, once there is one.
@@ -188,7 +188,6 @@ impl Conn {
             desk: Mutex::new(Desk {
                 out: BytesMut::new(),
                 pipeline: Pipeline::default(),
-                expected_bytes: 0,
                 ids: Arc::new([ip]),
                 session: SessionId(0),
                 phase: Phase::New,
@@ -242,7 +241,9 @@ impl Conn {
 impl Desk {
     /// Whether more requests are welcome, if `in_hand` bytes are on their way out of the outbox.
     fn has_room(&self, max_pipelined: usize, in_hand: usize) -> bool {
-        self.pipeline.len() < max_pipelined && self.out.len() + in_hand + self.expected_bytes < OUTBOX_PAUSE
+        self.pipeline.len() < max_pipelined
+            && self.pipeline.bytes() < PIPELINE_PAUSE
+            && self.out.len() + in_hand < OUTBOX_PAUSE
     }
 
     /// Puts a reply into the outbox: what `body` writes.
@@ -268,16 +269,15 @@ impl Desk {
         self.batch.response(self.out.len() - before);
     }
 
-    /// Puts what is to be answered here behind the writes in front of it.
-    fn wait(&mut self, store: Option<&Store>, xid: i32, received_ns: u64, what: Turn) {
-        let expected_bytes = match (&what, store) {
+    /// Puts what is to be answered here, and came as so many bytes, behind the writes in front of it.
+    fn wait(&mut self, store: Option<&Store>, xid: i32, received_ns: u64, what: Turn, bytes: usize) {
+        let reply_bytes = match (&what, store) {
             (Turn::Read(request), Some(store)) if self.pipeline.len() >= UNWEIGHED => {
                 store.about_reply_bytes(request)
             }
             _ => 0,
         };
-        self.expected_bytes += expected_bytes;
-        self.pipeline.push_read(Deferred { xid, received_ns, expected_bytes, what });
+        self.pipeline.push_read(Deferred { xid, received_ns, what }, bytes + reply_bytes);
     }
 
     /// Books `count` requests of one kind that were answered at `now_ns`.
@@ -342,8 +342,7 @@ impl Desk {
         if write.op == OpCode::CloseSession {
             self.phase = Phase::Closing;
         }
-        while let Some(Deferred { xid, received_ns, expected_bytes, what }) = self.pipeline.next_read() {
-            self.expected_bytes -= expected_bytes;
+        while let Some(Deferred { xid, received_ns, what }) = self.pipeline.next_read() {
             let op = what.op();
             let latency_ns = now_ns.saturating_sub(received_ns);
             match tracer.verdict(self.session, xid, latency_ns, None) {
@@ -375,7 +374,6 @@ impl Desk {
     /// The socket is gone: nobody waits for what is outstanding any more. Returns how much that is.
     pub fn abandon(&mut self) -> usize {
         self.phase = Phase::Closing;
-        self.expected_bytes = 0;
         std::mem::take(&mut self.pipeline).len()
     }
 
@@ -744,7 +742,7 @@ fn take_request(
             let xid = if matches!(turn, Turn::Read(Request::Ping)) { xid::PING } else { xid };
             match store {
                 _ if !desk.pipeline.is_clear() => {
-                    desk.wait(store, xid, received_ns, turn);
+                    desk.wait(store, xid, received_ns, turn, body.len());
                 }
                 None => return Took::Nothing,
                 Some(store) => {
@@ -758,7 +756,7 @@ fn take_request(
             }
         }
         Arrival::Write(request) => {
-            desk.pipeline.push_write(PendingWrite { xid, op: request.op(), received_ns });
+            desk.pipeline.push_write(PendingWrite { xid, op: request.op(), received_ns }, body.len());
             return Took::Write(Write { xid, request });
         }
     }

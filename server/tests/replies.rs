@@ -243,13 +243,48 @@ fn a_client_that_never_reads_is_let_go_with_its_session() {
     }
 }
 
-/// What `srvr` counts.
+/// However large requests are, only so much of them is taken in before they are answered.
+#[test]
+fn large_writes_wait_at_the_clients() {
+    const WRITES: i32 = 200;
+    let member = Member::start("");
+    let mut stream = connect(member.port);
+    let mut out = BytesMut::new();
+    put(&mut out, 1, &create("/large", Bytes::new()));
+    stream.write_all(&out).expect("a write");
+    assert_eq!(reply(&mut stream).xid, 1);
+    let mut sender = stream.try_clone().expect("the same socket");
+    let sending = std::thread::spawn(move || {
+        let data = Bytes::from(vec![7; 1_000_000]);
+        for xid in 2..2 + WRITES {
+            let mut out = BytesMut::new();
+            let set = SetDataRequest { path: "/large".into(), data: Some(data.clone()), version: -1 };
+            put(&mut out, xid, &Request::SetData(set));
+            sender.write_all(&out).expect("a write");
+        }
+    });
+    let mut most = 0;
+    while !sending.is_finished() {
+        most = most.max(srvr(member.port, "Outstanding: "));
+    }
+    sending.join().expect("everything was sent");
+    for expected in 2..2 + WRITES {
+        assert_eq!(reply(&mut stream).xid, expected);
+    }
+    assert!(most <= 5, "{most} writes of a megabyte were taken in");
+}
+
 fn connections(port: u16) -> usize {
+    srvr(port, "Connections: ")
+}
+
+/// What `srvr` counts.
+fn srvr(port: u16, line: &str) -> usize {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the member");
     stream.write_all(b"srvr").expect("a word");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("an answer");
-    let count = text.lines().find_map(|line| line.strip_prefix("Connections: ")).expect("a line of srvr");
+    let count = text.lines().find_map(|text| text.strip_prefix(line)).expect("a line of srvr");
     count.parse().expect("a number")
 }
 

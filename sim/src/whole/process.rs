@@ -610,11 +610,11 @@ impl World {
             if conn.pipeline.is_clear() || bugs::chosen(Bug::ReadJumpsTheQueue) {
                 self.answer_read(id, wire, xid, &request);
             } else {
-                conn.pipeline.push_read((xid, request));
+                conn.pipeline.push_read((xid, request), 0);
             }
             return;
         }
-        conn.pipeline.push_write(PendingWrite { xid });
+        conn.pipeline.push_write(PendingWrite { xid }, 0);
         let session = conn.session;
         let is_sync = request.op() == OpCode::Sync;
         if is_sync && bugs::chosen(Bug::AnswerSyncAtOnce) {

@@ -100,7 +100,7 @@ fn open_session(conn: &Arc<Conn>) -> NodeEvent {
 
 fn submission(conn: &Arc<Conn>, session: SessionId, xid: i32, request: Request) -> NodeEvent {
     let received_ns = clock::now_ns();
-    conn.desk().pipeline.push_write(PendingWrite { xid, op: request.op(), received_ns });
+    conn.desk().pipeline.push_write(PendingWrite { xid, op: request.op(), received_ns }, 0);
     let ids: Arc<[Id]> = Arc::new([]);
     let writes = vec![Write { xid, request }];
     let conn = Arc::clone(conn);
