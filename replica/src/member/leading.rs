@@ -205,7 +205,9 @@ impl Member {
                 lives.encode(&mut self.buffer);
                 let data = self.buffer.split().freeze();
                 let answer = QuorumPacket::new(PacketKind::Revalidate, packet.zxid).with_data(data);
-                out.push(Output::Perform(Action::Send(link, answer)));
+                // The client numbers its requests anew on every connection, as some do: what it has asked for on an
+                // earlier one must not be taken for what it asks for on this one. Behind this no commit of it comes.
+                self.step(at, Event::Answer(link, answer), out);
             }
             _ => {}
         }
@@ -224,7 +226,8 @@ impl Member {
         let (session, cxid) = (forwarded.session, forwarded.cxid);
         let op = OpCode::from_code(forwarded.op);
         if op == Some(OpCode::Sync) {
-            return self.step(at, Event::Sync(link), out);
+            let answer = QuorumPacket::new(PacketKind::Sync, Zxid(0));
+            return self.step(at, Event::Answer(link, answer), out);
         }
         let proposable =
             op.filter(|op| op.is_write() && !matches!(op, OpCode::DeleteContainer | OpCode::Check));

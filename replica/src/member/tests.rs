@@ -201,9 +201,13 @@ impl Pair {
         session
     }
 
-    fn reattach(&mut self, at: usize, session: SessionId) -> bool {
+    fn ask_to_reattach(&mut self, at: usize, session: SessionId) {
         self.think(at, |member, surroundings, out| member.reattach(surroundings, session, 1000, out));
         self.run();
+    }
+
+    fn reattach(&mut self, at: usize, session: SessionId) -> bool {
+        self.ask_to_reattach(at, session);
         let (revalidated, lives) = self.halves[at].revalidated.pop().expect("an answer");
         assert_eq!(revalidated, session);
         lives
@@ -322,13 +326,33 @@ fn revalidation_says_who_lives() {
     pair.halves[LEADER].held = Some(Vec::new());
     pair.submit(LEARNER, there, 1, &Request::CloseSession);
     pair.run();
-    assert!(!pair.reattach(LEARNER, there) && !pair.reattach(LEADER, there));
+    assert!(!pair.reattach(LEADER, there));
+    pair.ask_to_reattach(LEARNER, there);
     pair.submit(LEARNER, there, 2, &create("/late"));
     for event in pair.halves[LEADER].held.take().expect("held") {
         pair.step(LEADER, event);
     }
     assert_eq!(pair.last(), (2, Err(ErrorCode::SessionExpired)));
+    assert_eq!(pair.halves[LEARNER].revalidated, [(there, false)]);
     assert!(!pair.halves[LEARNER].store.has_session(there));
+}
+
+/// Requests are known by their numbers, and these begin anew with a connection: nothing that was asked for on an
+/// earlier one may still come.
+#[test]
+fn a_session_goes_on_behind_what_it_had_asked_for_before() {
+    let mut pair = Pair::new();
+    let session = pair.session(LEARNER);
+    pair.halves[LEADER].held = Some(Vec::new());
+    pair.submit(LEARNER, session, 1, &create("/before"));
+    pair.ask_to_reattach(LEARNER, session);
+    assert_eq!(pair.halves[LEARNER].revalidated, [], "the write is not committed");
+    for event in pair.halves[LEADER].held.take().expect("held") {
+        pair.step(LEADER, event);
+    }
+    pair.run();
+    assert_eq!(pair.halves[LEARNER].revalidated, [(session, true)]);
+    assert_eq!(pair.last(), (1, Ok(Response::Path("/before".into()))));
 }
 
 #[test]

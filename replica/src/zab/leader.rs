@@ -70,8 +70,8 @@ struct Proposal {
     payload: Bytes,
     acks: SmallVec<[ServerId; 5]>,
     proposed_ms: u64,
-    /// Learners whose `sync` waits for this proposal's commit.
-    syncs: Vec<Link>,
+    /// What learners are answered when this proposal is committed.
+    answers: Vec<(Link, QuorumPacket)>,
 }
 
 impl Proposal {
@@ -153,9 +153,9 @@ impl Leader {
             }
             Event::Durable(zxid) => self.acknowledge_own(base, zxid, out),
             Event::Propose(zxid, payload) => self.propose(base, zxid, payload, out),
-            Event::Sync(link) => match self.outstanding.back_mut() {
-                Some(last) => last.syncs.push(link),
-                None => out.push(Action::Send(link, QuorumPacket::new(PacketKind::Sync, Zxid(0)))),
+            Event::Answer(link, packet) => match self.outstanding.back_mut() {
+                Some(last) => last.answers.push((link, packet)),
+                None => out.push(Action::Send(link, packet)),
             },
             Event::Tick => return self.tick(base, out),
             Event::Resign => return Next::Look,
@@ -180,11 +180,12 @@ impl Leader {
     pub(super) fn following(&self) -> Following {
         let synced = |member: &&Member| matches!(member.stage, Stage::Synchronised | Stage::Following);
         let observers = self.members.values().filter(synced).filter(|member| member.observer).count();
+        let answers = self.outstanding.iter().flat_map(|proposal| &proposal.answers);
         Following {
             learners: self.members.values().filter(|member| member.stage != Stage::Unknown).count(),
             synced_followers: self.members.values().filter(synced).count() - observers,
             synced_observers: observers,
-            pending_syncs: self.outstanding.iter().map(|proposal| proposal.syncs.len()).sum(),
+            pending_syncs: answers.filter(|(_, answer)| kind(answer) == Some(PacketKind::Sync)).count(),
         }
     }
 
@@ -438,7 +439,7 @@ impl Leader {
             payload,
             acks: SmallVec::new(),
             proposed_ms,
-            syncs: Vec::new(),
+            answers: Vec::new(),
         });
         if chosen(Bug::AckBeforeSync) {
             self.acknowledge_own(base, zxid, out);
@@ -466,7 +467,7 @@ impl Leader {
         while let Some(head) = self.outstanding.pop_front_if(|head| {
             base.electorate.is_quorum(head.acks.iter()) || chosen(Bug::CommitWithoutQuorum)
         }) {
-            let Proposal { zxid, payload, syncs, .. } = head;
+            let Proposal { zxid, payload, answers, .. } = head;
             let commit = QuorumPacket::new(PacketKind::Commit, zxid);
             for (link, member) in self.members.iter().filter(|(_, member)| member.is_forwarding()) {
                 let packet = if member.observer {
@@ -477,9 +478,7 @@ impl Leader {
                 out.push(Action::Send(*link, packet));
             }
             base.apply(zxid, payload, out);
-            for link in syncs {
-                out.push(Action::Send(link, QuorumPacket::new(PacketKind::Sync, Zxid(0))));
-            }
+            out.extend(answers.into_iter().map(|(link, answer)| Action::Send(link, answer)));
         }
     }
 

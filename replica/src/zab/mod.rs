@@ -88,8 +88,8 @@ pub enum Event {
     TruncateRefused,
     /// This member leads and has prepared a transaction; its zxid is one above the last.
     Propose(Zxid, Bytes),
-    /// A learner's `sync` has arrived: it is answered behind everything proposed so far.
-    Sync(Link),
+    /// What a learner is answered (its `sync`, say), when everything proposed so far is committed.
+    Answer(Link, QuorumPacket),
     /// This member must not go on leading: its epoch has no zxids left.
     Resign,
 }
