@@ -178,6 +178,12 @@ impl Election {
         self.given_up.insert(leader);
     }
 
+    /// The election is over, and the member takes up its part. Its vote stays what was elected, its own epoch may be an
+    /// older one: who has not heard the last word of the election yet counts what this member says now.
+    pub fn conclude(&mut self, state: PeerState) {
+        self.settle(state, self.vote.leader, self.vote.epoch);
+    }
+
     /// The member has a leader: `state` is what it is doing now, and its vote's epoch is the new one, or
     /// latecomers would never see a quorum (ZOOKEEPER-1732). The vote's zxid stays as it was.
     pub fn settle(&mut self, state: PeerState, leader: ServerId, epoch: i64) {

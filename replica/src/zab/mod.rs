@@ -431,7 +431,7 @@ impl Zab {
         let early = std::mem::take(early);
         match decision {
             Decision::Lead => {
-                self.election.settle(PeerState::Leading, self.base.electorate.me, self.base.current_epoch);
+                self.election.conclude(PeerState::Leading);
                 self.state = State::Leading(Leader::new(&mut self.base, out));
                 for (link, packets) in early {
                     self.step_role(Event::Accepted(link), out);
@@ -444,7 +444,7 @@ impl Zab {
                 out.extend(early.into_iter().map(|(link, _)| Action::Close(link)));
                 let votes = self.base.electorate.voters.contains(&self.base.electorate.me);
                 let state = if votes { PeerState::Following } else { PeerState::Observing };
-                self.election.settle(state, leader, self.base.current_epoch);
+                self.election.conclude(state);
                 self.state = State::Learning(Learner::new(&mut self.base, leader, out));
             }
         }

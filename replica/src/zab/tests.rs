@@ -124,6 +124,19 @@ fn a_leader_that_was_given_up_is_not_waited_for() {
     assert_eq!(decided, Some(1210 + election::FINALIZE_WAIT_MS), "repeating the vote does not begin anew");
 }
 
+/// The elected one has not heard the vote that elected it, and tells its own again.
+#[test]
+fn a_follower_of_an_older_epoch_says_whom_it_elected() {
+    let mut zab = member(3, None);
+    step(&mut zab, 0, Event::Tick);
+    step(&mut zab, 0, Event::Reachable(ServerId(2), true));
+    step(&mut zab, 5, second_vote());
+    assert_eq!(zab.peer_state(), PeerState::Following);
+    let out = step(&mut zab, 10, second_vote());
+    let said = Notification { state: PeerState::Following, election_epoch: 2, peer_epoch: 1, ..vote(2) };
+    assert_eq!(out, [Action::Notify(ServerId(2), said)]);
+}
+
 #[test]
 fn bytes_that_move_are_a_sign_of_life_only_while_synchronising() {
     let mut zab = member(1, None);
