@@ -37,8 +37,8 @@ pub enum Bug {
     CountWhileApplying,
     /// A learner that is being synchronised is not told what is proposed and not yet committed.
     HoleInSync,
-    /// A member that has found its leader goes on naming the epoch of the election (ZOOKEEPER-1732).
-    StaleEpochInVotes,
+    /// A member that has found its leader names the epoch with it that it had itself before (ZOOKEEPER-1732).
+    OwnEpochInVotes,
     /// Reads do not wait for the writes in front of them.
     ReadJumpsTheQueue,
     /// A state from a leader that is lost again is kept and voted with, though it is in memory alone.
@@ -47,6 +47,8 @@ pub enum Bug {
     EvictLate,
     /// A session's end forgets the ephemerals that are proposed and not yet applied.
     ForgetProposedEphemerals,
+    /// A session's client is let in on a learner while what it asked for before is not yet committed.
+    RevalidateAtOnce,
 }
 
 impl Bug {
@@ -65,11 +67,12 @@ impl Bug {
         Bug::DeafToTouches,
         Bug::CountWhileApplying,
         Bug::HoleInSync,
-        Bug::StaleEpochInVotes,
+        Bug::OwnEpochInVotes,
         Bug::ReadJumpsTheQueue,
         Bug::KeepUnstoredSnapshot,
         Bug::EvictLate,
         Bug::ForgetProposedEphemerals,
+        Bug::RevalidateAtOnce,
     ];
 }
 

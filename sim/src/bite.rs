@@ -32,11 +32,12 @@ pub const PROOFS: &[Proof] = &[
     Proof { bug: Bug::DeafToTouches, name: "deaf-to-touches", seeds_max: 50 },
     Proof { bug: Bug::CountWhileApplying, name: "count-while-applying", seeds_max: 100 },
     Proof { bug: Bug::HoleInSync, name: "hole-in-sync", seeds_max: 200 },
-    Proof { bug: Bug::StaleEpochInVotes, name: "stale-epoch-in-votes", seeds_max: 200 },
+    Proof { bug: Bug::OwnEpochInVotes, name: "own-epoch-in-votes", seeds_max: 200 },
     Proof { bug: Bug::ReadJumpsTheQueue, name: "read-jumps-the-queue", seeds_max: 20 },
     Proof { bug: Bug::KeepUnstoredSnapshot, name: "keep-unstored-snapshot", seeds_max: 500 },
     Proof { bug: Bug::EvictLate, name: "evict-late", seeds_max: 500 },
     Proof { bug: Bug::ForgetProposedEphemerals, name: "forget-proposed-ephemerals", seeds_max: 50 },
+    Proof { bug: Bug::RevalidateAtOnce, name: "revalidate-at-once", seeds_max: 3000 },
 ];
 
 impl Proof {

@@ -205,8 +205,11 @@ impl Member {
                 lives.encode(&mut self.buffer);
                 let data = self.buffer.split().freeze();
                 let answer = QuorumPacket::new(PacketKind::Revalidate, packet.zxid).with_data(data);
-                // The client numbers its requests anew on every connection, as some do: what it has asked for on an
-                // earlier one must not be taken for what it asks for on this one. Behind this no commit of it comes.
+                if chosen(Bug::RevalidateAtOnce) {
+                    return out.push(Output::Perform(Action::Send(link, answer)));
+                }
+                // Some clients number their requests anew on every connection: what one has asked for on an earlier
+                // one must not be taken for what it asks for on this one. Behind this no commit of it comes.
                 self.step(at, Event::Answer(link, answer), out);
             }
             _ => {}

@@ -187,8 +187,7 @@ impl Election {
     /// The member has a leader: `state` is what it is doing now, and its vote's epoch is the new one, or
     /// latecomers would never see a quorum (ZOOKEEPER-1732). The vote's zxid stays as it was.
     pub fn settle(&mut self, state: PeerState, leader: ServerId, epoch: i64) {
-        let is_news = self.state != state || self.vote.leader != leader;
-        let epoch = if is_news || !chosen(Bug::StaleEpochInVotes) { epoch } else { self.vote.epoch };
+        let epoch = if chosen(Bug::OwnEpochInVotes) { self.own.epoch } else { epoch };
         self.state = state;
         self.vote = Vote { leader, epoch, ..self.vote };
         self.finalize_at_ms = None;

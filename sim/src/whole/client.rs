@@ -86,6 +86,8 @@ pub(super) struct Client {
     timeout_ms: i32,
     last_zxid: Zxid,
     next_xid: i32,
+    /// It numbers its requests from 1 again on every connection, as kazoo does, and not through its session.
+    renumbers: bool,
     waiting: VecDeque<Asked>,
     watching: Watching,
     /// The watches of the last connection, until they are set again; and what was caught up with meanwhile.
@@ -107,7 +109,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(renumbers: bool) -> Self {
         Self {
             place: Place::Away,
             session: SessionId(0),
@@ -115,6 +117,7 @@ impl Client {
             timeout_ms: 0,
             last_zxid: Zxid(0),
             next_xid: 1,
+            renumbers,
             waiting: VecDeque::new(),
             watching: Watching::default(),
             to_set_again: None,
@@ -251,6 +254,9 @@ impl World {
         it.to_set_again = Some(it.to_set_again.take().unwrap_or(left)).filter(|left| !left.is_empty());
         it.caught_up.clear();
         it.waiting.clear();
+        if it.renumbers {
+            it.next_xid = 1;
+        }
         it.place = Place::Away;
     }
 
@@ -434,11 +440,10 @@ impl World {
 
     /// A write on a connection that the session has left: by now it is somebody else's.
     fn haunt(&mut self, ghost: Ghost) {
-        let Ghost { client, session, wire: ghost, .. } = ghost;
+        let Ghost { client, wire: ghost, .. } = ghost;
         let it = self.client(client);
         let xid = it.next_ghost_xid;
         it.next_ghost_xid += 1;
-        self.judge.send(session, xid, ghost);
         self.note(|| format!("client {client} writes on its old connection, xid {xid}"));
         let request = Request::SetData(SetDataRequest {
             path: "/d".into(),

@@ -5,7 +5,7 @@
 //! history of every later leader. What a member has applied while it was being synchronised counts when it
 //! begins to serve.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use zoometry_replica::zab::ServerId;
@@ -20,11 +20,39 @@ use super::model::{Model, Znode};
 /// Xids from here on are used on connections that their clients have left.
 pub(super) const GHOST_XIDS: i32 = 1_000_000;
 
-/// A write that a client has sent.
-#[derive(Debug, Clone, Copy)]
+/// The writes that a session has sent, and how far the history goes in them.
+#[derive(Debug)]
 struct Sent {
-    cxid: i32,
-    wire: u64,
+    /// Their xids, connection by connection. Some clients number from 1 again on every connection, so a
+    /// transaction may be one of several writes.
+    wires: Vec<(u64, Vec<i32>)>,
+    /// Each a connection and a number of its writes: what is in the history may end there.
+    reached: BTreeSet<(usize, usize)>,
+}
+
+impl Sent {
+    fn new() -> Self {
+        Self { wires: Vec::new(), reached: BTreeSet::from([(0, 0)]) }
+    }
+
+    fn send(&mut self, wire: u64, cxid: i32) {
+        match self.wires.last_mut() {
+            Some((last, cxids)) if *last == wire => cxids.push(cxid),
+            _ => self.wires.push((wire, vec![cxid])),
+        }
+    }
+
+    /// Where the history may end if a transaction follows that has this xid: the next write of a connection, or
+    /// the first of a later one.
+    fn behind(&self, cxid: i32) -> BTreeSet<(usize, usize)> {
+        let nexts = self.reached.iter().flat_map(|(wire, count)| {
+            (*wire..self.wires.len()).map(move |at| (at, if at == *wire { *count } else { 0 }))
+        });
+        nexts
+            .filter(|(at, count)| self.wires[*at].1.get(*count) == Some(&cxid))
+            .map(|(at, count)| (at, count + 1))
+            .collect()
+    }
 }
 
 /// Everything known from outside.
@@ -38,7 +66,7 @@ pub(super) struct Judge {
     records: BTreeMap<Zxid, TxnRecord>,
     pub(super) model: Model,
     digests: BTreeMap<Zxid, u64>,
-    sent: BTreeMap<SessionId, VecDeque<Sent>>,
+    sent: BTreeMap<SessionId, Sent>,
     /// The last acknowledged write of each epoch.
     acknowledged: BTreeMap<i32, Zxid>,
     /// Names of acknowledged sequential znodes.
@@ -131,30 +159,31 @@ impl Judge {
         }
         let refused = refusal(&record.txn);
         let late = matches!(refused, Some(ErrorCode::SessionMoved | ErrorCode::SessionExpired));
-        let sent = self.sent.entry(header.session).or_default();
+        if header.cxid >= GHOST_XIDS {
+            return match refused {
+                Some(_) => Ok(()),
+                None => Err(format!("a write came from a connection that its session had left: {record:?}")),
+            };
+        }
+        let sent = self.sent.entry(header.session).or_insert_with(Sent::new);
+        let behind = sent.behind(header.cxid);
         if late {
-            sent.retain(|sent| sent.cxid != header.cxid);
-            return Ok(());
+            // It may be this one or not: it is not done.
+            sent.reached.extend(behind);
+        } else if behind.is_empty() {
+            return Err(format!(
+                "nobody waits for {record:?}: it came before, or behind later ones, or an earlier one of its \
+                 connection did not come, or nobody sent it"
+            ));
+        } else {
+            sent.reached = behind;
         }
-        if header.cxid >= GHOST_XIDS && refused.is_none() {
-            return Err(format!("a write came from a connection that its session had left: {record:?}"));
-        }
-        let mut left_out = Vec::new();
-        while let Some(first) = sent.pop_front() {
-            if first.cxid == header.cxid {
-                return match left_out.iter().find(|other: &&Sent| other.wire == first.wire) {
-                    None => Ok(()),
-                    Some(other) => Err(format!("xid {} was sent before {record:?}", other.cxid)),
-                };
-            }
-            left_out.push(first);
-        }
-        Err(format!("nobody waits for {record:?}: it came before, or behind later ones, or nobody sent it"))
+        Ok(())
     }
 
     /// A client sends a write.
     pub(super) fn send(&mut self, session: SessionId, cxid: i32, wire: u64) {
-        self.sent.entry(session).or_default().push_back(Sent { cxid, wire });
+        self.sent.entry(session).or_insert_with(Sent::new).send(wire, cxid);
     }
 
     /// A member's tree at `zxid` has this digest.
@@ -182,6 +211,9 @@ impl Judge {
         };
         if (record.header.session, record.header.cxid) != (session, cxid) {
             return Err(format!("{zxid} was acknowledged to {session}, xid {cxid}, and is {record:?}"));
+        }
+        if !is_of(request, &record.txn) {
+            return Err(format!("{request:?} was answered with {record:?}"));
         }
         let best = self.acknowledged.entry(zxid.epoch()).or_default();
         *best = zxid.max(*best);
@@ -268,6 +300,20 @@ fn refusal(txn: &Txn) -> Option<ErrorCode> {
         Txn::Error(code) => ErrorCode::from_code(*code),
         Txn::Multi(entries) => entries.iter().find_map(|(_, txn)| refusal(txn)),
         _ => None,
+    }
+}
+
+/// Whether this request can have become this transaction.
+fn is_of(request: &Request, txn: &Txn) -> bool {
+    match (request, txn) {
+        (_, Txn::Error(_)) | (Request::CloseSession, Txn::CloseSession(_)) => true,
+        (Request::Create(create), Txn::Create(txn)) => {
+            txn.path.starts_with(&create.path) && txn.data == create.data
+        }
+        (Request::SetData(set), Txn::SetData(txn)) => txn.path == set.path && txn.data == set.data,
+        (Request::Delete(delete), Txn::Delete(path)) => *path == delete.path,
+        (Request::Multi(requests), Txn::Multi(txns)) => requests.len() == txns.len(),
+        _ => false,
     }
 }
 

@@ -185,7 +185,7 @@ impl World {
             cut: BTreeSet::new(),
             latency_max_us: LATENCY_MAX_US,
             slow: BTreeMap::new(),
-            clients: (0..clients).map(|_| Client::new()).collect(),
+            clients: (0..clients).map(|client| Client::new(client % 2 == 1)).collect(),
             client_pause_max_us: random.pick(&[5_000, 20_000, 60_000, 150_000]),
             ghosts: Vec::new(),
             judge: Judge::new(),

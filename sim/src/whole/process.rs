@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use zoometry_replica::member::{Asking, Member, Output, Surroundings};
+use zoometry_replica::member::{Asking, Member, Output, Submitted, Surroundings};
 use zoometry_replica::pipeline::Pipeline;
 use zoometry_replica::storage::SnapshotItem;
 use zoometry_replica::store::session::{self, SessionTracker};
@@ -33,6 +33,8 @@ pub(super) struct Process {
     outputs: VecDeque<Output>,
     pub(super) disk: DiskQueue,
     conns: BTreeMap<u64, Conn>,
+    /// Which connection asked for what was proposed here, by zxid.
+    asked: VecDeque<(Zxid, u64)>,
     by_session: BTreeMap<SessionId, u64>,
     opening: BTreeMap<SessionId, u64>,
     /// Connections that wait for the leader's word about their session, oldest first.
@@ -93,6 +95,17 @@ impl Machine {
     }
 }
 
+impl Process {
+    /// Who asked for a transaction: what was proposed here is known by its zxid; a learner knows what its clients
+    /// asked for by session and xid, which [`World::answer_write`] compares.
+    fn origin(&mut self, zxid: Zxid, session: SessionId) -> Option<u64> {
+        if self.member.prepares() {
+            return self.asked.pop_front_if(|(asked, _)| *asked == zxid).map(|(_, wire)| wire);
+        }
+        self.by_session.get(&session).copied()
+    }
+}
+
 impl World {
     fn clocks(&self, id: ServerId) -> (u64, i64) {
         let machine = self.machine(id);
@@ -140,6 +153,7 @@ impl World {
             outputs: VecDeque::new(),
             disk: found.queue,
             conns: BTreeMap::new(),
+            asked: VecDeque::new(),
             by_session: BTreeMap::new(),
             opening: BTreeMap::new(),
             reattaching: VecDeque::new(),
@@ -363,6 +377,7 @@ impl World {
         let Some(process) = self.machine_mut(id).process.as_mut() else { return };
         let before = std::mem::replace(&mut process.role, role);
         if role == Role::Looking {
+            process.asked.clear();
             process.by_session.clear();
             process.opening.clear();
             process.reattaching.clear();
@@ -435,7 +450,7 @@ impl World {
     fn settle(&mut self, id: ServerId, record: &TxnRecord, result: Result<Response, ErrorCode>, now_ms: u64) {
         let header = record.header;
         let Some(process) = self.machine_mut(id).process.as_mut() else { return };
-        let wire = process.by_session.get(&header.session).copied();
+        let wire = process.origin(header.zxid, header.session);
         match &record.txn {
             Txn::CreateSession(timeout_ms) => {
                 if !process.member.prepares() {
@@ -448,8 +463,11 @@ impl World {
             Txn::CloseSession(_) => {
                 process.sessions.remove(header.session);
                 process.member.forget_session(header.session);
+                let present = process.by_session.get(&header.session).copied();
                 if let Some(wire) = wire {
                     self.answer_write(id, wire, header.cxid, header.zxid, result);
+                }
+                if let Some(wire) = present {
                     self.close_conn(id, wire);
                 }
             }
@@ -621,9 +639,14 @@ impl World {
             let zxid = process.store.last_zxid();
             return self.answer_write(id, wire, xid, zxid, Ok(Response::Path("/".into())));
         }
-        self.with_member(id, |member, at, out| {
+        let submitted = self.with_member(id, |member, at, out| {
             member.submit(at, Asking { session, cxid: xid, ids: &ids(), request: &request }, out)
         });
+        if let Some(Submitted::Proposed(zxid)) = submitted
+            && let Some(process) = self.machine_mut(id).process.as_mut()
+        {
+            process.asked.push_back((zxid, wire));
+        }
     }
 
     /// A client's connection has ended.
