@@ -247,10 +247,8 @@ impl<'a> Run<'a> {
         let started_unix_ms =
             SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let label = options.cluster.label();
-        let directory = options.out.join(results::directory_name(started_unix_ms, &spec.name, &label));
-        std::fs::create_dir_all(&directory)
-            .with_context(|| format!("create the results directory {}", directory.display()))
-            .blame(Exit::Usage)?;
+        let name = results::directory_name(started_unix_ms, &spec.name, &label);
+        let directory = results::make_directory(&options.out, &name).blame(Exit::Usage)?;
         // Two runs at one time, even of one machine, must not share a name.
         let run_id = format!("run-{:x}-{:x}", started_unix_ms, std::process::id());
         let places = Places::new(&spec.data.root, &run_id);

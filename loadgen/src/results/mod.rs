@@ -40,7 +40,7 @@ use crate::verdict::Verdict;
 
 pub use read::read;
 pub(crate) use read::read_manifest;
-pub use write::{directory_name, write};
+pub use write::{directory_name, make_directory, write};
 
 /// The version of the directory's layout, in `manifest.json`.
 pub const FORMAT: u32 = 1;

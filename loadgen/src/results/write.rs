@@ -1,7 +1,8 @@
 //! Writing the directory. The manifest comes last: a directory without one is an interrupted write.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
@@ -20,6 +21,26 @@ pub fn directory_name(started_unix_ms: u64, workload: &str, cluster_label: &str)
         text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect()
     };
     format!("{}-{}-{}", figures::utc_compact(started_unix_ms), plain(workload), plain(cluster_label))
+}
+
+/// Makes a directory of that name in `out`; with a number behind the name if another run has it already.
+///
+/// # Errors
+/// The directory that could not be made, and why.
+pub fn make_directory(out: &Path, name: &str) -> Result<PathBuf> {
+    std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
+    let mut directory = out.join(name);
+    for number in 2.. {
+        match std::fs::create_dir(&directory) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            made => {
+                made.with_context(|| format!("cannot create {}", directory.display()))?;
+                break;
+            }
+        }
+        directory = out.join(format!("{name}-{number}"));
+    }
+    Ok(directory)
 }
 
 /// Creates the directory and writes everything but traces, charts and the report into it.

@@ -155,3 +155,14 @@ fn names_of_directories() {
     let name = results::directory_name(1_795_355_110_000, "read heavy/2", "zk1:2181,zk2:2181");
     assert_eq!(name, "20261122T134510Z-read-heavy-2-zk1-2181-zk2-2181");
 }
+
+#[test]
+fn runs_that_begin_in_the_same_second_have_directories_of_their_own() {
+    let out = tempfile::tempdir().unwrap();
+    let made = [(); 3].map(|()| results::make_directory(&out.path().join("results"), "same").unwrap());
+    let names = made.map(|path| path.file_name().unwrap().to_string_lossy().into_owned());
+    assert_eq!(names, ["same", "same-2", "same-3"]);
+    fs::write(out.path().join("file"), "").unwrap();
+    let error = format!("{:#}", results::make_directory(&out.path().join("file"), "same").unwrap_err());
+    assert!(error.contains("cannot create"), "{error}");
+}
