@@ -19,6 +19,7 @@ use crate::figures;
 use crate::keys::KeySpace;
 use crate::plan::Plan;
 use crate::progress::{Counting, Load, Position, Show, Waiting};
+use crate::recorder::INTERVAL_NS;
 use crate::results::{self, EventRow, ServerSample};
 use crate::scrape;
 use crate::spec::{FaultKind, Spec};
@@ -403,7 +404,8 @@ impl<'a> Run<'a> {
             return Err(failure);
         }
         let connections = self.connections(cluster, &control);
-        let start_ns = self.clock.now_ns() + LEAD_NS;
+        // With an interval: what ends in the last one of a phase then ended within the phase.
+        let start_ns = (self.clock.now_ns() + LEAD_NS).next_multiple_of(INTERVAL_NS);
         control.go(start_ns);
         let scraper = Scraper::start(self.clock, cluster, self.boundaries(start_ns));
         let faults = match self.spec.faults.is_empty() {

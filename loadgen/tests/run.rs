@@ -133,6 +133,9 @@ fn an_expectation_that_is_not_met_ends_with_1() {
     assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
     assert!(shown(&output).contains("FAILED"), "{}", shown(&output));
     assert_eq!(fake.paths(), ["/"], "everything was taken away again");
+    let get = &json(results(directory.path()).join("summary.json"))["whole"]["ops"][0];
+    let after_the_end = get["count"].as_f64().unwrap() - get["rate"].as_f64().unwrap() * 6.0;
+    assert!((-0.5..=10.5).contains(&after_the_end), "only what ten sessions had in flight: {after_the_end}");
 }
 
 const WRITES: &str = r#"
