@@ -231,6 +231,8 @@ fn ctrl_c_writes_what_was_measured() {
     let mut child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().starts_with("phase 1/1")), "the phase begins");
+    // What was asked is known by now, whatever becomes of the file.
+    std::fs::remove_file(directory.path().join("test.toml")).unwrap();
     std::thread::sleep(Duration::from_secs(1));
     interrupt(&child);
     let asked = Instant::now();
@@ -240,6 +242,7 @@ fn ctrl_c_writes_what_was_measured() {
     assert_ne!(output.status.code(), None, "it was not killed: {}\n{:?}", shown(&output), rest.join());
     let manifest = json(results(directory.path()).join("manifest.json"));
     assert_eq!(manifest["cut_short"], true);
+    assert_eq!(manifest["workload_text"], workload);
     let (count, ..) = get_response(directory.path());
     assert!(count >= 500, "{count} operations were measured before");
     assert_eq!(fake.paths(), ["/"], "it cleaned up");

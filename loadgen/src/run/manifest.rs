@@ -3,18 +3,15 @@
 use super::Options;
 use crate::results::{ArrivalKind, Manifest, PhaseRecord};
 use crate::spec::{Arrival, Placement, Rate, Spacing, Spec};
-use anyhow::{Context, Result};
 
 /// Everything but what the run itself brings.
-pub(super) fn manifest(options: &Options, spec: &Spec) -> Result<Manifest> {
-    let text = std::fs::read_to_string(&options.file)
-        .with_context(|| format!("read {} again", options.file.display()))?;
-    let hashed = format!("{text}\n{}", spec.overrides.join("\n"));
-    Ok(Manifest {
+pub(super) fn manifest(options: &Options, spec: &Spec) -> Manifest {
+    let hashed = format!("{}\n{}", spec.text, spec.overrides.join("\n"));
+    Manifest {
         workload: spec.name.clone(),
         question: spec.description.clone(),
         workload_hash: format!("{:016x}", crate::draw::seed_of(0, &hashed)),
-        workload_text: text,
+        workload_text: spec.text.clone(),
         overrides: spec.overrides.clone(),
         seed: spec.seed,
         cluster: options.cluster.to_string(),
@@ -33,7 +30,7 @@ pub(super) fn manifest(options: &Options, spec: &Spec) -> Result<Manifest> {
             Placement::Server(n) => format!("server {n}"),
         },
         ..Manifest::default()
-    })
+    }
 }
 
 /// The phases as they ran. A run that was cut short ended at `ended_ns`: phases that had not begun are left out.

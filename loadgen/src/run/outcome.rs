@@ -52,7 +52,7 @@ impl Run<'_> {
         let broken = report.broken.count() > 0
             || report.ephemerals.lost > 0
             || checked_writes.is_some_and(|writes| writes.lost > 0);
-        let mut manifest = manifest::manifest(self.options, &self.spec)?;
+        let mut manifest = manifest::manifest(self.options, &self.spec);
         manifest.started_unix_ms = self.started_unix_ms;
         manifest.ended_unix_ms = self.started_unix_ms + self.run_start.elapsed().as_millis() as u64;
         manifest.cut_short = cut_short;
