@@ -209,7 +209,7 @@ fn run_workload(args: RunArgs) -> ExitCode {
         zoo_cfg: args.zoo_cfg,
         trace_sample: args.trace_sample,
         exporter: telemetry.exporter().cloned(),
-        command: std::env::args().collect::<Vec<_>>().join(" "),
+        command: run::command_line(std::env::args_os()),
     };
     let result = run::run(&options);
     // The options hold a handle on the queue; what it still holds goes out now.
@@ -249,7 +249,7 @@ fn compare(args: CompareArgs) -> ExitCode {
         zoo_cfg: args.zoo_cfg.clone(),
         trace_sample: zoometry_spans::SampleRate::DEFAULT_PROBABILITY,
         exporter: None,
-        command: std::env::args().collect::<Vec<_>>().join(" "),
+        command: run::command_line(std::env::args_os()),
     };
     let repeats = Repeats { options, clusters: args.clusters, repeats: args.repeats, compare };
     match run::repeat(&repeats) {

@@ -10,6 +10,7 @@ mod outcome;
 mod repeat;
 mod scraper;
 
+pub use manifest::command_line;
 pub use repeat::{Repeats, repeat};
 
 use crate::cluster::{Clients, Cluster, Keep, Links, Making, Tracing, Wanted};

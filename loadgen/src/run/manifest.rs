@@ -33,6 +33,19 @@ pub(super) fn manifest(options: &Options, spec: &Spec) -> Manifest {
     }
 }
 
+/// Arguments as a shell takes them again.
+pub fn command_line(arguments: impl Iterator<Item = std::ffi::OsString>) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:,=+@%".contains(c);
+    let quoted = arguments.map(|argument| {
+        let text = argument.to_string_lossy();
+        match !text.is_empty() && text.chars().all(plain) {
+            true => text.into_owned(),
+            false => format!("'{}'", text.replace('\'', "'\\''")),
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
 /// The phases as they ran. A run that was cut short ended at `ended_ns`: phases that had not begun are left out.
 pub(super) fn phases(spec: &Spec, start_ns: u64, ended_ns: u64) -> Vec<PhaseRecord> {
     let mut at = start_ns;
@@ -78,5 +91,19 @@ fn arrival_text(arrival: &Arrival, in_flight: u32) -> String {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_can_be_typed_again() {
+        let arguments = ["zoometry", "run", "my file.toml", "--set", "phase.*.mix={ get = 1 }", "it's", ""];
+        assert_eq!(
+            command_line(arguments.into_iter().map(std::ffi::OsString::from)),
+            r"zoometry run 'my file.toml' --set 'phase.*.mix={ get = 1 }' 'it'\''s' ''"
+        );
     }
 }
