@@ -286,7 +286,11 @@ impl<'a> Run<'a> {
             Err(failure) => return Err(self.abandon(failure, &parents).await),
         };
         let after = self.after(&mut cluster, &measured.report, &parents).instrument(info_span!("verify"));
-        let (verified, complaint) = after.await;
+        let (verified, complaint) = tokio::select! {
+            found = after => found,
+            // Local members die with this process.
+            () = interrupts.pressed(2) => std::process::exit(Exit::Interrupted as i32),
+        };
         let environment = scrape::environment(cluster.directory.as_deref(), cluster.is_local());
         let span_files: Vec<PathBuf> =
             std::iter::once(measured.span_file.clone()).chain(cluster.span_files()).collect();
