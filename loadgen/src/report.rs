@@ -124,9 +124,13 @@ fn cards(summary: &Summary) -> String {
     }
     for name in ["reads", "writes"] {
         if let Some(op) = whole.class(name) {
+            let p99 = match op.errors + op.missed {
+                0 => "p99",
+                _ => "p99, failures counted as never answered",
+            };
             let (value, what) = match (op.tail(0.99), op.response.p50_us) {
-                (Tail::Us(us), _) => (figures::time_us(us), "p99"),
-                (Tail::Never, _) => ("never".to_string(), "p99, failures counted as never answered"),
+                (Tail::Us(us), _) => (figures::time_us(us), p99),
+                (Tail::Never, _) => ("never".to_string(), p99),
                 (Tail::Unknown, Some(us)) => (figures::time_us(us), "median (too few samples for p99)"),
                 (Tail::Unknown, None) => continue,
             };

@@ -70,6 +70,17 @@ fn the_report_has_the_numbers_of_the_summary() {
 }
 
 #[test]
+fn a_percentile_that_counts_failures_says_so() {
+    let note = "p99, failures counted as never answered";
+    let of = |no_node| {
+        let phases = vec![Phase { no_node, ..Phase::open("steady", 2_000.0, 3.0) }];
+        report_of(&Made { phases, ..Made::default() }.run()).1
+    };
+    assert!(of(0.002).contains(note));
+    assert!(!of(0.0).contains(note));
+}
+
+#[test]
 fn charts_are_files_of_both_kinds() {
     let run = short().run();
     let (dir, _) = report_of(&run);
