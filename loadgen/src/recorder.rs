@@ -374,7 +374,7 @@ impl Recorder {
         }
     }
 
-    /// Notes an operation that was due and never sent, because the backlog was full.
+    /// Notes an operation that was due and never sent, because the backlog was full or the run over.
     pub fn missed(&mut self, phase: u16, op: Op, due_ns: u64) {
         self.recent.missed += 1;
         self.offer(phase, op, due_ns, 1);

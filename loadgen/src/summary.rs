@@ -56,7 +56,7 @@ pub struct OpSummary {
     pub errors: u64,
     /// Failed, by code.
     pub errors_by_code: BTreeMap<String, u64>,
-    /// Due but never sent, because the backlog was full.
+    /// Due but never sent, because the backlog was full or the run over.
     pub missed: u64,
     /// Time from due to done of successes: what a user waits.
     pub response: Latency,

@@ -171,7 +171,7 @@ pub(super) fn summary(summary: &Summary) -> String {
     html.push_str(
         "<p class=note>Times are of operations that succeeded. Rates count answers within the phase only. A dash: \
          fewer than ten samples lie above that percentile. Failed: answered with an error, lost, or never sent \
-         because the backlog was full; hover for the codes.</p>",
+         because the backlog was full or the run over; hover for the codes.</p>",
     );
     html.push_str(&use_table(summary));
     html

@@ -126,7 +126,7 @@ struct IntervalRow<'a> {
     bytes: u64,
     /// Operations due in this interval, missed ones included; only in rows of outcome `ok`.
     offered: u32,
-    /// Of these, never sent because the backlog was full.
+    /// Of these, never sent because the backlog was full or the run over.
     missed: u32,
 }
 

@@ -177,7 +177,7 @@ fn failures(all: &OpSummary) -> String {
     let mut parts: Vec<String> =
         all.errors_by_code.iter().map(|(code, n)| format!("{} {code}", figures::count(*n))).collect();
     if all.missed > 0 {
-        parts.push(format!("{} missed (never sent: backlog full)", figures::count(all.missed)));
+        parts.push(format!("{} missed (due, never sent)", figures::count(all.missed)));
     }
     let p99 = match all.tail(0.99) {
         Tail::Us(us) => figures::time_us(us),

@@ -165,15 +165,21 @@ impl Look<'_> {
             share if share > MISSED_SHARE_INVALID => Grade::Invalid,
             _ => Grade::Suspect,
         };
+        let advice = match self.disturbed() {
+            true => "the fault kept them waiting".to_string(),
+            false => format!(
+                "INVALID above {}: lower the rate or raise the limit in flight",
+                figures::percent(MISSED_SHARE_INVALID)
+            ),
+        };
         Some((
             grade,
             "missed",
             format!(
-                "{} operations ({}) were due and never sent, because the backlog was full (INVALID above {}); \
-                 lower the rate or raise the limit in flight",
+                "{} operations ({}) were due and never sent, because the backlog was full or the run over before \
+                 their turn; {advice}",
                 figures::count(self.all.missed),
-                figures::percent(share),
-                figures::percent(MISSED_SHARE_INVALID)
+                figures::percent(share)
             ),
         ))
     }
