@@ -92,9 +92,14 @@ pub(super) fn interval(against: &Against) -> String {
     against.interval.map_or(String::new(), |i| format!("{}..{}", ratio(i.low), ratio(i.high)))
 }
 
+/// What tells labels apart is often at their end: `zoometry-3 (b)`.
 fn cut(label: &str) -> String {
     let letters: Vec<char> = label.chars().collect();
-    if letters.len() <= 11 { label.to_string() } else { letters[..10].iter().collect::<String>() + "…" }
+    let text = |letters: &[char]| letters.iter().collect::<String>();
+    match letters.len() {
+        0..=11 => label.to_string(),
+        length => format!("{}…{}", text(&letters[..6]), text(&letters[length - 4..])),
+    }
 }
 
 /// What the intervals rest on.

@@ -58,6 +58,7 @@ fn the_same_cluster_twice_is_the_same() {
     let a = put(root.path(), "a", &made("zoometry:3", 1, 75.0));
     let b = put(root.path(), "b", &made("zoometry:3", 2, 75.0));
     let comparison = compare::directories(&a, &b, &Options::default()).unwrap();
+    assert!(comparison.text.contains("zoomet… (a) zoomet… (b)"), "{}", comparison.text);
     assert_eq!(comparison.labels, ["zoometry-3 (a)", "zoometry-3 (b)"]);
     for row in &comparison.rows {
         let finding = row.against[0].as_ref().map(|against| against.finding);
