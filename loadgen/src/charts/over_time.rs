@@ -23,6 +23,9 @@ const COLUMNS_MAX: u64 = 200;
 /// Rows of a heat map per factor of ten.
 const ROWS_PER_DECADE: f64 = 12.0;
 
+/// CPU is drawn of at least so many seconds at a time.
+const CPU_SECONDS_MIN: f64 = 0.5;
+
 /// Writes in the chart of fan-outs, at most.
 const FAN_OUTS_MAX: usize = 600;
 
@@ -456,14 +459,7 @@ pub(super) fn servers(run: &RunData, summary: &Summary) -> Option<Chart> {
     let (mut cpu, mut rss) = (Vec::new(), Vec::new());
     let (mut cpu_max, mut rss_max) = (0.0f64, 0.0f64);
     for ((member, samples), colour) in members.iter().zip(palette::SERIES.into_iter().cycle()) {
-        let cores: Vec<(f64, f64)> = samples
-            .windows(2)
-            .filter_map(|pair| {
-                let seconds = pair[1].0 - pair[0].0;
-                let used_ns = pair[1].1?.saturating_sub(pair[0].1?) as f64;
-                (seconds > 0.0).then_some((pair[1].0 - seconds / 2.0, used_ns / 1e9 / seconds))
-            })
-            .collect();
+        let cores = cores_used(samples);
         let memory: Vec<(f64, f64)> = samples
             .iter()
             .filter_map(|(at, _, rss)| Some((*at, (*rss)? as f64 / f64::from(1 << 20))))
@@ -499,6 +495,27 @@ pub(super) fn servers(run: &RunData, summary: &Summary) -> Option<Chart> {
         "CPU time used between two samples, in cores. Members without a line are not on this machine."
             .to_string();
     Some(Chart { name: "servers".to_string(), caption, plot })
+}
+
+/// Cores between samples. Those that are read at a phase's boundary may follow another at once, and a share of so short a
+/// time says nothing.
+fn cores_used(samples: &[MemberAt]) -> Vec<(f64, f64)> {
+    let mut points = Vec::new();
+    let mut from: Option<(f64, u64)> = None;
+    for (at, cpu_ns, _) in samples {
+        let (before, Some(used_ns)) = (from, *cpu_ns) else {
+            from = None;
+            continue;
+        };
+        if let Some((since, before_ns)) = before {
+            if at - since < CPU_SECONDS_MIN {
+                continue;
+            }
+            points.push(((at + since) / 2.0, used_ns.saturating_sub(before_ns) as f64 / 1e9 / (at - since)));
+        }
+        from = Some((*at, used_ns));
+    }
+    points
 }
 
 fn servers_title(summary: &Summary) -> String {
@@ -538,4 +555,19 @@ fn generator_cores(run: &RunData) -> Vec<(f64, f64)> {
             ((from + to) as f64 / 2e9, cores / of_first.wall_ns as f64)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_not_those_of_a_moment() {
+        let at = |s: f64, cpu_s: f64| (s, Some((cpu_s * 1e9) as u64), None);
+        // Half a core; a phase ends at 2.05 s, and the process is looked at once more when all is over.
+        let samples = [at(1.0, 0.5), at(2.0, 1.0), at(2.05, 1.04), at(3.0, 1.5), at(3.02, 1.5)];
+        assert_eq!(cores_used(&samples), [(1.5, 0.5), (2.5, 0.5)]);
+        let away = [at(1.0, 0.5), (2.0, None, None), at(3.0, 0.1), at(4.0, 0.2)];
+        assert_eq!(cores_used(&away).iter().map(|point| point.0).collect::<Vec<_>>(), [3.5]);
+    }
 }
