@@ -214,6 +214,9 @@ pub(super) fn percentiles(run: &RunData) -> Option<Chart> {
     for kind in Kind::MEASURED {
         let (windows, high_q) = windows_for_percentiles(run, kind)?;
         let merged = merged(run, &windows, kind);
+        if let Some(slowest) = measured(run, kind).max() {
+            worst.push(format!("{} {}", kind.name(), figures::time_us(slowest as f64 / 1e3)));
+        }
         let (Some(max), Some(min)) = (
             merged.iter().filter_map(Bins::max).max(),
             merged.iter().filter_map(|bins| bins.quantile(0.5)).min(),
@@ -221,7 +224,6 @@ pub(super) fn percentiles(run: &RunData) -> Option<Chart> {
             continue;
         };
         let (max, min) = (max as f64 / 1e3, min as f64 / 1e3);
-        worst.push(format!("{} {}", kind.name(), figures::time_us(max)));
         let name = format!(
             "{}, response time: median, p{:.0} and maximum per {}",
             kind.name(),
@@ -234,7 +236,10 @@ pub(super) fn percentiles(run: &RunData) -> Option<Chart> {
     if plot.panels.is_empty() {
         return None;
     }
-    plot.title = format!("Slowest answers: {}", worst.join(", "));
+    plot.title = match worst.is_empty() {
+        true => "There were answers in warm-ups only".to_string(),
+        false => format!("Slowest answers of the measured phases: {}", worst.join(", ")),
+    };
     plot.subtitle = "Response time over time; percentiles only where samples suffice".to_string();
     plot.legend = vec![
         Legend::line("maximum", palette::ORANGE, Stroke::Points),
@@ -298,6 +303,19 @@ fn merged(run: &RunData, windows: &Windows, kind: Kind) -> Vec<Bins> {
     merged
 }
 
+/// All answers of the phases that count.
+fn measured(run: &RunData, kind: Kind) -> Bins {
+    let counts = |phase: u16| run.manifest.phases.get(usize::from(phase)).is_some_and(|phase| !phase.warmup);
+    let intervals = run
+        .recording
+        .intervals
+        .iter()
+        .filter(|(key, _)| key.outcome == Outcome::Ok && Kind::of(key.op) == kind && counts(key.phase));
+    let answers: Vec<&Bins> =
+        intervals.flat_map(|(_, list)| list).map(|interval| &interval.response).collect();
+    Bins::merged(&answers)
+}
+
 /// A line is broken where a window has too few samples.
 fn runs_of_points(windows: &Windows, merged: &[Bins], q: f64) -> Vec<Vec<(f64, f64)>> {
     let mut runs = vec![Vec::new()];
@@ -329,7 +347,7 @@ pub(super) fn heat_map(run: &RunData, kind: Kind) -> Option<Chart> {
         }
     }
     let most = cells.values().copied().max()?;
-    let mut plot = skeleton(run, heat_title(&merged, kind), String::new())?;
+    let mut plot = skeleton(run, heat_title(&measured(run, kind), kind), String::new())?;
     plot.subtitle = format!(
         "Answers by response time, per {} and step of {:.0} %",
         figures::seconds(windows.seconds()),
@@ -363,9 +381,10 @@ pub(super) fn heat_map(run: &RunData, kind: Kind) -> Option<Chart> {
     Some(Chart { name: format!("heatmap-{}", kind.name()), caption, plot })
 }
 
-fn heat_title(merged: &[Bins], kind: Kind) -> String {
-    let mut all = Bins::default();
-    merged.iter().for_each(|bins| all.merge(bins));
+fn heat_title(all: &Bins, kind: Kind) -> String {
+    if all.count() == 0 {
+        return format!("There were {} in warm-ups only", kind.name());
+    }
     let us = |q: f64| all.quantile(q).map_or(0.0, |ns| ns as f64 / 1e3);
     format!(
         "Half of all {} took {} to {}",

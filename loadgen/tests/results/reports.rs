@@ -81,6 +81,20 @@ fn a_percentile_that_counts_failures_says_so() {
 }
 
 #[test]
+fn titles_of_charts_leave_warm_ups_out() {
+    let titles = |warmup| {
+        let slow = Phase { warmup, failover_at: Some(1.0), ..Phase::open("slow", 800.0, 2.0) };
+        let run = Made { phases: vec![slow, Phase::open("steady", 800.0, 2.0)], ..Made::default() }.run();
+        let charts = charts::of_run(&run, &Summary::of(&run), &[]);
+        ["latency", "heatmap-writes"].map(|name| {
+            charts.iter().find(|chart| chart.name == name).expect("it is drawn").title().to_string()
+        })
+    };
+    let (with, without) = (titles(false), titles(true));
+    assert!(with[0] != without[0] && with[1] != without[1], "{with:?} {without:?}");
+}
+
+#[test]
 fn charts_are_files_of_both_kinds() {
     let run = short().run();
     let (dir, _) = report_of(&run);
