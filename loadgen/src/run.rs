@@ -23,7 +23,7 @@ use crate::progress::{Counting, Load, Position, Show, Waiting};
 use crate::recorder::INTERVAL_NS;
 use crate::results::{self, EventRow, ServerSample};
 use crate::scrape;
-use crate::spec::{FaultKind, Spec};
+use crate::spec::{FaultKind, Placement, Spec};
 use crate::summary::{self, Summary};
 use crate::traces::{SLOWEST_PER_SECOND, TraceSettings, Traces, write_traces_json};
 use anyhow::{Context, Result, anyhow, bail};
@@ -146,6 +146,7 @@ pub fn run(options: &Options) -> Result<Finished, Failure> {
     let spec = Spec::load(&options.file, &options.overrides).blame(Exit::Usage)?;
     spec.check_runnable().blame(Exit::Usage)?;
     faults::check(&spec, &options.cluster).blame(Exit::Usage)?;
+    check_placement(&spec, &options.cluster).blame(Exit::Usage)?;
     allow_descriptors(u64::from(spec.sessions.count) + spec.watcher_sessions()).blame(Exit::Usage)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().blame(Exit::Usage)?;
     let span = info_span!("run", workload = spec.name, cluster = %options.cluster);
@@ -155,6 +156,16 @@ pub fn run(options: &Options) -> Result<Finished, Failure> {
         run.whole().await
     };
     runtime.block_on(whole.instrument(span))
+}
+
+/// Whether there is the member that sessions are to be attached to.
+fn check_placement(spec: &Spec, wanted: &Wanted) -> Result<()> {
+    match (spec.sessions.placement, wanted.members()) {
+        (Placement::Server(n), members) if n as usize > members => {
+            bail!("sessions.placement: {wanted} has {members} members, and no server {n}")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn interrupted() -> Failure {
@@ -389,6 +400,14 @@ impl<'a> Run<'a> {
         let span_file = self.directory.join(SPAN_FILE);
         let traces = self.start_traces(cluster, &span_file).blame(Exit::Usage)?;
         let samplers = (0..workers).map(|_| traces.sampler()).collect();
+        let leader = cluster.leader().await;
+        if leader.is_none() && self.spec.sessions.placement == Placement::Leader {
+            return Err(anyhow!(
+                "sessions.placement: no member of {} says that it leads",
+                cluster.connect_string()
+            ))
+            .blame(Exit::Cluster);
+        }
         let settings = Settings {
             clock: self.clock,
             spec: self.spec.clone(),
@@ -396,7 +415,7 @@ impl<'a> Run<'a> {
             keys: self.keys.clone(),
             places: self.places.clone(),
             members: cluster.addresses(),
-            leader: cluster.leader().await,
+            leader,
             workers,
         };
         let driver =

@@ -117,6 +117,10 @@ fn bad_input_ends_with_2_and_says_where() {
     let output = run(directory.path(), &STEADY.replace("znodes", "znodez"), "127.0.0.1:1");
     assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
     assert!(shown(&output).contains("test.toml:3"), "{}", shown(&output));
+    let nowhere = STEADY.replace("[sessions]", "[sessions]\nplacement = \"server 2\"");
+    let output = run(directory.path(), &nowhere, "127.0.0.1:1");
+    assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
+    assert!(shown(&output).contains("no server 2"), "{}", shown(&output));
     let output = run(directory.path(), STEADY, "nonsense");
     assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
 }
