@@ -144,6 +144,9 @@ impl std::str::FromStr for Wanted {
             _ => {
                 let hosts: Vec<String> = text.split(',').map(|host| host.trim().to_owned()).collect();
                 hosts.iter().try_for_each(|host| check_address(host))?;
+                if let Some(at) = (1..hosts.len()).find(|at| hosts[..*at].contains(&hosts[*at])) {
+                    return Err(format!("'{}' is there twice; name every member once", hosts[at]));
+                }
                 Ok(Wanted::Hosts(hosts))
             }
         }
@@ -503,6 +506,7 @@ mod tests {
             ("zk1:port", "is no address"),
             ("", "is no address"),
             ("a:1,,b:2", "is no address"),
+            ("a:1,b:2,a:1", "'a:1' is there twice"),
             ("no-such-cluster.toml", "cannot be read"),
         ] {
             let error = text.parse::<Wanted>().unwrap_err();
