@@ -4,7 +4,7 @@
 //! `fallocate` on Linux; where a file system has none (or on another system) the file grows sparse instead,
 //! which costs time in fdatasync and nothing else.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -37,6 +37,25 @@ impl FileDisk {
             path.canonicalize().map_err(|error| named(error, "cannot open data directory", &path))
         };
         Ok(Self { snap_dir: existing(data_dir)?.into(), log_dir: existing(data_log_dir)?.into() })
+    }
+
+    /// Takes the directories for whoever holds what is returned: of two servers that write the same log, one loses
+    /// what it has acknowledged. A file system that knows no locks is taken at its word.
+    pub fn claim(&self) -> io::Result<Vec<File>> {
+        let paths = if self.is_split() { vec![&self.snap_dir, &self.log_dir] } else { vec![&self.snap_dir] };
+        let claim = |path: &Arc<Path>| {
+            let handle =
+                File::open(path).map_err(|error| named(error, "cannot open data directory", path))?;
+            match handle.try_lock() {
+                Err(TryLockError::WouldBlock) => {
+                    let error =
+                        io::Error::new(io::ErrorKind::ResourceBusy, "another server is running on it");
+                    Err(named(error, "cannot take data directory", path))
+                }
+                Ok(()) | Err(TryLockError::Error(_)) => Ok(handle),
+            }
+        };
+        paths.into_iter().map(claim).collect()
     }
 
     fn dir(&self, dir: Dir) -> &Path {
@@ -246,6 +265,18 @@ mod tests {
         assert!(!disk.is_split());
         let other = tempfile::tempdir().expect("a temporary directory");
         assert!(FileDisk::open(home.path(), other.path()).expect("open").is_split());
+    }
+
+    #[test]
+    fn a_directory_has_one_server_at_a_time() {
+        let (home, disk) = opened();
+        let ours = disk.claim().expect("nobody else is there");
+        let other = tempfile::tempdir().expect("a temporary directory");
+        let theirs = FileDisk::open(other.path(), home.path()).expect("open");
+        let error = theirs.claim().expect_err("its log is ours").to_string();
+        assert!(error.contains("another server") && error.contains("version-2"), "{error}");
+        drop(ours);
+        assert_eq!(theirs.claim().expect("we have gone").len(), 2);
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>)
     let handle = NodeHandle::default();
     let links = open_links(&config, &handle).await?;
     let files = FileDisk::open(&config.data_dir, &config.data_log_dir)?;
+    let _claim = files.claim()?;
     let stats: Arc<ServerStats> = Arc::default();
     let recovered =
         tracing::info_span!(parent: &start_up, "recovery").in_scope(|| rebuild(&config, &files, &stats))?;
