@@ -50,9 +50,11 @@ pub fn percent(share: f64) -> String {
     format!("{} %", digits(share * 100.0))
 }
 
-/// Seconds of a run: `12.0 s`, `2 min 5 s`.
+/// Seconds of a run: `150 ms`, `12.0 s`, `2 min 5 s`.
 pub fn seconds(s: f64) -> String {
-    if s < 119.95 {
+    if s < 0.9995 {
+        time_us(s * 1e6)
+    } else if s < 119.95 {
         format!("{s:.1} s")
     } else {
         let whole = s.round() as u64;
@@ -119,6 +121,8 @@ mod tests {
         assert_eq!(bytes(512.0), "512 B");
         assert_eq!(bytes(1536.0), "1.50 KiB");
         assert_eq!(percent(0.00042), "0.042 %");
+        assert_eq!(seconds(0.15), "150 ms");
+        assert_eq!(seconds(1.0), "1.0 s");
         assert_eq!(seconds(125.2), "2 min 5 s");
     }
 

@@ -363,7 +363,8 @@ impl Look<'_> {
     fn short(&self) -> Option<Finding> {
         let seconds = (self.phase.end_ns - self.phase.start_ns) as f64 / 1e9;
         let text = if seconds < PHASE_SECONDS_MIN {
-            format!("it lasted {seconds:.1} s; below {PHASE_SECONDS_MIN} s one pause decides the percentiles")
+            let lasted = figures::seconds(seconds);
+            format!("it lasted {lasted}; below {PHASE_SECONDS_MIN} s one pause decides the percentiles")
         } else if self.all.count < PHASE_SAMPLES_MIN {
             format!(
                 "only {} operations succeeded; below {} high percentiles are chance",
