@@ -18,7 +18,10 @@ pub(super) fn of_run(run: &RunData, summary: &Summary) -> Vec<Reason> {
         add(Grade::Suspect, "cut-short", text.to_string());
     }
     if summary.measured().count() == 0 {
-        let text = "no phase was measured; give the workload at least one phase that is not warm-up";
+        let text = match manifest.cut_short {
+            true => "the run was stopped before the first phase that is not warm-up",
+            false => "no phase was measured; give the workload at least one phase that is not warm-up",
+        };
         add(Grade::Invalid, "no-data", text.to_string());
     }
     if run.generator.samples.is_empty() {
