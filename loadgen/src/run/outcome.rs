@@ -71,8 +71,6 @@ impl Run<'_> {
         run.manifest.verdict = Verdict::judge(&run, &summary);
         run.manifest.expectations = self.spec.expect.iter().map(|e| e.judge(&self.spec, &run)).collect();
         let met = run.manifest.expectations.iter().all(|judged| judged.met);
-        results::write(&self.directory, &run, &summary)?;
-        write_fan_outs(&self.directory, &report.watching.fan_outs)?;
         match self.options.print {
             Print::Summary => say(&summary::table(&run.manifest, &summary, summary::Style::of_stdout())),
             Print::Line => say(&format!("{}\n", one_line(&run, &summary))),
@@ -83,6 +81,9 @@ impl Run<'_> {
                 say(&format!("\nPROMISE BROKEN: {complaint}\n"));
             }
         }
+        // What was measured has been said, whatever becomes of the files.
+        results::write(&self.directory, &run, &summary)?;
+        write_fan_outs(&self.directory, &report.watching.fan_outs)?;
         if self.options.print == Print::Summary {
             say(&format!("\nresults  {}\n", self.directory.display()));
         }
