@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::runtime::Runtime;
 use zoometry_spans::{Setup, SetupError, init_tracing};
 
 use crate::config::Config;
@@ -90,11 +91,19 @@ fn run(config: Config) -> anyhow::Result<()> {
     }
     let runtime = runtime.enable_all().build().context("cannot start the worker threads")?;
     let (tracer, traces) = Tracer::start(&config, telemetry.exporter().cloned(), telemetry.resource())?;
-    let result = runtime.block_on(member::run(config, tracer, told_to_stop()));
+    let result = run_to_end(runtime, member::run(config, tracer, told_to_stop()));
     if let Some(traces) = traces {
         traces.stop();
     }
     telemetry.shutdown(LAST_SPANS);
+    result
+}
+
+/// Waits for `work`, and for nothing that it has left behind: looking up another member's name may take half a
+/// minute, and cannot be broken off.
+fn run_to_end<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
     result
 }
 
@@ -115,5 +124,27 @@ fn report(result: anyhow::Result<()>) -> ExitCode {
             eprintln!("zoometry-server: {error:#}");
             if error.is::<SetupError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_broken_off_is_not_waited_for() {
+        let (release, wait) = std::sync::mpsc::channel::<()>();
+        let (began, begins) = std::sync::mpsc::channel();
+        let (ended, end) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            run_to_end(Runtime::new().expect("a runtime"), async move {
+                tokio::task::spawn_blocking(move || (began.send(()), wait.recv()));
+                begins.recv()
+            })
+            .expect("it has begun");
+            ended.send(())
+        });
+        end.recv_timeout(Duration::from_secs(20)).expect("the end");
+        drop(release);
     }
 }
