@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::watch;
 
+use crate::clock;
 use crate::conn::{self, Conn, Phase};
 use crate::shared::Shared;
 use crate::stats::Counter;
@@ -50,9 +51,9 @@ fn admit(shared: &Arc<Shared>, conn: Arc<Conn>, reader: OwnedReadHalf) {
         let moved = conn::serve(Arc::clone(&shared), Arc::clone(&conn), reader);
         tokio::select! {
             () = moved => {}
-            () = expect_a_session(&conn, patience) => {
+            () = silence(&conn, patience) => {
                 shared.stats.add(Counter::SessionlessExpired, 1);
-                tracing::debug!(peer = %conn.peer, "closing a connection that never asked for a session");
+                tracing::debug!(peer = %conn.peer, "closing a connection that never asked for a session, or is silent");
             }
         }
         let abandoned = conn.desk().abandon();
@@ -63,11 +64,38 @@ fn admit(shared: &Arc<Shared>, conn: Arc<Conn>, reader: OwnedReadHalf) {
     });
 }
 
-/// Ends when the connection has had its time and still has not asked for a session.
-async fn expect_a_session(conn: &Conn, patience: Duration) {
+/// Ends when nobody is there: the connection has had its time and still has not asked for a session, or nothing has
+/// been heard on it for longer than its session may be silent.
+async fn silence(conn: &Conn, patience: Duration) {
     tokio::time::sleep(patience).await;
     if conn.desk().phase == Phase::New {
         return;
     }
-    std::future::pending::<()>().await;
+    loop {
+        let patience = conn.desk().patience(clock::now_ns());
+        if patience.is_zero() {
+            return;
+        }
+        tokio::time::sleep(patience).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conn::tests::conn;
+    use zoometry_wire::SessionId;
+
+    const TIMEOUT_MS: i32 = 100;
+
+    /// Its session may have moved to another member, which hears of the client; this one may not even be told
+    /// that the connection is dead.
+    #[tokio::test]
+    async fn a_connection_on_which_nothing_is_heard_ends() {
+        let conn = conn(100).await;
+        let opened_ns = clock::now_ns();
+        conn.desk().open(SessionId(1), TIMEOUT_MS, opened_ns);
+        tokio::time::timeout(Duration::from_secs(20), silence(&conn, Duration::ZERO)).await.expect("its end");
+        assert!(clock::now_ns() - opened_ns > 100_000_000, "its session may still have lived");
+    }
 }

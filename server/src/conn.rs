@@ -13,15 +13,17 @@
 //! replies, and the task stops reading; [`OUTBOX_PAUSE`] bytes unsent, and it stops reading;
 //! `zoometry.maxOutboxBytes` unsent, and the connection is closed: a client that does not read cannot take the
 //! member's memory. A connection that is ending has `nio.sessionlessCnxnTimeout` for each step in which its
-//! client takes its last replies.
+//! client takes its last replies. One on which nothing is heard for twice its session's timeout is closed: its
+//! session may live on, at another member.
 
 mod socket;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use parking_lot::{Mutex, RwLockReadGuard};
@@ -55,6 +57,9 @@ pub const PIPELINE_PAUSE: usize = 4 << 20;
 
 /// Requests that may wait without a look at how much they will be answered: too few to fill an outbox.
 const UNWEIGHED: usize = 8;
+
+/// When a connection that waits for something else is looked at again for its silence.
+const CLOSER_LOOK: Duration = Duration::from_secs(1);
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +144,10 @@ pub struct Desk {
     pub ids: Arc<[Id]>,
     /// The session, once there is one.
     pub session: SessionId,
+    /// How long it may be silent.
+    timeout_ms: u64,
+    /// When something was last heard on this connection, ns on the process's clock.
+    heard_ns: u64,
     /// Where the connection stands.
     pub phase: Phase,
     /// The readOnly byte of its connect request, which decides the form of the response.
@@ -190,6 +199,8 @@ impl Conn {
                 pipeline: Pipeline::default(),
                 ids: Arc::new([ip]),
                 session: SessionId(0),
+                timeout_ms: 0,
+                heard_ns: 0,
                 phase: Phase::New,
                 read_only: ReadOnlyByte::Absent,
                 superseded: false,
@@ -239,6 +250,22 @@ impl Conn {
 }
 
 impl Desk {
+    /// The connection has this session now.
+    pub fn open(&mut self, session: SessionId, timeout_ms: i32, now_ns: u64) {
+        (self.session, self.phase) = (session, Phase::Open);
+        (self.timeout_ms, self.heard_ns) = (timeout_ms.max(0) as u64, now_ns);
+    }
+
+    /// For how long the connection may stay without a sign of its client; zero: no longer. Twice as long as the
+    /// session: who is a little late is for the sessions' tracker to judge.
+    pub fn patience(&self, now_ns: u64) -> Duration {
+        let most = Duration::from_millis(2 * self.timeout_ms.max(1));
+        if self.phase != Phase::Open || !self.pipeline.is_clear() {
+            return most.max(CLOSER_LOOK);
+        }
+        most.saturating_sub(Duration::from_nanos(now_ns.saturating_sub(self.heard_ns)))
+    }
+
     /// Whether more requests are welcome, if `in_hand` bytes are on their way out of the outbox.
     fn has_room(&self, max_pipelined: usize, in_hand: usize) -> bool {
         self.pipeline.len() < max_pipelined
@@ -583,6 +610,7 @@ fn take_in(
         input.clear();
         return Ok(Taken::All);
     }
+    desk.heard_ns = received_ns;
     let locked = store;
     let store = locked.as_deref();
     if let Some(store) = store {

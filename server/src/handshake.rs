@@ -8,6 +8,7 @@ use zoometry_replica::store::session;
 use zoometry_wire::records::{ConnectRequest, ConnectResponse, ReadOnlyByte};
 use zoometry_wire::{SessionId, frame};
 
+use crate::clock;
 use crate::config::Ensemble;
 use crate::conn::{Conn, Phase};
 use crate::node::{FromClient, NodeEvent};
@@ -119,8 +120,7 @@ pub fn session_opened(shared: &Shared, conn: &Arc<Conn>, session: SessionId, tim
     if desk.phase == Phase::Closing {
         return;
     }
-    desk.session = session;
-    desk.phase = Phase::Open;
+    desk.open(session, timeout_ms, clock::now_ns());
     conn.stats.set_session(session, timeout_ms);
     let read_only = desk.read_only;
     let password = Bytes::copy_from_slice(&session::password(session));
