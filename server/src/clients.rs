@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::watch;
@@ -21,6 +22,11 @@ pub async fn accept(shared: Arc<Shared>, listener: TcpListener, mut stop: watch:
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
+                    if shared.config.client.tcp_keep_alive
+                        && let Err(error) = SockRef::from(&stream).set_keepalive(true)
+                    {
+                        tracing::debug!(%peer, %error, "no keepalive");
+                    }
                     let (reader, writer) = stream.into_split();
                     let outbox_limit = shared.config.own.max_outbox_bytes;
                     admit(&shared, Conn::new(shared.conns.next_id(), peer, writer, outbox_limit), reader);

@@ -274,6 +274,22 @@ fn large_writes_wait_at_the_clients() {
     assert!(most <= 5, "{most} writes of a megabyte were taken in");
 }
 
+/// `clientTcpKeepAlive`: the system asks whether a silent client is still there.
+#[test]
+fn keepalive_is_switched_on_if_it_is_wanted() {
+    for (keys, wanted) in [("", false), ("clientTcpKeepAlive=true\n", true)] {
+        let member = Member::start(keys);
+        let stream = connect(member.port);
+        let client = stream.local_addr().expect("its address").port();
+        let [here, there] = [member.port, client].map(|port| format!("0100007F:{port:04X}"));
+        // What the system waits for on the member's side is the sixth field; 02 is keepalive.
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("the system's connections");
+        let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let own = fields.into_iter().find(|fields| fields[1] == here && fields[2] == there);
+        assert_eq!(own.expect("the connection")[5].starts_with("02:"), wanted);
+    }
+}
+
 fn connections(port: u16) -> usize {
     srvr(port, "Connections: ")
 }
