@@ -419,7 +419,12 @@ impl Node {
                 Event::Closed(link)
             }
             PeerEvent::Reachable(member, up) => Event::Reachable(member, up),
-            PeerEvent::Vote(member, vote) => Event::Vote(member, vote),
+            PeerEvent::Vote(member, vote) => {
+                if let Some(peers) = &self.peers {
+                    peers.heard(member);
+                }
+                Event::Vote(member, vote)
+            }
             PeerEvent::Accepted(link) => Event::Accepted(link),
             PeerEvent::Connected(link) => Event::Connected(link),
             PeerEvent::Unreachable(_) => Event::Unreachable,

@@ -10,7 +10,8 @@
 //! the old one delivered it. Votes may therefore arrive twice, or late.
 //!
 //! Limits: [`HELLOS_WAITING_MAX`] connections that have not said who they are (the oldest makes room), each for
-//! `hello_timeout_ms`; [`STRANGERS_MAX`] ids without a server line.
+//! `hello_timeout_ms`; [`STRANGERS_MAX`] ids without a server line; [`VOTES_UNHEARD_MAX`] votes of each member, beyond
+//! which its connection is not read.
 //!
 //! Source: `QuorumCnxManager.java`; reference §8.1.
 
@@ -25,7 +26,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 use zoometry_replica::zab::ServerId;
 use zoometry_wire::peer::{ANONYMOUS_OBSERVER, ElectionHello, NOTIFICATION_LIMIT, Notification};
@@ -37,6 +38,8 @@ use crate::config::Endpoint;
 pub(super) const HELLOS_WAITING_MAX: usize = 64;
 /// Ids without a server line that may hold a connection.
 pub(super) const STRANGERS_MAX: usize = 64;
+/// Votes of one member that may be delivered and not yet [heard](super::Peers::heard); as many as Apache's server keeps.
+pub(super) const VOTES_UNHEARD_MAX: usize = 100;
 /// First pause between two dials; it doubles.
 const REDIAL_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause between two dials.
@@ -65,6 +68,8 @@ struct Mailbox {
     state: Mutex<State>,
     /// Cuts the dialler's pause short.
     hurry: Notify,
+    /// Votes that may still be delivered before one is heard.
+    room: Semaphore,
 }
 
 #[derive(Default)]
@@ -139,7 +144,8 @@ impl Election {
 
 impl Mailbox {
     fn new(id: ServerId, stranger: bool) -> Self {
-        Self { id, stranger, state: Mutex::default(), hurry: Notify::new() }
+        let room = Semaphore::new(VOTES_UNHEARD_MAX);
+        Self { id, stranger, state: Mutex::default(), hurry: Notify::new(), room }
     }
 
     /// Starts the dialler unless it is at work.
@@ -234,6 +240,13 @@ pub(super) fn notify(hub: &Arc<Hub>, to: ServerId, vote: &Notification) {
     match &state.current {
         Some(current) => current.wake.notify_one(),
         None => mailbox.dial(hub, state),
+    }
+}
+
+/// See [`Peers::heard`](super::Peers::heard).
+pub(super) fn heard(hub: &Hub, from: ServerId) {
+    if let Some(mailbox) = hub.election.mailbox(from) {
+        mailbox.room.add_permits(1);
     }
 }
 
@@ -452,6 +465,9 @@ async fn read_votes(
             }
             match Notification::decode(&buffer[4..4 + length]) {
                 Ok(vote) => {
+                    if let Ok(permit) = mailbox.room.acquire().await {
+                        permit.forget();
+                    }
                     mailbox.state.lock().pause = Duration::ZERO;
                     hub.deliver(PeerEvent::Vote(mailbox.id, vote));
                 }

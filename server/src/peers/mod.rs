@@ -199,6 +199,12 @@ impl Peers {
         election::notify(&self.0, to, &vote);
     }
 
+    /// One [`PeerEvent::Vote`] of this member has been dealt with. With 100 of them outstanding it is not listened to:
+    /// one that does nothing but vote must not fill the memory.
+    pub fn heard(&self, from: ServerId) {
+        election::heard(&self.0, from);
+    }
+
     /// Connects to a member's quorum port: [`PeerEvent::Connected`] or [`PeerEvent::Unreachable`] follows.
     pub fn connect(&self, to: ServerId) {
         self.0.spawn(quorum::connect(Arc::clone(&self.0), to));

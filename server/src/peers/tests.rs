@@ -103,7 +103,10 @@ impl Desk {
     async fn vote(&mut self) -> (i64, i64) {
         loop {
             match self.next().await {
-                PeerEvent::Vote(from, vote) => return (from.0, vote.election_epoch),
+                PeerEvent::Vote(from, vote) => {
+                    self.peers.heard(from);
+                    return (from.0, vote.election_epoch);
+                }
                 PeerEvent::Reachable(..) => {}
                 other => panic!("expected a vote, got {other:?}"),
             }

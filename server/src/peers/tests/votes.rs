@@ -1,6 +1,6 @@
 //! The election port.
 
-use super::super::election::{HELLOS_WAITING_MAX, STRANGERS_MAX};
+use super::super::election::{HELLOS_WAITING_MAX, STRANGERS_MAX, VOTES_UNHEARD_MAX};
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -229,4 +229,24 @@ async fn strangers_that_have_gone_leave_room_for_others() {
     desk.reachable(7, true).await;
     desk.notify(7, 2);
     assert_eq!(other.read_vote().await.election_epoch, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_votes_without_end_waits_until_it_is_heard() {
+    let members = lines(2);
+    let mut desk = Desk::start(options(1, &members)).await;
+    let mut other = Raw::connect(election_port(&members, 1)).await;
+    other.hello(2, "127.0.0.1:1").await;
+    desk.reachable(2, true).await;
+    for number in 0..2 * VOTES_UNHEARD_MAX as i64 {
+        other.write(&framed(&vote(number))).await;
+    }
+    for _ in 0..VOTES_UNHEARD_MAX {
+        assert!(matches!(desk.next().await, PeerEvent::Vote(..)));
+    }
+    desk.nothing().await;
+    for number in VOTES_UNHEARD_MAX as i64..2 * VOTES_UNHEARD_MAX as i64 {
+        desk.peers.heard(ServerId(2));
+        assert!(matches!(desk.next().await, PeerEvent::Vote(_, vote) if vote.election_epoch == number));
+    }
 }
