@@ -396,11 +396,14 @@ impl Node {
     /// What time brings: sessions that have fallen silent, containers that are empty.
     fn tick(&mut self) {
         let now_ms = clock::now_ms();
-        if now_ms < self.next_tick_ms || self.stopping {
+        if now_ms < self.next_tick_ms {
             return;
         }
         let tick_ms = u64::from(self.shared.config.tick_time_ms);
         self.next_tick_ms = now_ms + (tick_ms / 2).clamp(1, 500);
+        if self.stopping {
+            return;
+        }
         if self.peers.is_some() {
             self.next_tick_ms = now_ms + CONSENSUS_TICK_MS;
             self.watch_transfers();

@@ -195,3 +195,15 @@ fn stop(shared: &Shared, node: std::thread::JoinHandle<()>) {
     }
     node.join().expect("the node's thread");
 }
+
+/// The disk may take its time; the thread sleeps until it has something to say.
+#[test]
+fn a_node_that_waits_for_its_end_sleeps_meanwhile() {
+    let home = tempfile::tempdir().expect("a directory");
+    let mut node = Node::new(standalone(home.path()).1);
+    node.stopping = true;
+    let now_ms = clock::now_ms();
+    node.tick();
+    assert!(node.next_tick_ms > now_ms);
+    node.end();
+}
