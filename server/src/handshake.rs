@@ -112,15 +112,13 @@ fn leader_serves(shared: &Shared) -> bool {
 
 /// The session is there: answers the connect request, and lets the connection go on.
 pub fn session_opened(shared: &Shared, conn: &Arc<Conn>, session: SessionId, timeout_ms: i32) {
-    if let Some(old) = shared.conns.attach(session, conn) {
-        tracing::debug!(%session, old = %old.peer, new = %conn.peer, "the session moved to a new connection");
-        old.close();
-    }
     let mut desk = conn.desk();
     if desk.phase == Phase::Closing {
         return;
     }
     desk.open(session, timeout_ms, clock::now_ns());
+    // With the desk: when its task ends, it knows the entry and takes it away.
+    let old = shared.conns.attach(session, conn);
     conn.stats.set_session(session, timeout_ms);
     let read_only = desk.read_only;
     let password = Bytes::copy_from_slice(&session::password(session));
@@ -129,6 +127,10 @@ pub fn session_opened(shared: &Shared, conn: &Arc<Conn>, session: SessionId, tim
     put_response(&mut desk.out, &response, read_only, shared.mode());
     drop(desk);
     conn.wake();
+    if let Some(old) = old {
+        tracing::debug!(%session, old = %old.peer, new = %conn.peer, "the session moved to a new connection");
+        old.supersede();
+    }
 }
 
 /// The session is unknown, over, or the password is wrong: says so in the one way clients know, and closes.

@@ -207,3 +207,15 @@ fn a_node_that_waits_for_its_end_sleeps_meanwhile() {
     assert!(node.next_tick_ms > now_ms);
     node.end();
 }
+
+#[test]
+fn a_connection_that_has_ended_is_not_kept_for_its_session() {
+    let home = tempfile::tempdir().expect("a directory");
+    let runtime = Runtime::new().expect("a runtime");
+    let (shared, parts) = standalone(home.path());
+    let (conn, _client) = connect(&shared, &runtime);
+    conn.close();
+    crate::handshake::session_opened(&shared, &conn, SessionId(5), 1000);
+    assert!(shared.conns.of_session(SessionId(5)).is_none());
+    Node::new(parts).end();
+}
