@@ -274,6 +274,42 @@ fn large_writes_wait_at_the_clients() {
     assert!(most <= 5, "{most} writes of a megabyte were taken in");
 }
 
+/// A client that always has more to ask is one of many.
+#[test]
+fn nobody_waits_for_those_who_never_pause() {
+    const PINGS: u32 = 10;
+    const ENOUGH: Duration = Duration::from_secs(5);
+    let member = Member::start("zoometry.workerThreads=1\n");
+    let mut requests = BytesMut::new();
+    for xid in 1..=20_000 {
+        put(&mut requests, xid, &Request::GetData(PathWatch { path: "/".into(), watch: false }));
+    }
+    let requests = requests.freeze();
+    let busy: Vec<_> = (0..3).map(|_| connect(member.port)).collect();
+    let mut stream = connect(member.port);
+    std::thread::scope(|scope| {
+        for stream in &busy {
+            let (mut reader, mut writer) = (stream, stream);
+            scope.spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+            let requests = &requests;
+            scope.spawn(move || while writer.write_all(requests).is_ok() {});
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        let began = Instant::now();
+        let mut out = BytesMut::new();
+        put(&mut out, -2, &Request::Ping);
+        for _ in 0..PINGS {
+            stream.write_all(&out).expect("a ping");
+            assert_eq!(reply(&mut stream).xid, -2);
+        }
+        let took = began.elapsed();
+        for stream in &busy {
+            stream.shutdown(std::net::Shutdown::Both).expect("the end");
+        }
+        assert!(took < ENOUGH, "{PINGS} pings took {took:?}");
+    });
+}
+
 /// `clientTcpKeepAlive`: the system asks whether a silent client is still there.
 #[test]
 fn keepalive_is_switched_on_if_it_is_wanted() {

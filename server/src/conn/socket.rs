@@ -16,6 +16,7 @@ use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::{Conn, Desk, Overflow, Phase, digest};
@@ -96,6 +97,7 @@ async fn exchange(shared: &Arc<Shared>, conn: &Arc<Conn>, reader: &mut OwnedRead
                 return Ok(end);
             }
             if input.len() < before {
+                yield_now().await;
                 continue;
             }
         }
@@ -111,9 +113,15 @@ async fn exchange(shared: &Arc<Shared>, conn: &Arc<Conn>, reader: &mut OwnedRead
                 if read == 0 {
                     return Ok(End::Quiet);
                 }
-                chunk = if read >= chunk { READ_CHUNK_BUSY } else { READ_CHUNK };
+                let is_busy = read >= chunk;
+                chunk = if is_busy { READ_CHUNK_BUSY } else { READ_CHUNK };
                 if let Some(end) = digest(shared, conn, &mut input) {
                     return Ok(end);
+                }
+                if is_busy {
+                    // What has been read may be thousands of requests. The runtime counts it as one step, and would
+                    // let 128 of them pass before the next connection's turn.
+                    yield_now().await;
                 }
             }
             ready = conn.writer.writable(), if !output.is_empty() => ready?,
