@@ -120,6 +120,8 @@ pub struct Election {
     /// The round (logical clock); counts every election this process has entered. Not persisted.
     round: i64,
     votes: BTreeMap<ServerId, Vote>,
+    /// This member was elected, and those who elected it have voted for another before any followed.
+    deserted: bool,
     settled: BTreeMap<ServerId, Settled>,
     reachable: BTreeSet<ServerId>,
     /// Leaders that were given up for their silence, and have told no vote since.
@@ -140,6 +142,7 @@ impl Election {
             vote: Vote::NONE,
             round: 0,
             votes: BTreeMap::new(),
+            deserted: false,
             settled: BTreeMap::new(),
             reachable: BTreeSet::new(),
             given_up: BTreeSet::new(),
@@ -167,6 +170,7 @@ impl Election {
         };
         self.vote = self.own;
         self.votes.clear();
+        self.deserted = false;
         self.settled.clear();
         self.repeat_after_ms = self.intervals.min_ms;
         self.broadcast(now_ms, out);
@@ -257,13 +261,14 @@ impl Election {
             out.push((from, self.message()));
             return None;
         }
+        let vote = Vote { leader: ServerId(said.leader), zxid: said.zxid, epoch: said.peer_epoch };
         if self.state != PeerState::Looking {
             if said.state == PeerState::Looking {
                 out.push((from, self.message()));
+                self.notice_desertion(from, said.election_epoch, vote);
             }
             return None;
         }
-        let vote = Vote { leader: ServerId(said.leader), zxid: said.zxid, epoch: said.peer_epoch };
         match said.state {
             PeerState::Looking => self.hear_looking(now_ms, from, said.election_epoch, vote, out),
             PeerState::Following | PeerState::Leading => {
@@ -303,6 +308,24 @@ impl Election {
         }
         self.votes.insert(from, vote);
         self.count(now_ms)
+    }
+
+    /// A voter may find a better candidate until it has decided itself: one who came up just now. Without a quorum an
+    /// elected member would wait for followers until initLimit is over.
+    fn notice_desertion(&mut self, from: ServerId, round: i64, vote: Vote) {
+        let elected_me = self.state == PeerState::Leading && self.votes.get(&from) == Some(&self.vote);
+        if !elected_me || round != self.round || !vote.is_better_than(&self.vote) {
+            return;
+        }
+        self.votes.insert(from, vote);
+        let loyal = self.votes.iter().filter(|(_, vote)| **vote == self.vote).map(|(member, _)| member);
+        self.deserted = !self.electorate.is_quorum(loyal);
+    }
+
+    /// Whether this member was elected by a quorum that has turned to another candidate since. Of no meaning once a
+    /// quorum follows.
+    pub fn is_deserted(&self) -> bool {
+        self.deserted
     }
 
     /// Someone has a leader already: joined when a quorum says the same and that leader says so itself.

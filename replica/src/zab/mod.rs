@@ -353,6 +353,9 @@ impl Zab {
                 let decision =
                     self.elect(out, |election, votes| election.receive(now_ms, from, &vote, votes));
                 self.decide(decision, out);
+                if self.election.is_deserted() && !self.is_established() {
+                    self.step_role(Event::Resign, out);
+                }
             }
             Event::Tick => {
                 let decision = self.elect(out, |election, votes| election.tick(now_ms, votes));

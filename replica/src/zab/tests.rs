@@ -137,6 +137,22 @@ fn a_follower_of_an_older_epoch_says_whom_it_elected() {
     assert_eq!(out, [Action::Notify(ServerId(2), said)]);
 }
 
+/// Member 1 elected member 2, hears of member 3 before it has decided, and turns to that.
+#[test]
+fn whoever_elected_this_member_may_turn_to_another_while_nobody_follows() {
+    let told = |from, leader| Event::Vote(ServerId(from), vote(leader));
+    let mut zab = member(2, None);
+    step(&mut zab, 0, Event::Tick);
+    step(&mut zab, 0, Event::Reachable(ServerId(1), true));
+    step(&mut zab, 1, told(1, 2));
+    assert_eq!(zab.peer_state(), PeerState::Leading);
+    step(&mut zab, 2, told(3, 3));
+    assert_eq!(zab.peer_state(), PeerState::Leading, "the newcomer alone changes nothing");
+    let out = step(&mut zab, 3, told(1, 3));
+    assert_eq!(zab.peer_state(), PeerState::Looking);
+    assert!(out.contains(&Action::Become(Role::Looking)), "{out:?}");
+}
+
 #[test]
 fn bytes_that_move_are_a_sign_of_life_only_while_synchronising() {
     let mut zab = member(1, None);
