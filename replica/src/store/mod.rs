@@ -32,6 +32,7 @@ pub use walk::{LoadError, Walk};
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use owner::Owner;
 use quota::QuotaPaths;
 use tree::{Node, Tree};
@@ -197,6 +198,19 @@ impl Store {
         due.take(limit).map(|node| node.path.to_string()).collect()
     }
 
+    /// Writes the ensemble's configuration to /zookeeper/config, where clients look it up. Every member does this for
+    /// itself, without a transaction, before it serves anybody; so nobody can watch yet. `version` is the
+    /// configuration's. Source: `ZKDatabase.initConfigInZKDatabase`; reference §3.9.
+    pub fn show_ensemble(&mut self, text: &str, version: Zxid, time_ms: i64) {
+        let Some(id) = self.tree.find(CONFIG_NODE) else { return };
+        self.tree.change_data(id, Some(Bytes::copy_from_slice(text.as_bytes())));
+        self.tree.change_stat(id, |stat| {
+            stat.version = -1;
+            stat.mzxid = version;
+            stat.mtime = time_ms;
+        });
+    }
+
     /// Deletes ephemerals whose session is not known, as a leader or standalone server does when it starts:
     /// without a transaction, before it takes its first snapshot (reference §6, §9.5). Returns how many.
     pub fn drop_dead_ephemerals(&mut self) -> usize {
@@ -215,7 +229,10 @@ fn is_expired(owner: Owner, mtime_ms: i64, now_ms: i64) -> bool {
     matches!(owner, Owner::Ttl(ttl_ms) if now_ms.saturating_sub(mtime_ms) > ttl_ms)
 }
 
+/// Who is in the ensemble.
+const CONFIG_NODE: &str = "/zookeeper/config";
+
 /// Paths that cannot be deleted.
 fn is_special(path: &str) -> bool {
-    matches!(path, "/" | "/zookeeper" | "/zookeeper/quota" | "/zookeeper/config")
+    matches!(path, "/" | "/zookeeper" | "/zookeeper/quota" | CONFIG_NODE)
 }

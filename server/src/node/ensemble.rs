@@ -16,6 +16,7 @@ use zoometry_wire::{SessionId, Zxid};
 
 use super::{Node, NodeEvent};
 use crate::clock;
+use crate::config::Ensemble;
 use crate::conn::{Conn, Phase};
 use crate::disk_thread::{Append, Cut};
 use crate::handshake;
@@ -449,6 +450,12 @@ impl Node {
                 tracing::info!(epoch, "leading");
             }
             Role::Following { leader, epoch, .. } => tracing::info!(%leader, epoch, "following"),
+        }
+        if role != Role::Looking
+            && let Ensemble::Member(membership) = &self.shared.config.ensemble
+        {
+            let (text, version) = (membership.text(), Zxid(membership.version));
+            self.shared.store.write().show_ensemble(&text, version, clock::wall_ms());
         }
         self.think(|member, at, out| member.begin(at, role, out));
         let mode = match (role, self.member.peer_state()) {

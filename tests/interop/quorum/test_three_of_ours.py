@@ -39,6 +39,16 @@ def test_write_through_any_read_from_each(new_ensemble, ours, connect):
     assert stats[0] == stats[1] == stats[2]
 
 
+def test_every_member_lists_the_ensemble(new_ensemble, ours, connect):
+    """/zookeeper/config, from which clients such as Curator take the servers that they connect to."""
+    ensemble = new_ensemble({1: ours, 2: ours, 3: ours, 4: ours}, observers=(4,)).start()
+    expected = [f"{name}={value}" for name, value in ensemble.server_lines().items()] + ["version=0"]
+    for seat in ensemble:
+        text, stat = connect(seat).get("/zookeeper/config")
+        assert text.decode().split("\n") == expected
+        assert (stat.version, stat.aversion, stat.mzxid) == (-1, -1, 0)
+
+
 def test_kill_any_and_go_on(new_ensemble, ours, seed, connect):
     """Each member in turn, the leader too, while a client that knows all three keeps its session and ephemeral."""
     ensemble = new_ensemble({1: ours, 2: ours, 3: ours}).start()

@@ -57,6 +57,19 @@ fn a_fresh_server() {
 }
 
 #[test]
+fn the_ensemble_stands_in_the_config_node() {
+    let mut world = World::default();
+    let before = world.store.digest();
+    world.store.show_ensemble("server.1=a:1:2:participant\nversion=0", Zxid(0), 7);
+    let Ok(Response::Data(data, stat)) = world.read(&get_data("/zookeeper/config", false)) else {
+        panic!("anybody may read it")
+    };
+    assert_eq!(data.as_deref(), Some(&b"server.1=a:1:2:participant\nversion=0"[..]));
+    assert_eq!((stat.version, stat.aversion, stat.mzxid, stat.mtime), (-1, -1, Zxid(0), 7));
+    assert_eq!(world.store.digest(), before, "no transaction did it");
+}
+
+#[test]
 fn stat_keeps_account() {
     let mut world = World::default();
     let t0 = world.time_ms;
