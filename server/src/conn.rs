@@ -486,6 +486,9 @@ impl Desk {
     /// overtake those of earlier writes.
     fn authenticate(&mut self, shared: &Shared, address: &str, body: &[u8]) {
         let added = match Request::decode(OpCode::Auth, body) {
+            Ok(Request::Auth(packet)) if packet.scheme == "digest" && !shared.config.auth.digest_enabled => {
+                Err(ErrorCode::AuthFailed)
+            }
             Ok(Request::Auth(packet)) => {
                 let auth = packet.auth.unwrap_or_default();
                 acl::authenticate(&packet.scheme, &auth, address, shared.super_digest())
@@ -552,6 +555,12 @@ fn sort(op: i32, body: &[u8], mode: Option<Mode>) -> Arrival {
         Ok(request) if op == OpCode::Sync && mode.is_some_and(Mode::is_learner) => Arrival::Write(request),
         Ok(request) => Arrival::Here(Turn::Read(request)),
     }
+}
+
+/// Whether the client has shown to be one of those who may ask for anything: `enforce.auth.schemes`, if any.
+/// Source: `AuthenticationHelper.java`; reference §2.10.
+fn is_admitted(ids: &[Id], enforced: &[String]) -> bool {
+    enforced.is_empty() || ids.iter().any(|id| enforced.contains(&id.scheme))
 }
 
 /// Handles every whole message in `input`, as far as the connection may go now.
@@ -764,6 +773,12 @@ fn take_request(
         desk.phase = Phase::Closing;
         return Took::Request;
     };
+    let is_auth = OpCode::from_code(op) == Some(OpCode::Auth);
+    if !is_auth && !is_admitted(&desk.ids, &shared.config.auth.enforced_schemes) {
+        desk.refuse(xid, Zxid(0), ErrorCode::SessionClosedRequireSaslAuth);
+        desk.phase = Phase::Closing;
+        return Took::Request;
+    }
     match sort(op, input.rest(), shared.mode()) {
         Arrival::Auth => desk.authenticate(shared, &conn.address(), input.rest()),
         Arrival::Here(turn) => {

@@ -398,6 +398,29 @@ def test_invalid_acls_and_failed_authentication(server, zk, root):
     assert conn.call("auth", 0, "nosuch", b"x").err == -115 and conn.is_closed()
 
 
+def test_enforced_authentication(new_server):
+    """Who has not authenticated by one of the schemes is answered with an error, and closed, whatever it asks for."""
+    server = new_server({"enforce.auth.enabled": "true", "enforce.auth.schemes": "digest"}).start()
+    for asked in (("getData", "/", False), ("create", "/a", b"", raw.OPEN_ACL, 0), ("ping",), ("closeSession",)):
+        conn = raw.Connection(server.port)
+        reply = conn.call(*asked)
+        assert (reply.zxid, reply.err) == (0, -124) and conn.is_closed(), asked
+    conn = raw.Connection(server.port)
+    assert conn.call("auth", 0, "ip", b"").err == 0
+    assert conn.call("exists", "/a", False).err == -124
+    conn = raw.Connection(server.port)
+    assert conn.call("auth", 0, "digest", b"user:password").err == 0
+    assert conn.create("/a").err == 0
+    server.stop()
+
+
+def test_digest_authentication_turned_off(new_server):
+    server = new_server({"DigestAuthenticationProvider.enabled": "false"}).start()
+    conn = raw.Connection(server.port)
+    assert conn.call("auth", 0, "digest", b"super:secret").err == -115 and conn.is_closed()
+    server.stop()
+
+
 # ---- watches
 
 def collect(events):

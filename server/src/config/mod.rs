@@ -210,9 +210,7 @@ pub enum SnapshotCompression {
 pub struct Auth {
     /// `DigestAuthenticationProvider.superDigest`: `super:<base64 of the digest>`.
     pub super_digest: Option<String>,
-    /// `DigestAuthenticationProvider.digestAlg`.
-    pub digest_algorithm: String,
-    /// `DigestAuthenticationProvider.enabled`.
+    /// `DigestAuthenticationProvider.enabled`: whether clients may authenticate by user and password.
     pub digest_enabled: bool,
     /// `enforce.auth.enabled` with `enforce.auth.schemes`: one of these schemes must have been used; empty is off.
     pub enforced_schemes: Vec<String>,

@@ -424,11 +424,21 @@ fn auth(entries: &mut Entries) -> Result<Auth> {
     if !enforced {
         schemes.clear();
     }
-    if entries.switch("sessionRequireClientSASLAuth", false)?
-        && !schemes.iter().any(|scheme| scheme == "sasl")
-    {
-        schemes.push("sasl".into());
+    let digest_enabled = entries.switch("DigestAuthenticationProvider.enabled", true)?;
+    let offered = |scheme: &str| scheme == "ip" || (scheme == "digest" && digest_enabled);
+    if let Some(scheme) = schemes.iter().find(|scheme| !offered(scheme)) {
+        let problem =
+            format!("{scheme} is not offered here, nobody could get in; take digest, or remove the keys");
+        return Err(entries.about("enforce.auth.schemes", &problem));
     }
+    if entries.switch("sessionRequireClientSASLAuth", false)? {
+        let problem = "SASL is not offered here, nobody could get in; remove the key, or use enforce.auth.schemes=digest";
+        return Err(entries.about("sessionRequireClientSASLAuth", problem));
+    }
+    // Another algorithm makes other identities: whoever holds the ACLs of today would be shut out.
+    entries.parsed("DigestAuthenticationProvider.digestAlg", "SHA1, the only one there is here", |text| {
+        matches!(text, "SHA1" | "SHA-1").then_some(())
+    })?;
     let mut providers = BTreeMap::new();
     let names: Vec<String> =
         entries.found.keys().filter(|name| name.starts_with("authProvider.")).cloned().collect();
@@ -439,10 +449,7 @@ fn auth(entries: &mut Entries) -> Result<Auth> {
     }
     Ok(Auth {
         super_digest: entries.text("DigestAuthenticationProvider.superDigest"),
-        digest_algorithm: entries
-            .text("DigestAuthenticationProvider.digestAlg")
-            .unwrap_or_else(|| "SHA1".into()),
-        digest_enabled: entries.switch("DigestAuthenticationProvider.enabled", true)?,
+        digest_enabled,
         enforced_schemes: schemes,
         providers,
     })

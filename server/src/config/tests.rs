@@ -146,10 +146,11 @@ fn values_are_read_where_they_belong() {
         ("DigestAuthenticationProvider.superDigest=super:x=", |c| {
             c.auth.super_digest.as_deref() == Some("super:x=")
         }),
-        ("enforce.auth.enabled=true\nenforce.auth.schemes=digest, sasl", |c| {
-            c.auth.enforced_schemes == ["digest", "sasl"]
+        ("enforce.auth.enabled=true\nenforce.auth.schemes=digest, ip", |c| {
+            c.auth.enforced_schemes == ["digest", "ip"]
         }),
-        ("sessionRequireClientSASLAuth=true", |c| c.auth.enforced_schemes == ["sasl"]),
+        ("enforce.auth.schemes=sasl", |c| c.auth.enforced_schemes.is_empty()),
+        ("DigestAuthenticationProvider.digestAlg=SHA1", |c| c.auth.digest_enabled),
         ("authProvider.1=org.example.X", |c| c.auth.providers["1"] == "org.example.X"),
         ("extendedTypesEnabled=TRUE", |c| c.requests.extended_types),
         ("znode.container.checkIntervalMs=5", |c| c.requests.container_check_interval_ms == 5),
@@ -223,6 +224,19 @@ fn wrong_values_are_refused_with_file_line_key_and_what_to_do() {
         ("forceSync=maybe", 3, "forceSync", "true or false"),
         ("digest.enabled=1", 3, "digest.enabled", "true or false"),
         ("snapshot.compression.method=zip", 3, "snapshot.compression.method", "gz or snappy"),
+        (
+            "enforce.auth.schemes=digest,sasl\nenforce.auth.enabled=true",
+            3,
+            "enforce.auth.schemes",
+            "sasl is not",
+        ),
+        ("sessionRequireClientSASLAuth=true", 3, "sessionRequireClientSASLAuth", "SASL is not offered"),
+        (
+            "DigestAuthenticationProvider.digestAlg=SHA-256",
+            3,
+            "DigestAuthenticationProvider.digestAlg",
+            "SHA1",
+        ),
         ("electionAlg=0", 3, "electionAlg", "the only election algorithm"),
         ("peerType=leader", 3, "peerType", "participant or observer"),
         ("zoometry.traceSample=2", 3, "zoometry.traceSample", "a number from 0 to 1"),
