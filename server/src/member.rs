@@ -46,7 +46,12 @@ pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>)
     let address = listener.local_addr()?;
     let handle = NodeHandle::default();
     let links = open_links(&config, &handle).await?;
-    let files = FileDisk::open(&config.data_dir, &config.data_log_dir)?;
+    let files = if config.storage.data_dir_autocreate {
+        FileDisk::open(&config.data_dir, &config.data_log_dir)?
+    } else {
+        FileDisk::open_existing(&config.data_dir, &config.data_log_dir)
+            .context("datadir.autocreate=false, and a directory is missing: is its disk mounted?")?
+    };
     let _claim = files.claim()?;
     let stats: Arc<ServerStats> = Arc::default();
     let recovered =

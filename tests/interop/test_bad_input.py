@@ -268,6 +268,17 @@ def test_unusable_data_directory(ours):
     assert "a-file" in str(failure.value)
 
 
+def test_missing_data_directory(ours):
+    """With datadir.autocreate=false a directory whose disk is not mounted is not made anew."""
+    ours.settings["datadir.autocreate"] = "false"
+    with pytest.raises(DidNotStart) as failure:
+        ours.start()
+    assert "version-2" in str(failure.value)
+    assert not any(ours.data_dir.iterdir())
+    (ours.data_dir / "version-2").mkdir()
+    ours.start()
+
+
 def test_corrupt_newest_snapshot(ours):
     """Apache falls back to the older one and replays more log; so do we."""
     ours.settings["snapCount"] = 20
