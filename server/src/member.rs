@@ -15,7 +15,7 @@ use zoometry_replica::storage::{LogOptions, RecoveryOptions, TxnLog, epoch};
 use zoometry_replica::store::session::{self, SessionTracker};
 use zoometry_replica::store::{Store, StoreConfig};
 use zoometry_replica::zab::election::{Electorate, NotificationIntervals};
-use zoometry_replica::zab::{Recovered, ServerId, Settings, Zab};
+use zoometry_replica::zab::{NO_DATA, Recovered, ServerId, Settings, Zab};
 
 use crate::config::{Config, Endpoint, Ensemble};
 use crate::disk::FileDisk;
@@ -56,11 +56,19 @@ pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>)
     let stats: Arc<ServerStats> = Arc::default();
     let recovered =
         tracing::info_span!(parent: &start_up, "recovery").in_scope(|| rebuild(&config, &files, &stats))?;
-    let is_new = recovered.found.snapshot.is_none();
-    let Mind { member, store } = start_member(&config, &files, recovered)?;
-    let store = Arc::new(RwLock::new(store));
     let alone = links.is_none();
-    if alone || is_new {
+    // An ensemble's member with nothing on its disk may be one whose disk was lost.
+    let may_be_empty = alone || config.storage.database_autocreate || take_initialize_mark(&config)?;
+    let is_lost = recovered.found.is_fresh() && !may_be_empty;
+    let is_new = recovered.found.snapshot.is_none();
+    let Mind { member, store } = start_member(&config, &files, recovered, is_lost)?;
+    let store = Arc::new(RwLock::new(store));
+    if is_lost {
+        tracing::warn!(
+            "nothing is in the data directory, and db.autocreate=false: this member elects nobody until it has \
+             the ensemble's state from a leader; the members of a new ensemble need a file `initialize` each"
+        );
+    } else if alone || is_new {
         // Logs without a snapshot do not start, here or at Apache's, so the first one precedes the first
         // log. Alone it also makes what was dropped from the recovered tree final.
         let first = start_up
@@ -147,7 +155,23 @@ struct Mind {
     store: Store,
 }
 
-fn start_member(config: &Config, files: &FileDisk, recovered: RecoveredStore) -> anyhow::Result<Mind> {
+/// `initialize` beside `version-2` says that an empty database is meant, once. Source: `FileTxnSnapLog.restore`;
+/// reference §9.1.
+fn take_initialize_mark(config: &Config) -> anyhow::Result<bool> {
+    let mark = config.data_log_dir.join("initialize");
+    match std::fs::remove_file(&mark) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot remove {}", mark.display())),
+    }
+}
+
+fn start_member(
+    config: &Config,
+    files: &FileDisk,
+    recovered: RecoveredStore,
+    is_lost: bool,
+) -> anyhow::Result<Mind> {
     let RecoveredStore { found, tail, .. } = recovered;
     let (mut store, last_zxid) = (found.state, found.last_zxid);
     let first_session = session::first_id(elapsed_since_boot_ms(), config.session_server_id() as i64);
@@ -176,6 +200,7 @@ fn start_member(config: &Config, files: &FileDisk, recovered: RecoveredStore) ->
         config: membership.text(),
         config_version: membership.version,
     };
+    let last_zxid = if is_lost { NO_DATA } else { last_zxid };
     let found = Recovered { last_zxid, accepted_epoch: epochs.accepted, current_epoch: epochs.current };
     let mut zab = Zab::new(settings, electorate, found);
     for (zxid, payload) in tail {

@@ -125,6 +125,31 @@ def test_snap_to_a_new_member_under_load(trio, seed):
         print(load.verify())
 
 
+def test_a_member_with_a_lost_disk_elects_nobody(trio):
+    """With db.autocreate=false: else it and the one that had missed a write would go on without that write."""
+    ensemble = trio(settings={"db.autocreate": "false"})
+    for seat in ensemble:
+        (seat.data_dir / "initialize").touch()
+    ensemble.start_led_by(3)
+    assert not any((seat.data_dir / "initialize").exists() for seat in ensemble)
+    ensemble[1].kill()
+    write(ensemble, 10)
+    ensemble[2].kill()
+    ensemble[3].kill()
+    ensemble[2].wipe()
+    ensemble[1].spawn()
+    ensemble[2].spawn()
+    time.sleep(5)
+    assert (ensemble[1].mode(), ensemble[2].mode()) == ("", "")
+    ensemble[3].start()
+    check_equal(ensemble)
+    conn = ensemble[2].connect()
+    assert conn.call("exists", "/n9", False).err == 0
+    # From now on it has data.
+    ensemble[3].kill()
+    ensemble.wait_all()
+
+
 def die_with_a_tail(ensemble):
     """Seat 3 leads, and dies with proposals on its disk that nobody else has; the others die too."""
     write(ensemble, 50)
