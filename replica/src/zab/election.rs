@@ -310,11 +310,12 @@ impl Election {
         self.count(now_ms)
     }
 
-    /// A voter may find a better candidate until it has decided itself: one who came up just now. Without a quorum an
-    /// elected member would wait for followers until initLimit is over.
+    /// A voter may find a better candidate until it has decided itself: one who came up just now. Or it followed, was
+    /// refused because its epoch is the later one, and looks again. Without a quorum an elected member would wait for
+    /// followers until initLimit is over.
     fn notice_desertion(&mut self, from: ServerId, round: i64, vote: Vote) {
         let elected_me = self.state == PeerState::Leading && self.votes.get(&from) == Some(&self.vote);
-        if !elected_me || round != self.round || !vote.is_better_than(&self.vote) {
+        if !elected_me || round < self.round || !vote.is_better_than(&self.vote) {
             return;
         }
         self.votes.insert(from, vote);

@@ -153,6 +153,21 @@ fn whoever_elected_this_member_may_turn_to_another_while_nobody_follows() {
     assert!(out.contains(&Action::Become(Role::Looking)), "{out:?}");
 }
 
+/// Member 1 elected member 2 while its newer epoch was on its way to the disk; it was refused, and looks again.
+#[test]
+fn whoever_was_refused_for_its_later_epoch_may_lead_at_once() {
+    let mut zab = member(2, None);
+    step(&mut zab, 0, Event::Tick);
+    step(&mut zab, 0, Event::Reachable(ServerId(1), true));
+    step(&mut zab, 1, Event::Vote(ServerId(1), vote(2)));
+    assert_eq!(zab.peer_state(), PeerState::Leading);
+    let again = Notification { election_epoch: 2, peer_epoch: 1, ..vote(1) };
+    step(&mut zab, 5, Event::Vote(ServerId(1), again.clone()));
+    assert_eq!(zab.peer_state(), PeerState::Looking);
+    step(&mut zab, 6, Event::Vote(ServerId(1), again));
+    assert_eq!(zab.peer_state(), PeerState::Following);
+}
+
 #[test]
 fn bytes_that_move_are_a_sign_of_life_only_while_synchronising() {
     let mut zab = member(1, None);
