@@ -120,7 +120,7 @@ pub struct Election {
     /// The round (logical clock); counts every election this process has entered. Not persisted.
     round: i64,
     votes: BTreeMap<ServerId, Vote>,
-    /// This member was elected, and those who elected it have voted for another before any followed.
+    /// Those who elected this member have voted for another before any followed, or its leader looks for one itself.
     deserted: bool,
     settled: BTreeMap<ServerId, Settled>,
     reachable: BTreeSet<ServerId>,
@@ -266,6 +266,8 @@ impl Election {
             if said.state == PeerState::Looking {
                 out.push((from, self.message()));
                 self.notice_desertion(from, said.election_epoch, vote);
+                // The one that this member follows did not hear of it, and is in a later round by now.
+                self.deserted |= from == self.vote.leader && said.election_epoch > self.round;
             }
             return None;
         }
@@ -323,8 +325,8 @@ impl Election {
         self.deserted = !self.electorate.is_quorum(loyal);
     }
 
-    /// Whether this member was elected by a quorum that has turned to another candidate since. Of no meaning once a
-    /// quorum follows.
+    /// Whether this member was elected by a quorum that has turned to another candidate since, or follows one that
+    /// looks on. Of no meaning once it leads.
     pub fn is_deserted(&self) -> bool {
         self.deserted
     }

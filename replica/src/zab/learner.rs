@@ -133,6 +133,7 @@ impl Learner {
                 self.link = None;
                 return self.leave();
             }
+            Event::Resign => return self.leave(),
             Event::Moved(link) if Some(link) == self.link && self.phase != Phase::Following => {
                 self.deadline_ms = base.now_ms + base.settings.init_ms();
             }

@@ -90,7 +90,7 @@ pub enum Event {
     Propose(Zxid, Bytes),
     /// What a learner is answered (its `sync`, say), when everything proposed so far is committed.
     Answer(Link, QuorumPacket),
-    /// This member must not go on leading: its epoch has no zxids left.
+    /// This member must not go on leading: its epoch has no zxids left. Or what it is part of comes to nothing.
     Resign,
 }
 

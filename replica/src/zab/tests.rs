@@ -153,6 +153,22 @@ fn whoever_elected_this_member_may_turn_to_another_while_nobody_follows() {
     assert!(out.contains(&Action::Become(Role::Looking)), "{out:?}");
 }
 
+/// Member 3 heard of a later round before it counted member 1's vote, which is of no use to it then.
+#[test]
+fn whoever_follows_one_that_looks_on_looks_too() {
+    let mut zab = member(1, None);
+    step(&mut zab, 0, Event::Tick);
+    step(&mut zab, 0, Event::Reachable(ServerId(3), true));
+    step(&mut zab, 1, Event::Vote(ServerId(3), vote(3)));
+    step(&mut zab, 2, Event::Connected(LINK));
+    assert_eq!(zab.peer_state(), PeerState::Following);
+    step(&mut zab, 3, Event::Vote(ServerId(3), vote(3)));
+    assert_eq!(zab.peer_state(), PeerState::Following, "it repeats itself");
+    let out = step(&mut zab, 4, Event::Vote(ServerId(3), Notification { election_epoch: 9, ..vote(3) }));
+    assert!(out.contains(&Action::Close(LINK)), "{out:?}");
+    assert_eq!(zab.peer_state(), PeerState::Looking);
+}
+
 /// Member 1 elected member 2 while its newer epoch was on its way to the disk; it was refused, and looks again.
 #[test]
 fn whoever_was_refused_for_its_later_epoch_may_lead_at_once() {
