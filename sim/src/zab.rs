@@ -325,12 +325,12 @@ impl World {
 
     fn connect(&mut self, id: ServerId, to: ServerId) {
         if self.members[&to].zab.is_none() || self.is_cut(id, to) {
-            return self.give(id, Event::Unreachable);
+            return self.give(id, Event::Unreachable(to));
         }
         let link = Link(self.next_link);
         self.next_link += 1;
         self.wires.insert(link, Wire { ends: [id, to], lanes: Default::default() });
-        self.give(id, Event::Connected(link));
+        self.give(id, Event::Connected(to, link));
         self.give(to, Event::Accepted(link));
     }
 

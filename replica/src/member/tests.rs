@@ -130,7 +130,7 @@ impl Pair {
             }
             Output::Perform(Action::Connect(_)) => {
                 self.step(other, Event::Accepted(LINK));
-                self.step(at, Event::Connected(LINK));
+                self.step(at, Event::Connected(ServerId(3), LINK));
             }
             Output::Perform(Action::Send(_, packet)) => {
                 self.halves[at].sent.push(packet.clone());

@@ -120,7 +120,7 @@ pub struct Election {
     /// The round (logical clock); counts every election this process has entered. Not persisted.
     round: i64,
     votes: BTreeMap<ServerId, Vote>,
-    /// Those who elected this member have voted for another before any followed, or its leader looks for one itself.
+    /// See [`is_deserted`](Self::is_deserted).
     deserted: bool,
     settled: BTreeMap<ServerId, Settled>,
     reachable: BTreeSet<ServerId>,
@@ -224,8 +224,17 @@ impl Election {
             return None;
         }
         self.reachable.remove(&member);
-        // Who has gone cannot send a better vote any more.
-        if self.state == PeerState::Looking { self.count(now_ms) } else { None }
+        match self.state {
+            // Who has gone cannot send a better vote any more,
+            PeerState::Looking => self.count(now_ms),
+            // nor follow.
+            PeerState::Leading => {
+                self.votes.remove(&member);
+                self.count_the_loyal();
+                None
+            }
+            PeerState::Following | PeerState::Observing => None,
+        }
     }
 
     /// Time has passed.
@@ -266,15 +275,14 @@ impl Election {
             if said.state == PeerState::Looking {
                 out.push((from, self.message()));
                 self.notice_desertion(from, said.election_epoch, vote);
-                // The one that this member follows did not hear of it, and is in a later round by now.
-                self.deserted |= from == self.vote.leader && said.election_epoch > self.round;
             }
             return None;
         }
         match said.state {
             PeerState::Looking => self.hear_looking(now_ms, from, said.election_epoch, vote, out),
             PeerState::Following | PeerState::Leading => {
-                self.hear_settled(from, Settled { state: said.state, vote, round: said.election_epoch })
+                let said = Settled { state: said.state, vote, round: said.election_epoch };
+                self.hear_settled(now_ms, from, said, out)
             }
             PeerState::Observing => None,
         }
@@ -312,31 +320,67 @@ impl Election {
         self.count(now_ms)
     }
 
-    /// A voter may find a better candidate until it has decided itself: one who came up just now. Or it followed, was
-    /// refused because its epoch is the later one, and looks again. Without a quorum an elected member would wait for
-    /// followers until initLimit is over.
+    /// A member looks on, though this one has decided. Until a quorum follows, what was decided may come to nothing,
+    /// and everybody would wait for the others until initLimit is over:
+    ///
+    /// - the elected one does not know of it: it has begun again, or is in a later round;
+    /// - a voter has found a better candidate before it decided itself, one who came up just now;
+    /// - its vote was an old one that had waited for a connection, or it has followed and was refused: it is in a
+    ///   later round.
     fn notice_desertion(&mut self, from: ServerId, round: i64, vote: Vote) {
-        let elected_me = self.state == PeerState::Leading && self.votes.get(&from) == Some(&self.vote);
-        if !elected_me || round < self.round || !vote.is_better_than(&self.vote) {
+        let is_later = round > self.round;
+        if from == self.vote.leader {
+            self.deserted |= is_later || round == self.round && vote != self.vote;
+            return;
+        }
+        let leads = self.state == PeerState::Leading;
+        let has_turned = if leads {
+            is_later || round == self.round && vote.is_better_than(&self.vote)
+        } else {
+            is_later && vote.leader != self.vote.leader
+        };
+        if !has_turned || self.votes.get(&from) != Some(&self.vote) {
             return;
         }
         self.votes.insert(from, vote);
-        let loyal = self.votes.iter().filter(|(_, vote)| **vote == self.vote).map(|(member, _)| member);
-        self.deserted = !self.electorate.is_quorum(loyal);
+        self.count_the_loyal();
     }
 
-    /// Whether this member was elected by a quorum that has turned to another candidate since, or follows one that
-    /// looks on. Of no meaning once it leads.
+    fn count_the_loyal(&mut self) {
+        let loyal = self.votes.iter().filter(|(_, vote)| **vote == self.vote).map(|(member, _)| member);
+        self.deserted |= !self.electorate.is_quorum(loyal);
+    }
+
+    /// Whether those who elected this member's leader, or that leader, have turned to another election since. Of no
+    /// meaning once a quorum follows.
     pub fn is_deserted(&self) -> bool {
         self.deserted
     }
 
+    /// Whether there is an election connection to this member.
+    pub fn reaches(&self, member: ServerId) -> bool {
+        self.reachable.contains(&member)
+    }
+
     /// Someone has a leader already: joined when a quorum says the same and that leader says so itself.
-    fn hear_settled(&mut self, from: ServerId, said: Settled) -> Option<Decision> {
+    fn hear_settled(
+        &mut self,
+        now_ms: u64,
+        from: ServerId,
+        said: Settled,
+        out: &mut Outgoing,
+    ) -> Option<Decision> {
         if !self.electorate.votes(said.vote.leader) {
             return None;
         }
         if said.round == self.round {
+            let says_so_itself = said.state == PeerState::Leading && from == said.vote.leader;
+            if says_so_itself && said.vote.is_better_than(&self.vote) && self.own.zxid != NO_DATA {
+                // The elected one may be waiting for this very vote.
+                self.vote = said.vote;
+                self.votes.insert(self.electorate.me, said.vote);
+                self.broadcast(now_ms, out);
+            }
             self.votes.insert(from, said.vote);
             let agree = |vote: &Vote| (vote.leader, vote.epoch) == (said.vote.leader, said.vote.epoch);
             let agreeing = self.votes.iter().filter(|(_, vote)| agree(vote)).map(|(member, _)| member);

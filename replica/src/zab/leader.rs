@@ -134,7 +134,7 @@ impl Leader {
                 let member = Member { sid: ServerId(-1), observer: true, stage: Stage::Unknown, deadline_ms };
                 self.members.insert(link, member);
             }
-            Event::Connected(link) => out.push(Action::Close(link)),
+            Event::Connected(_, link) => out.push(Action::Close(link)),
             Event::Closed(link) => self.forget(link),
             Event::Packet(link, packet) => self.receive(base, link, packet, out),
             Event::Moved(link) => {

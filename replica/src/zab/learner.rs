@@ -64,12 +64,18 @@ enum Phase {
     Following,
 }
 
+/// So often is a leader called that does not answer; then there is another election. As often as Apache's learners
+/// do (`Learner.LeaderConnector`).
+const REFUSALS_MAX: u32 = 5;
+
 /// A member that has found a leader.
 #[derive(Debug)]
 pub struct Learner {
     leader: ServerId,
     link: Option<Link>,
     phase: Phase,
+    /// Times that the leader could not be reached.
+    refusals: u32,
     epoch: i64,
     pending: VecDeque<Pending>,
     /// Proposals given to the log whose acknowledgement is still owed, oldest first.
@@ -96,6 +102,7 @@ impl Learner {
             leader,
             link: None,
             phase: Phase::Connecting,
+            refusals: 0,
             epoch: 0,
             pending: VecDeque::new(),
             unacked: VecDeque::new(),
@@ -115,6 +122,16 @@ impl Learner {
         std::mem::take(&mut self.established).then_some((self.leader, self.epoch))
     }
 
+    /// Whether this is the leader, and there is no connection to it yet.
+    pub(super) fn calls(&self, member: ServerId) -> bool {
+        self.phase == Phase::Connecting && member == self.leader
+    }
+
+    /// Whether the leader has not said yet that a quorum has come to it.
+    pub(super) fn is_not_let_in(&self) -> bool {
+        matches!(self.phase, Phase::Connecting | Phase::Registering)
+    }
+
     /// The leader, if it is left because it was silent.
     pub(super) fn given_up(&self) -> Option<ServerId> {
         self.silent.then_some(self.leader)
@@ -126,9 +143,16 @@ impl Learner {
 
     pub(super) fn step(&mut self, base: &mut Base, event: Event, out: &mut Vec<Action>) -> Next {
         match event {
-            Event::Connected(link) if self.phase == Phase::Connecting => self.register(base, link, out),
-            Event::Connected(link) | Event::Accepted(link) => out.push(Action::Close(link)),
-            Event::Unreachable if self.phase == Phase::Connecting => out.push(Action::Connect(self.leader)),
+            Event::Connected(to, link) if self.calls(to) => self.register(base, link, out),
+            // One that was called for an earlier leader may have taken its time.
+            Event::Connected(_, link) | Event::Accepted(link) => out.push(Action::Close(link)),
+            Event::Unreachable(to) if self.calls(to) => {
+                self.refusals += 1;
+                if self.refusals == REFUSALS_MAX {
+                    return self.leave();
+                }
+                out.push(Action::Connect(self.leader));
+            }
             Event::Closed(link) if Some(link) == self.link => {
                 self.link = None;
                 return self.leave();

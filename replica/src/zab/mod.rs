@@ -65,10 +65,10 @@ pub enum Event {
     Vote(ServerId, Notification),
     /// A learner has connected to this member's quorum port.
     Accepted(Link),
-    /// What [`Action::Connect`] asked for.
-    Connected(Link),
-    /// The leader could not be reached; it is tried again until the time for that is over.
-    Unreachable,
+    /// What [`Action::Connect`] asked for: a connection to that member's quorum port.
+    Connected(ServerId, Link),
+    /// That member could not be reached; a leader is tried again, a few times.
+    Unreachable(ServerId),
     /// A packet has arrived. A SNAP packet arrives when the stream behind it has been read whole.
     Packet(Link, QuorumPacket),
     /// Bytes have moved on a connection although no packet is whole: a snapshot is on its way.
@@ -348,15 +348,15 @@ impl Zab {
                 let decision =
                     self.elect(out, |election, votes| election.set_reachable(now_ms, member, up, votes));
                 self.decide(decision, out);
+                self.leave_what_comes_to_nothing(out);
             }
             Event::Vote(from, vote) => {
                 let decision =
                     self.elect(out, |election, votes| election.receive(now_ms, from, &vote, votes));
                 self.decide(decision, out);
-                if self.election.is_deserted() && !self.is_established() {
-                    self.step_role(Event::Resign, out);
-                }
+                self.leave_what_comes_to_nothing(out);
             }
+            Event::Unreachable(leader) if self.has_lost(leader) => self.step_role(Event::Resign, out),
             Event::Tick => {
                 let decision = self.elect(out, |election, votes| election.tick(now_ms, votes));
                 self.decide(decision, out);
@@ -386,6 +386,28 @@ impl Zab {
     /// Whether this member leads and a quorum follows: it takes proposals.
     pub fn is_established(&self) -> bool {
         matches!(&self.state, State::Leading(leader) if leader.is_broadcasting())
+    }
+
+    /// Whether a leader is elected, and for all that is known here no quorum follows yet.
+    fn hopes_for_a_quorum(&self) -> bool {
+        match &self.state {
+            State::Leading(leader) => !leader.is_broadcasting(),
+            State::Learning(learner) => learner.is_not_let_in(),
+            State::Looking { .. } => false,
+        }
+    }
+
+    /// Nobody has to wait until initLimit is over for a quorum that will not come.
+    fn leave_what_comes_to_nothing(&mut self, out: &mut Vec<Action>) {
+        if self.election.is_deserted() && self.hopes_for_a_quorum() {
+            self.step_role(Event::Resign, out);
+        }
+    }
+
+    /// Whether this is the leader that was elected, and is being called, and has no election connection either.
+    fn has_lost(&self, leader: ServerId) -> bool {
+        let is_called = matches!(&self.state, State::Learning(learner) if learner.calls(leader));
+        is_called && !self.election.reaches(leader)
     }
 
     /// Who follows, if this member leads.
@@ -503,7 +525,7 @@ fn wait_for_a_role(
 ) {
     match event {
         Event::Accepted(link) if early.len() < most => early.push((link, Vec::new())),
-        Event::Accepted(link) | Event::Connected(link) => out.push(Action::Close(link)),
+        Event::Accepted(link) | Event::Connected(_, link) => out.push(Action::Close(link)),
         Event::Closed(link) => early.retain(|(other, _)| *other != link),
         Event::Packet(link, packet) => match early.iter_mut().find(|(other, _)| *other == link) {
             Some((_, packets)) if packets.len() < EARLY_PACKETS_MAX => packets.push(packet),

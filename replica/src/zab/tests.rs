@@ -4,6 +4,8 @@ use super::*;
 use election::{Electorate, NotificationIntervals};
 use zoometry_wire::Record as _;
 
+mod waits;
+
 const TICK_MS: u64 = 100;
 const LINK: Link = Link(7);
 
@@ -63,7 +65,7 @@ fn follower(silence_ms: Option<u64>) -> Zab {
         step(&mut zab, 0, Event::Reachable(ServerId(other), true));
         step(&mut zab, 0, Event::Vote(ServerId(other), vote(3)));
     }
-    step(&mut zab, 0, Event::Connected(LINK));
+    step(&mut zab, 0, Event::Connected(ServerId(3), LINK));
     step(&mut zab, 0, packet(PacketKind::LeaderInfo, 1 << 32));
     step(&mut zab, 0, Event::EpochStored(EpochKind::Accepted, 1));
     step(&mut zab, 0, packet(PacketKind::Diff, 0));
@@ -124,66 +126,6 @@ fn a_leader_that_was_given_up_is_not_waited_for() {
     assert_eq!(decided, Some(1210 + election::FINALIZE_WAIT_MS), "repeating the vote does not begin anew");
 }
 
-/// The elected one has not heard the vote that elected it, and tells its own again.
-#[test]
-fn a_follower_of_an_older_epoch_says_whom_it_elected() {
-    let mut zab = member(3, None);
-    step(&mut zab, 0, Event::Tick);
-    step(&mut zab, 0, Event::Reachable(ServerId(2), true));
-    step(&mut zab, 5, second_vote());
-    assert_eq!(zab.peer_state(), PeerState::Following);
-    let out = step(&mut zab, 10, second_vote());
-    let said = Notification { state: PeerState::Following, election_epoch: 2, peer_epoch: 1, ..vote(2) };
-    assert_eq!(out, [Action::Notify(ServerId(2), said)]);
-}
-
-/// Member 1 elected member 2, hears of member 3 before it has decided, and turns to that.
-#[test]
-fn whoever_elected_this_member_may_turn_to_another_while_nobody_follows() {
-    let told = |from, leader| Event::Vote(ServerId(from), vote(leader));
-    let mut zab = member(2, None);
-    step(&mut zab, 0, Event::Tick);
-    step(&mut zab, 0, Event::Reachable(ServerId(1), true));
-    step(&mut zab, 1, told(1, 2));
-    assert_eq!(zab.peer_state(), PeerState::Leading);
-    step(&mut zab, 2, told(3, 3));
-    assert_eq!(zab.peer_state(), PeerState::Leading, "the newcomer alone changes nothing");
-    let out = step(&mut zab, 3, told(1, 3));
-    assert_eq!(zab.peer_state(), PeerState::Looking);
-    assert!(out.contains(&Action::Become(Role::Looking)), "{out:?}");
-}
-
-/// Member 3 heard of a later round before it counted member 1's vote, which is of no use to it then.
-#[test]
-fn whoever_follows_one_that_looks_on_looks_too() {
-    let mut zab = member(1, None);
-    step(&mut zab, 0, Event::Tick);
-    step(&mut zab, 0, Event::Reachable(ServerId(3), true));
-    step(&mut zab, 1, Event::Vote(ServerId(3), vote(3)));
-    step(&mut zab, 2, Event::Connected(LINK));
-    assert_eq!(zab.peer_state(), PeerState::Following);
-    step(&mut zab, 3, Event::Vote(ServerId(3), vote(3)));
-    assert_eq!(zab.peer_state(), PeerState::Following, "it repeats itself");
-    let out = step(&mut zab, 4, Event::Vote(ServerId(3), Notification { election_epoch: 9, ..vote(3) }));
-    assert!(out.contains(&Action::Close(LINK)), "{out:?}");
-    assert_eq!(zab.peer_state(), PeerState::Looking);
-}
-
-/// Member 1 elected member 2 while its newer epoch was on its way to the disk; it was refused, and looks again.
-#[test]
-fn whoever_was_refused_for_its_later_epoch_may_lead_at_once() {
-    let mut zab = member(2, None);
-    step(&mut zab, 0, Event::Tick);
-    step(&mut zab, 0, Event::Reachable(ServerId(1), true));
-    step(&mut zab, 1, Event::Vote(ServerId(1), vote(2)));
-    assert_eq!(zab.peer_state(), PeerState::Leading);
-    let again = Notification { election_epoch: 2, peer_epoch: 1, ..vote(1) };
-    step(&mut zab, 5, Event::Vote(ServerId(1), again.clone()));
-    assert_eq!(zab.peer_state(), PeerState::Looking);
-    step(&mut zab, 6, Event::Vote(ServerId(1), again));
-    assert_eq!(zab.peer_state(), PeerState::Following);
-}
-
 #[test]
 fn bytes_that_move_are_a_sign_of_life_only_while_synchronising() {
     let mut zab = member(1, None);
@@ -192,7 +134,7 @@ fn bytes_that_move_are_a_sign_of_life_only_while_synchronising() {
         step(&mut zab, 0, Event::Reachable(ServerId(other), true));
         step(&mut zab, 0, Event::Vote(ServerId(other), vote(3)));
     }
-    step(&mut zab, 0, Event::Connected(LINK));
+    step(&mut zab, 0, Event::Connected(ServerId(3), LINK));
     assert_eq!(zab.synchronising(), [LINK]);
     // A snapshot that takes four times initLimit.
     for now_ms in (0..4 * 10 * TICK_MS).step_by(50) {
@@ -240,7 +182,7 @@ fn a_snapshot_of_a_lost_leader_is_not_voted_with() {
         step(&mut zab, 0, Event::Reachable(ServerId(other), true));
         step(&mut zab, 0, Event::Vote(ServerId(other), vote(3)));
     }
-    step(&mut zab, 0, Event::Connected(LINK));
+    step(&mut zab, 0, Event::Connected(ServerId(3), LINK));
     step(&mut zab, 0, packet(PacketKind::LeaderInfo, 1 << 32));
     step(&mut zab, 0, Event::EpochStored(EpochKind::Accepted, 1));
     let out = step(&mut zab, 0, packet(PacketKind::Snap, 5));
@@ -266,7 +208,7 @@ fn told_to_cut() -> Zab {
         let better = Notification { peer_epoch: 2, zxid: Zxid(2 << 32), ..vote(3) };
         step(&mut zab, 0, Event::Vote(ServerId(other), better));
     }
-    step(&mut zab, 0, Event::Connected(LINK));
+    step(&mut zab, 0, Event::Connected(ServerId(3), LINK));
     step(&mut zab, 0, packet(PacketKind::LeaderInfo, 3 << 32));
     let out = step(&mut zab, 0, Event::EpochStored(EpochKind::Accepted, 3));
     assert_eq!(ack_epoch(&out), Some((1, tail)), "it says what it has");
@@ -299,7 +241,7 @@ fn a_log_that_cannot_be_cut_is_replaced_by_the_leaders_state() {
     assert_eq!(zab.logged(), tail);
     let again = Link(8);
     step(&mut zab, 1, Event::Closed(LINK));
-    step(&mut zab, 1, Event::Connected(again));
+    step(&mut zab, 1, Event::Connected(ServerId(3), again));
     let out = step(&mut zab, 1, on(again, PacketKind::LeaderInfo, 3 << 32));
     assert_eq!(ack_epoch(&out), Some((-1, NO_DATA)), "it asks for everything, and counts for nothing");
     let out = step(&mut zab, 1, on(again, PacketKind::Snap, (2 << 32) + 1));
@@ -307,7 +249,7 @@ fn a_log_that_cannot_be_cut_is_replaced_by_the_leaders_state() {
     // The leader is lost before the state is on its way to the disk: what was there is there.
     let mut lost = told_to_cut();
     step(&mut lost, 1, Event::TruncateRefused);
-    step(&mut lost, 1, Event::Connected(again));
+    step(&mut lost, 1, Event::Connected(ServerId(3), again));
     step(&mut lost, 1, on(again, PacketKind::LeaderInfo, 3 << 32));
     step(&mut lost, 1, on(again, PacketKind::Snap, (2 << 32) + 1));
     let out = step(&mut lost, 1, Event::Closed(again));
@@ -325,7 +267,7 @@ fn a_log_that_cannot_be_cut_is_replaced_by_the_leaders_state() {
 fn no_leader_is_made_by_a_member_that_asks_for_everything() {
     let mut zab = told_to_cut();
     step(&mut zab, 1, Event::TruncateRefused);
-    step(&mut zab, 1, Event::Connected(Link(8)));
+    step(&mut zab, 1, Event::Connected(ServerId(3), Link(8)));
     step(&mut zab, 1, on(Link(8), PacketKind::LeaderInfo, 4 << 32));
     let out = step(&mut zab, 1, Event::EpochStored(EpochKind::Accepted, 4));
     assert_eq!(ack_epoch(&out), Some((1, Zxid((1 << 32) + 9))));

@@ -427,8 +427,8 @@ impl Node {
                 Event::Vote(member, vote)
             }
             PeerEvent::Accepted(link) => Event::Accepted(link),
-            PeerEvent::Connected(link) => Event::Connected(link),
-            PeerEvent::Unreachable(_) => Event::Unreachable,
+            PeerEvent::Connected(member, link) => Event::Connected(member, link),
+            PeerEvent::Unreachable(member) => Event::Unreachable(member),
         };
         self.consensus(event);
         self.time_election();

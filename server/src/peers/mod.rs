@@ -50,7 +50,7 @@ pub enum PeerEvent {
     /// A learner has connected to this member's quorum port.
     Accepted(Link),
     /// What [`Peers::connect`] asked for.
-    Connected(Link),
+    Connected(ServerId, Link),
     /// What [`Peers::connect`] asked for did not come about. Reported [`CONNECT_PAUSE`] after it failed.
     Unreachable(ServerId),
     /// Everything whole that one read has brought, in order; never empty. The data are slices of the read

@@ -62,7 +62,8 @@ pub(super) struct Links {
 /// Who has opened a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Opened {
-    Here,
+    /// This member, to that one.
+    Here(ServerId),
     There,
 }
 
@@ -160,7 +161,7 @@ pub(super) async fn connect(hub: Arc<Hub>, to: ServerId) {
     let patience = Duration::from_millis(hub.options.quorum_connect_timeout_ms);
     let opened = address::open(&places, patience).await;
     match opened.and_then(|stream| Ok((stream.peer_addr()?, second_hold(&stream)?, stream))) {
-        Ok((peer, socket, stream)) => serve(&hub, (stream, socket), peer, Opened::Here).await,
+        Ok((peer, socket, stream)) => serve(&hub, (stream, socket), peer, Opened::Here(to)).await,
         Err(error) => {
             tracing::debug!(member = %to, "cannot connect to the quorum port: {error:#}");
             sleep(CONNECT_PAUSE).await;
@@ -195,7 +196,7 @@ async fn serve(
     let _hang_up = HangUp(Arc::clone(&outbox));
     let link = outbox.link;
     hub.deliver(match opened {
-        Opened::Here => PeerEvent::Connected(link),
+        Opened::Here(to) => PeerEvent::Connected(to, link),
         Opened::There => PeerEvent::Accepted(link),
     });
     let (mut reader, mut writer) = stream.split();

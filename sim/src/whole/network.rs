@@ -292,7 +292,7 @@ impl World {
                     Cargo::Vote(vote) => Event::Vote(from, vote),
                     Cargo::Reachable(up) => Event::Reachable(from, up),
                     Cargo::Accepted => Event::Accepted(Link(wire)),
-                    Cargo::Connected => Event::Connected(Link(wire)),
+                    Cargo::Connected => Event::Connected(from, Link(wire)),
                     Cargo::Packet(packet) => Event::Packet(Link(wire), packet),
                     Cargo::Snapshot(packet, stream) => {
                         self.take_snapshot_in(id, Link(wire), packet.zxid, &stream.borrow());
@@ -311,7 +311,7 @@ impl World {
         let reaches = !self.cut.contains(&(id, to)) && !self.cut.contains(&(to, id));
         if !reaches || self.machine(to).process.is_none() {
             let life = self.machine(id).lives;
-            return self.plan(self.now_us + 50_000, Due::Local(id, life, Event::Unreachable));
+            return self.plan(self.now_us + 50_000, Due::Local(id, life, Event::Unreachable(to)));
         }
         let wire = self.add_wire(End::Member(id), End::Member(to));
         self.send(wire, End::Member(id), Cargo::Accepted);

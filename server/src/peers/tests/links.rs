@@ -13,7 +13,7 @@ async fn pair(learner: impl FnOnce(PeerOptions) -> PeerOptions) -> (Desk, Link, 
     let mut leader = Desk::start(options(2, &members)).await;
     let mut learner = Desk::start(learner(options(1, &members))).await;
     learner.peers.connect(ServerId(2));
-    let PeerEvent::Connected(here) = learner.next().await else { panic!("expected Connected") };
+    let PeerEvent::Connected(_, here) = learner.next().await else { panic!("expected Connected") };
     let PeerEvent::Accepted(there) = leader.next().await else { panic!("expected Accepted") };
     (learner, here, leader, there)
 }
@@ -342,7 +342,7 @@ async fn a_snapshot_that_is_none_ends_the_link() {
     for bad in [&whole("BenWasThere!")[..], &stream[..stream.len() - 2], &stream[..start + 2], &no_tree] {
         desk.peers.connect(ServerId(2));
         let mut raw = Raw::accept(&leader).await;
-        let PeerEvent::Connected(link) = desk.next().await else { panic!("expected Connected") };
+        let PeerEvent::Connected(_, link) = desk.next().await else { panic!("expected Connected") };
         raw.write(bad).await;
         raw.0.shutdown().await.unwrap();
         let event = desk.next().await;
@@ -351,7 +351,7 @@ async fn a_snapshot_that_is_none_ends_the_link() {
     // And one that is, in single bytes, with a packet at its heels.
     desk.peers.connect(ServerId(2));
     let mut raw = Raw::accept(&leader).await;
-    let PeerEvent::Connected(link) = desk.next().await else { panic!("expected Connected") };
+    let PeerEvent::Connected(_, link) = desk.next().await else { panic!("expected Connected") };
     let ping = QuorumPacket::new(PacketKind::Ping, Zxid(4));
     for byte in [&whole("BenWasHere")[..], &ping.to_bytes()].concat() {
         raw.write(&[byte]).await;
