@@ -612,6 +612,35 @@ fn beyond_this_member(entries: &Entries, membership: &Membership) -> Result<Vec<
     Ok(warnings)
 }
 
+/// What was asked for and does not happen here, key by key with what happens instead.
+fn not_acted_upon(config: &Config) -> Vec<String> {
+    let (requests, storage) = (&config.requests, &config.storage);
+    let asked = [
+        (
+            storage.snapshot_compression != SnapshotCompression::None,
+            "snapshot.compression.method: snapshots are written plain; gz is read",
+        ),
+        (
+            requests.large_request_threshold_bytes.is_some(),
+            "largeRequestThreshold: large requests are not throttled; what a connection may hold is limited",
+        ),
+        (
+            requests.throttled_op_wait_ms.is_some(),
+            "throttled_op_wait_time: requests are not given up for having waited; connections are not read instead",
+        ),
+        (
+            !config.auth.providers.is_empty(),
+            "authProvider: only the schemes world, auth, digest, ip and super are known",
+        ),
+        (
+            !storage.observer_sync,
+            "syncEnabled=false: an observer writes its log and its snapshots all the same",
+        ),
+    ];
+    let surprising = asked.into_iter().filter(|(is_asked, _)| *is_asked);
+    surprising.map(|(_, warning)| warning.to_string()).collect()
+}
+
 /// What nobody asked for is kept as it is; what will surprise is told.
 fn leftovers(entries: &mut Entries, config: &mut Config) {
     if config.client.secure_listen.is_some() {
@@ -625,6 +654,7 @@ fn leftovers(entries: &mut Entries, config: &mut Config) {
     if config.requests.skip_acl {
         entries.warnings.push("skipACL=yes: every client may do everything".into());
     }
+    entries.warnings.extend(not_acted_upon(config));
     config.warnings = std::mem::take(&mut entries.warnings);
     config.other =
         std::mem::take(&mut entries.found).into_iter().map(|(name, entry)| (name, entry.value)).collect();

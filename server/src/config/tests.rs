@@ -487,6 +487,21 @@ fn what_an_ensemble_asks_for_in_vain_is_told() {
 }
 
 #[test]
+fn what_is_not_acted_upon_is_told() {
+    for line in [
+        "snapshot.compression.method=gz",
+        "largeRequestThreshold=1000",
+        "throttled_op_wait_time=10",
+        "authProvider.1=org.example.X",
+        "syncEnabled=false",
+    ] {
+        let config = standalone(line);
+        let key = line.split(['=', '.']).next().expect("a key");
+        assert!(matches!(&config.warnings[..], [only] if only.starts_with(key)), "{:?}", config.warnings);
+    }
+}
+
+#[test]
 fn groups_weights_and_roles() {
     let text = format!(
         "{THREE}server.4=d:2888:3888:observer\nserver.5=e:2888:3888\ngroup.1=1:2\ngroup.2=3:5\nweight.3=2\npeerType=observer\n"
