@@ -282,7 +282,7 @@ impl Election {
             PeerState::Looking => self.hear_looking(now_ms, from, said.election_epoch, vote, out),
             PeerState::Following | PeerState::Leading => {
                 let said = Settled { state: said.state, vote, round: said.election_epoch };
-                self.hear_settled(now_ms, from, said, out)
+                self.hear_settled(from, said)
             }
             PeerState::Observing => None,
         }
@@ -363,24 +363,11 @@ impl Election {
     }
 
     /// Someone has a leader already: joined when a quorum says the same and that leader says so itself.
-    fn hear_settled(
-        &mut self,
-        now_ms: u64,
-        from: ServerId,
-        said: Settled,
-        out: &mut Outgoing,
-    ) -> Option<Decision> {
+    fn hear_settled(&mut self, from: ServerId, said: Settled) -> Option<Decision> {
         if !self.electorate.votes(said.vote.leader) {
             return None;
         }
         if said.round == self.round {
-            let says_so_itself = said.state == PeerState::Leading && from == said.vote.leader;
-            if says_so_itself && said.vote.is_better_than(&self.vote) && self.own.zxid != NO_DATA {
-                // The elected one may be waiting for this very vote.
-                self.vote = said.vote;
-                self.votes.insert(self.electorate.me, said.vote);
-                self.broadcast(now_ms, out);
-            }
             self.votes.insert(from, said.vote);
             let agree = |vote: &Vote| (vote.leader, vote.epoch) == (said.vote.leader, said.vote.epoch);
             let agreeing = self.votes.iter().filter(|(_, vote)| agree(vote)).map(|(member, _)| member);

@@ -64,18 +64,12 @@ enum Phase {
     Following,
 }
 
-/// So often is a leader called that does not answer; then there is another election. As often as Apache's learners
-/// do (`Learner.LeaderConnector`).
-const REFUSALS_MAX: u32 = 5;
-
 /// A member that has found a leader.
 #[derive(Debug)]
 pub struct Learner {
     leader: ServerId,
     link: Option<Link>,
     phase: Phase,
-    /// Times that the leader could not be reached.
-    refusals: u32,
     epoch: i64,
     pending: VecDeque<Pending>,
     /// Proposals given to the log whose acknowledgement is still owed, oldest first.
@@ -102,7 +96,6 @@ impl Learner {
             leader,
             link: None,
             phase: Phase::Connecting,
-            refusals: 0,
             epoch: 0,
             pending: VecDeque::new(),
             unacked: VecDeque::new(),
@@ -146,13 +139,7 @@ impl Learner {
             Event::Connected(to, link) if self.calls(to) => self.register(base, link, out),
             // One that was called for an earlier leader may have taken its time.
             Event::Connected(_, link) | Event::Accepted(link) => out.push(Action::Close(link)),
-            Event::Unreachable(to) if self.calls(to) => {
-                self.refusals += 1;
-                if self.refusals == REFUSALS_MAX {
-                    return self.leave();
-                }
-                out.push(Action::Connect(self.leader));
-            }
+            Event::Unreachable(to) if self.calls(to) => out.push(Action::Connect(to)),
             Event::Closed(link) if Some(link) == self.link => {
                 self.link = None;
                 return self.leave();

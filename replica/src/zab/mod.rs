@@ -67,7 +67,7 @@ pub enum Event {
     Accepted(Link),
     /// What [`Action::Connect`] asked for: a connection to that member's quorum port.
     Connected(ServerId, Link),
-    /// That member could not be reached; a leader is tried again, a few times.
+    /// That member could not be reached. A leader is tried again: it opens its port when it has decided itself.
     Unreachable(ServerId),
     /// A packet has arrived. A SNAP packet arrives when the stream behind it has been read whole.
     Packet(Link, QuorumPacket),
