@@ -271,7 +271,9 @@ fn large_writes_wait_at_the_clients() {
     for expected in 2..2 + WRITES {
         assert_eq!(reply(&mut stream).xid, expected);
     }
-    assert!(most <= 5, "{most} writes of a megabyte were taken in");
+    // Five of them are more than may wait, and up to five more were answered but are still counted: that is done
+    // when all that were committed together have been.
+    assert!(most <= 2 * 5, "{most} writes of a megabyte were taken in");
 }
 
 /// A client that always has more to ask is one of many.
