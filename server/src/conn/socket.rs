@@ -19,7 +19,8 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::task::yield_now;
 use tokio::time::Instant;
 
-use super::{Conn, Desk, Overflow, Phase, digest};
+use super::intake::digest;
+use super::{Conn, Desk, Overflow, Phase};
 use crate::shared::Shared;
 use crate::stats::Counter;
 use crate::telemetry::Traced;
