@@ -15,7 +15,7 @@ mod relay;
 pub use apache::Installation;
 pub use child::Child;
 pub use file::{ClusterFile, Commands, FileMember};
-pub use local::{Links, Local, Making, Process};
+pub use local::{Disks, Links, Local, Making, Process};
 
 use crate::driver::Client;
 use crate::progress::Waiting;
@@ -211,6 +211,13 @@ pub enum Deed {
     Cut,
     /// No longer cut off.
     Heal,
+    /// Every sync of its disk takes this much longer.
+    SlowDisk {
+        /// In nanoseconds.
+        delay_ns: u64,
+    },
+    /// Its disk is as fast as it is.
+    FastDisk,
 }
 
 impl Cluster {
@@ -353,9 +360,12 @@ impl Cluster {
     /// What is missing.
     pub fn can_perform(&self, at: usize, deed: Deed) -> Result<()> {
         let member = &self.members[at];
-        if member.local.is_some() {
+        if let Some(local) = &member.local {
             if matches!(deed, Deed::Cut | Deed::Heal) && self.relays.is_none() {
                 bail!("{} has no others that it could be cut off from", member.name);
+            }
+            if matches!(deed, Deed::SlowDisk { .. } | Deed::FastDisk) && local.delay_file.is_none() {
+                bail!("the disk of {} cannot be made slow", member.name);
             }
             return Ok(());
         }
@@ -388,7 +398,7 @@ impl Cluster {
         let member = &mut self.members[at];
         let Some(local) = &mut member.local else {
             return match member.command(deed) {
-                Some(command) => file::run(command).await,
+                Some(command) => file::run(command, deed).await,
                 None => Ok(()),
             };
         };
@@ -411,6 +421,8 @@ impl Cluster {
                 Ok(())
             }
             (Deed::Cut | Deed::Heal, None) => bail!("there are no relays between the members"),
+            (Deed::SlowDisk { delay_ns }, _) => local.slow_disk(Some(delay_ns)),
+            (Deed::FastDisk, _) => local.slow_disk(None),
         }
     }
 
@@ -452,13 +464,15 @@ impl Deed {
             Deed::Continue => "continue",
             Deed::Cut => "cut",
             Deed::Heal => "heal",
+            Deed::SlowDisk { .. } => "slow-disk",
+            Deed::FastDisk => "fast-disk",
         }
     }
 }
 
 impl Member {
     fn command(&self, deed: Deed) -> Option<&str> {
-        let Commands { kill, restart, stop, resume, cut, heal } = &self.commands;
+        let Commands { kill, restart, stop, resume, cut, heal, slow_disk, fast_disk } = &self.commands;
         let command = match deed {
             Deed::Kill => kill,
             Deed::End => &None,
@@ -467,6 +481,8 @@ impl Member {
             Deed::Continue => resume,
             Deed::Cut => cut,
             Deed::Heal => heal,
+            Deed::SlowDisk { .. } => slow_disk,
+            Deed::FastDisk => fast_disk,
         };
         command.as_deref()
     }

@@ -67,7 +67,7 @@ fn strike(kind: FaultKind) -> Deed {
         FaultKind::Stop => Deed::Stop,
         FaultKind::Restart => Deed::End,
         FaultKind::Cut => Deed::Cut,
-        FaultKind::SlowDisk { .. } => unreachable!("check_runnable refuses it"),
+        FaultKind::SlowDisk { delay_ns } => Deed::SlowDisk { delay_ns },
     }
 }
 
@@ -76,7 +76,7 @@ fn undo(kind: FaultKind) -> Deed {
         FaultKind::Kill | FaultKind::Restart => Deed::Start,
         FaultKind::Stop => Deed::Continue,
         FaultKind::Cut => Deed::Heal,
-        FaultKind::SlowDisk { .. } => unreachable!("check_runnable refuses it"),
+        FaultKind::SlowDisk { .. } => Deed::FastDisk,
     }
 }
 
@@ -90,6 +90,8 @@ fn verb(deed: Deed) -> &'static str {
         Deed::Continue => "let go on",
         Deed::Cut => "cut off",
         Deed::Heal => "no longer cut off",
+        Deed::SlowDisk { .. } => "slow disk at",
+        Deed::FastDisk => "no slow disk at",
     }
 }
 
@@ -107,6 +109,9 @@ pub fn check(spec: &Spec, wanted: &Wanted) -> Result<()> {
             (FaultTarget::Follower, _) if members < 2 => format!("{wanted} has no follower"),
             (_, FaultKind::Cut) if members < 2 => {
                 format!("{wanted} has no other members that one could be cut off from")
+            }
+            (_, FaultKind::SlowDisk { .. }) if matches!(wanted, Wanted::Apache(_)) => {
+                "the disks of zoometry:N can be made slow, and those of a cluster file with slow-disk commands".into()
             }
             (_, FaultKind::Restart) if fault.for_ns.is_some() && !wanted.is_started_here() => {
                 "the restart command of a cluster file ends and starts a member in one: remove `for`".into()
@@ -369,6 +374,11 @@ mod tests {
             ("kind = \"kill\"\ntarget = \"server 4\"\n", Wanted::Zoometry(3), "no server 4"),
             ("kind = \"kill\"\ntarget = \"follower\"\n", Wanted::Apache(1), "no follower"),
             ("kind = \"cut\"\ntarget = \"leader\"\nfor = \"1s\"\n", Wanted::Apache(1), "no other members"),
+            (
+                "kind = \"slow-disk\"\ndelay = \"9ms\"\ntarget = \"all\"\nfor = \"1s\"\n",
+                Wanted::Apache(3),
+                "a cluster file",
+            ),
             ("kind = \"restart\"\ntarget = \"leader\"\nfor = \"1s\"\n", hosts.clone(), "remove `for`"),
         ] {
             let error = check(&spec(fault), &wanted).unwrap_err().to_string();

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use zoometry::cluster::{Clients, Cluster, DEFAULT_MEMBERS, Keep, Links, Making, Tracing, Wanted};
+use zoometry::cluster::{Clients, Cluster, DEFAULT_MEMBERS, Disks, Keep, Links, Making, Tracing, Wanted};
 use zoometry::progress::{Show, Waiting};
 use zoometry::run::{self, Exit, Options, Print, Repeats};
 use zoometry_spans::{Resource, Setup, init_tracing};
@@ -288,7 +288,7 @@ async fn stay_up(
     let mut waiting = Waiting::new(Show::on_stderr(false));
     let sample = zoometry_spans::SampleRate::DEFAULT_PROBABILITY;
     let tracing = Tracing { sample, slow_ms: 100, slowest: 0, clients: Clients::Others };
-    let making = Making { tracing, links: Links::Direct, zoo_cfg };
+    let making = Making { tracing, links: Links::Direct, disks: Disks::Plain, zoo_cfg };
     let mut cluster = Cluster::start(wanted, &directory, making, &mut waiting).await?;
     waiting.done();
     show_up(&cluster, &directory).await;

@@ -13,7 +13,7 @@ mod scraper;
 pub use manifest::command_line;
 pub use repeat::{Repeats, repeat};
 
-use crate::cluster::{Clients, Cluster, Keep, Links, Making, Tracing, Wanted};
+use crate::cluster::{Clients, Cluster, Disks, Keep, Links, Making, Tracing, Wanted};
 use crate::driver::{self, Client, Control, Driver, Places, Report, Settings, Verified, workers_for};
 use crate::faults::{self, Faults};
 use crate::figures;
@@ -144,7 +144,6 @@ impl<T, E: Into<anyhow::Error>> Blame<T> for Result<T, E> {
 /// Runs a workload. Must be called on a thread that lives until the end (local members die with it), inside no runtime.
 pub fn run(options: &Options) -> Result<Finished, Failure> {
     let spec = Spec::load(&options.file, &options.overrides).blame(Exit::Usage)?;
-    spec.check_runnable().blame(Exit::Usage)?;
     faults::check(&spec, &options.cluster).blame(Exit::Usage)?;
     check_placement(&spec, &options.cluster).blame(Exit::Usage)?;
     allow_descriptors(u64::from(spec.sessions.count) + spec.watcher_sessions()).blame(Exit::Usage)?;
@@ -362,9 +361,12 @@ impl<'a> Run<'a> {
             slowest: SLOWEST_ON_SERVER,
             clients: Clients::Ours,
         };
-        let cuts = self.spec.faults.iter().any(|fault| fault.kind == FaultKind::Cut);
+        let has = |is: fn(&FaultKind) -> bool| self.spec.faults.iter().any(|fault| is(&fault.kind));
+        let cuts = has(|kind| matches!(kind, FaultKind::Cut));
+        let slows = has(|kind| matches!(kind, FaultKind::SlowDisk { .. }));
         let links = if cuts { Links::Relayed } else { Links::Direct };
-        let making = Making { tracing, links, zoo_cfg: &self.options.zoo_cfg };
+        let disks = if slows { Disks::Slowed } else { Disks::Plain };
+        let making = Making { tracing, links, disks, zoo_cfg: &self.options.zoo_cfg };
         let cluster =
             Cluster::start(&self.options.cluster, &home, making, &mut waiting).await.blame(Exit::Cluster)?;
         waiting.done();

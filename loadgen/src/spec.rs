@@ -389,22 +389,6 @@ impl Spec {
         check::check(&source, &root)
     }
 
-    /// Whether this version can run it: slow disks are understood and checked, but cannot be made.
-    ///
-    /// # Errors
-    /// What cannot be run, and where it stands in the file.
-    pub fn check_runnable(&self) -> Result<(), SpecError> {
-        let slow = |fault: &&Fault| matches!(fault.kind, FaultKind::SlowDisk { .. });
-        match self.faults.iter().find(slow) {
-            None => Ok(()),
-            Some(fault) => Err(SpecError {
-                place: fault.place.clone(),
-                what: "this version cannot make a disk slow: remove this [[fault]] to run the rest"
-                    .to_string(),
-            }),
-        }
-    }
-
     /// The length of all phases together in nanoseconds.
     pub fn duration_ns(&self) -> u64 {
         self.phases.iter().map(|phase| phase.duration_ns).sum()

@@ -6,6 +6,7 @@ mod fake;
 use fake::{Behaviour, Fake};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use zoometry::op::{Op, Outcome};
 use zoometry::results;
 use zoometry::summary::Summary;
 
@@ -23,14 +24,19 @@ mix = { get = 1, set = 1 }
 "#;
 
 fn run(directory: &Path, workload: &str, cluster: &str) -> Output {
-    let (file, lab) = (directory.join("test.toml"), directory.join("lab.toml"));
-    std::fs::write(&file, workload).unwrap();
+    let lab = directory.join("lab.toml");
     std::fs::write(&lab, cluster).unwrap();
+    run_on(directory, workload, &lab.display().to_string())
+}
+
+fn run_on(directory: &Path, workload: &str, cluster: &str) -> Output {
+    let file = directory.join("test.toml");
+    std::fs::write(&file, workload).unwrap();
     Command::new(env!("CARGO_BIN_EXE_zoometry"))
         .arg("run")
         .arg(file)
         .arg("--cluster")
-        .arg(lab)
+        .arg(cluster)
         .args(["--no-charts", "--out"])
         .arg(directory.join("results"))
         .output()
@@ -135,4 +141,31 @@ fn an_ephemeral_that_is_gone_while_its_session_lives_ends_with_4() {
         told.contains("PROMISE BROKEN: the ephemeral") && told.contains("FAILED  ephemerals_lost"),
         "{told}"
     );
+}
+
+#[test]
+fn while_a_disk_is_slow_every_write_waits_for_it() {
+    const DELAY_NS: u64 = 100_000_000;
+    let directory = tempfile::tempdir().unwrap();
+    let load = LOAD.replace("1000/s", "100/s").replace("4s", "3s");
+    let fault = "[[fault]]\nat = \"1s\"\nkind = \"slow-disk\"\ndelay = \"100ms\"\ntarget = \"leader\"\nfor = \"1500ms\"\n";
+    let output = run_on(directory.path(), &format!("{load}\n{fault}"), "zoometry:1");
+    // A busy machine makes a run INVALID.
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{}", shown(&output));
+    let run = results::read(&results_of(directory.path())).unwrap();
+    let event = |kind: &str| run.events.iter().find(|event| event.kind == kind).expect(kind).at_ns;
+    let (slow_ns, fast_ns) = (event("fault"), event("heal"));
+    // Due, and what it took.
+    let writes = run.completions.iter().filter(|close| close.op == Op::Set && close.outcome == Outcome::Ok);
+    let writes: Vec<(u64, u64)> = writes.map(|w| (w.at_ns - w.response_ns, w.response_ns)).collect();
+    // The order to be slow takes a moment to be there, and the sync of that moment is not slowed.
+    let during = |(due_ns, took_ns): &&(u64, u64)| *due_ns > slow_ns + DELAY_NS && due_ns + took_ns < fast_ns;
+    let slowed: Vec<_> = writes.iter().filter(during).collect();
+    assert!(slowed.len() >= 20, "{} writes", slowed.len());
+    assert!(slowed.iter().all(|(_, took_ns)| *took_ns >= DELAY_NS), "{slowed:?}");
+    for (when, is_then) in [("before", true), ("after", false)] {
+        let others =
+            writes.iter().filter(|(due_ns, _)| if is_then { *due_ns < slow_ns } else { *due_ns > fast_ns });
+        assert!(others.map(|(_, took_ns)| *took_ns).min().expect(when) < DELAY_NS, "{when}");
+    }
 }

@@ -9,16 +9,22 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 use zoometry_replica::storage::disk::{Dir, Disk, DiskFile};
 
 /// The sub-directory that holds everything; its name is the version of the formats.
 pub const VERSION_DIR: &str = "version-2";
+
+/// The longest delay that `zoometry.syncDelayFile` may ask for.
+const DELAY_MAX_MS: f64 = 60_000.0;
 
 /// A member's files.
 #[derive(Debug, Clone)]
 pub struct FileDisk {
     snap_dir: Arc<Path>,
     log_dir: Arc<Path>,
+    brake: Option<Arc<Brake>>,
 }
 
 impl FileDisk {
@@ -27,7 +33,7 @@ impl FileDisk {
     pub fn open(data_dir: &Path, data_log_dir: &Path) -> io::Result<Self> {
         let snap_dir = prepare(data_dir)?;
         let log_dir = prepare(data_log_dir)?;
-        Ok(Self { snap_dir: snap_dir.into(), log_dir: log_dir.into() })
+        Ok(Self { snap_dir: snap_dir.into(), log_dir: log_dir.into(), brake: None })
     }
 
     /// As [`open`](Self::open), for reading only: creates nothing, refuses what is not there.
@@ -36,7 +42,14 @@ impl FileDisk {
             let path = dir.join(VERSION_DIR);
             path.canonicalize().map_err(|error| named(error, "cannot open data directory", &path))
         };
-        Ok(Self { snap_dir: existing(data_dir)?.into(), log_dir: existing(data_log_dir)?.into() })
+        let (snap_dir, log_dir) = (existing(data_dir)?, existing(data_log_dir)?);
+        Ok(Self { snap_dir: snap_dir.into(), log_dir: log_dir.into(), brake: None })
+    }
+
+    /// The same files on a disk that is as slow as a file says, from one sync to the next: a number of milliseconds,
+    /// which every sync of a file takes longer. Without that file it is as fast as it is.
+    pub fn slowed_by(self, file: PathBuf) -> Self {
+        Self { brake: Some(Arc::new(Brake { file, is_told: AtomicBool::new(false) })), ..self }
     }
 
     /// Takes the directories for whoever holds what is returned: of two servers that write the same log, one loses
@@ -48,14 +61,20 @@ impl FileDisk {
                 File::open(path).map_err(|error| named(error, "cannot open data directory", path))?;
             match handle.try_lock() {
                 Err(TryLockError::WouldBlock) => {
-                    let error =
-                        io::Error::new(io::ErrorKind::ResourceBusy, "another server is running on it");
+                    let error = io::Error::new(
+                        io::ErrorKind::ResourceBusy,
+                        "another server is running on it: stop that one, or give this one a dataDir of its own",
+                    );
                     Err(named(error, "cannot take data directory", path))
                 }
                 Ok(()) | Err(TryLockError::Error(_)) => Ok(handle),
             }
         };
         paths.into_iter().map(claim).collect()
+    }
+
+    fn opened(&self, file: File) -> OpenFile {
+        OpenFile { file, brake: self.brake.clone() }
     }
 
     fn dir(&self, dir: Dir) -> &Path {
@@ -102,15 +121,15 @@ impl Disk for FileDisk {
         let path = self.dir(dir).join(name);
         // Read-only directories can still be dumped; truncation will then say what is wrong.
         match OpenOptions::new().read(true).write(true).open(&path) {
-            Err(error) if read_only(&error) => File::open(&path).map(OpenFile),
-            other => other.map(OpenFile),
+            Err(error) if read_only(&error) => File::open(&path).map(|file| self.opened(file)),
+            other => other.map(|file| self.opened(file)),
         }
     }
 
     fn create(&self, dir: Dir, name: &str) -> io::Result<OpenFile> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true);
-        options.open(self.dir(dir).join(name)).map(OpenFile)
+        options.open(self.dir(dir).join(name)).map(|file| self.opened(file))
     }
 
     fn rename(&self, dir: Dir, from: &str, to: &str) -> io::Result<()> {
@@ -138,18 +157,45 @@ fn read_only(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
+/// What makes a disk slow, for experiments.
+#[derive(Debug)]
+struct Brake {
+    file: PathBuf,
+    /// What the file says was no number, and that was told.
+    is_told: AtomicBool,
+}
+
+impl Brake {
+    fn delay(&self) -> Duration {
+        let Ok(text) = std::fs::read_to_string(&self.file) else { return Duration::ZERO };
+        let ms = text.trim().parse::<f64>().ok().filter(|ms| (0.0..=DELAY_MAX_MS).contains(ms));
+        if ms.is_none() && !self.is_told.swap(true, Relaxed) {
+            tracing::warn!(
+                file = %self.file.display(),
+                "zoometry.syncDelayFile: expected a number of milliseconds from 0 to {DELAY_MAX_MS}, found {:?}: \
+                 nothing is delayed",
+                text.chars().take(40).collect::<String>()
+            );
+        }
+        Duration::from_secs_f64(ms.unwrap_or(0.0) / 1000.0)
+    }
+}
+
 /// One open file.
 #[derive(Debug)]
-pub struct OpenFile(File);
+pub struct OpenFile {
+    file: File,
+    brake: Option<Arc<Brake>>,
+}
 
 impl DiskFile for OpenFile {
     fn len(&self) -> io::Result<u64> {
-        self.0.metadata().map(|metadata| metadata.len())
+        self.file.metadata().map(|metadata| metadata.len())
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            match self.0.read_at(buffer, offset) {
+            match self.file.read_at(buffer, offset) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => return other,
             }
@@ -157,29 +203,32 @@ impl DiskFile for OpenFile {
     }
 
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        self.file.write_all_at(bytes, offset)
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.0.sync_data()
+        if let Some(brake) = &self.brake {
+            std::thread::sleep(brake.delay());
+        }
+        self.file.sync_data()
     }
 
     fn set_len(&mut self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn reserve(&mut self, len: u64) -> io::Result<()> {
-        match allocate(&self.0, len) {
+        match allocate(&self.file, len) {
             Err(error) if error.kind() != io::ErrorKind::StorageFull => {
                 // No fallocate here: grow sparse, but never cut.
-                if self.len()? < len { self.0.set_len(len) } else { Ok(()) }
+                if self.len()? < len { self.file.set_len(len) } else { Ok(()) }
             }
             other => other,
         }
     }
 
     fn forget(&mut self, from: u64, to: u64) {
-        uncache(&self.0, from, to);
+        uncache(&self.file, from, to);
     }
 }
 
@@ -222,6 +271,25 @@ mod tests {
         let home = tempfile::tempdir().expect("a temporary directory");
         let disk = FileDisk::open(home.path(), home.path()).expect("open");
         (home, disk)
+    }
+
+    #[test]
+    fn a_disk_is_as_slow_as_the_file_says_at_that_moment() {
+        let (home, disk) = opened();
+        let says = home.path().join("delay");
+        let disk = disk.slowed_by(says.clone());
+        let mut file = disk.create(Dir::Log, "log.1").expect("create");
+        let delay = |disk: &FileDisk| disk.brake.as_ref().expect("it was given one").delay();
+        assert_eq!(delay(&disk), Duration::ZERO, "nothing says that it is slow");
+        std::fs::write(&says, "100.5\n").expect("write");
+        assert_eq!(delay(&disk), Duration::from_micros(100_500));
+        let began = std::time::Instant::now();
+        file.sync().expect("sync");
+        assert!(began.elapsed() >= Duration::from_micros(100_500));
+        for nonsense in ["a lot", "-1", "1e9", "NaN", ""] {
+            std::fs::write(&says, nonsense).expect("write");
+            assert_eq!(delay(&disk), Duration::ZERO, "{nonsense:?}");
+        }
     }
 
     #[test]

@@ -46,12 +46,7 @@ pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>)
     let address = listener.local_addr()?;
     let handle = NodeHandle::default();
     let links = open_links(&config, &handle).await?;
-    let files = if config.storage.data_dir_autocreate {
-        FileDisk::open(&config.data_dir, &config.data_log_dir)?
-    } else {
-        FileDisk::open_existing(&config.data_dir, &config.data_log_dir)
-            .context("datadir.autocreate=false, and a directory is missing: is its disk mounted?")?
-    };
+    let files = open_files(&config)?;
     let _claim = files.claim()?;
     let stats: Arc<ServerStats> = Arc::default();
     let recovered =
@@ -123,6 +118,19 @@ pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>)
     let _ = node.await?;
     say_goodbye(&shared).await;
     Ok(())
+}
+
+fn open_files(config: &Config) -> anyhow::Result<FileDisk> {
+    let files = if config.storage.data_dir_autocreate {
+        FileDisk::open(&config.data_dir, &config.data_log_dir)?
+    } else {
+        FileDisk::open_existing(&config.data_dir, &config.data_log_dir)
+            .context("datadir.autocreate=false, and a directory is missing: is its disk mounted?")?
+    };
+    Ok(match &config.own.sync_delay_file {
+        Some(file) => files.slowed_by(file.clone()),
+        None => files,
+    })
 }
 
 /// The links to the other members, if there are others.

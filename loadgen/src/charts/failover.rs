@@ -14,7 +14,7 @@ use crate::results::RunData;
 use crate::summary::Summary;
 
 use super::plot::{Axis, Layer, Legend, Mark, Panel, Plot, Scale, Stroke};
-use super::{Chart, palette, ticks};
+use super::{Chart, mark, palette, ticks};
 
 /// Shortest bin.
 const BIN_NS: u64 = 10_000_000;
@@ -262,7 +262,7 @@ impl View {
     fn marks(&self, run: &RunData) -> Vec<Mark> {
         let told = run.events.iter().filter(|event| event.kind == "fault" || event.kind == "heal");
         let inside = told.filter(|event| event.at_ns >= self.from_ns && event.at_ns <= self.to_ns);
-        inside.map(|event| Mark { x: self.x(event.at_ns), text: event.detail.clone() }).collect()
+        Mark::merged(inside.map(|event| mark(event, self.x(event.at_ns), event.detail.clone())).collect())
     }
 
     /// Successes and errors per second of a class, behind them its gap.

@@ -20,10 +20,10 @@ use anyhow::{Context, Result, anyhow};
 use plotters::prelude::*;
 
 use crate::driver::FanOut;
-use crate::results::RunData;
+use crate::results::{EventRow, RunData};
 use crate::summary::Summary;
 
-use plot::{DENSITY, Plot, WIDTH};
+use plot::{DENSITY, Mark, Plot, WIDTH};
 
 pub(crate) use sides::{SideRuns, charts as of_sides};
 
@@ -49,7 +49,7 @@ pub fn of_run(run: &RunData, summary: &Summary, fan_outs: &[FanOut]) -> Vec<Char
         phases::chart(run, summary),
         spectrum::chart(run, summary),
         over_time::throughput(run, summary),
-        over_time::percentiles(run),
+        over_time::percentiles(run, summary),
     ]
     .into_iter()
     .chain(heat_maps)
@@ -71,6 +71,11 @@ pub fn write(dir: &Path, charts: &[Chart]) -> Result<()> {
         chart.write_png(&dir.join(format!("{}.png", chart.name)))?;
     }
     Ok(())
+}
+
+/// What an event tells at `x`; faults are causes, all else comes of them.
+fn mark(event: &EventRow, x: f64, text: String) -> Mark {
+    Mark { x, text, is_cause: event.kind == "fault" }
 }
 
 impl Chart {

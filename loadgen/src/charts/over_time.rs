@@ -14,7 +14,7 @@ use crate::summary::{Summary, enough};
 
 use super::kind::Kind;
 use super::plot::{Axis, Band, Layer, Legend, Mark, Panel, Plot, Stroke};
-use super::{Chart, palette, ticks};
+use super::{Chart, mark, palette, ticks};
 
 /// Windows along the time axis, at most: about four pixels each.
 const WINDOWS_MAX: u64 = 220;
@@ -91,7 +91,7 @@ fn skeleton(run: &RunData, title: String, subtitle: String) -> Option<Plot> {
         .events
         .iter()
         .filter(|event| told.contains(&event.kind.as_str()))
-        .filter_map(|event| Some(Mark { x: event.at_ns as f64 / 1e9, text: text(event)? }));
+        .filter_map(|event| Some(mark(event, event.at_ns as f64 / 1e9, text(event)?)));
     Some(Plot {
         title,
         subtitle,
@@ -100,7 +100,7 @@ fn skeleton(run: &RunData, title: String, subtitle: String) -> Option<Plot> {
         upright_grid: false,
         panels: Vec::new(),
         bands: bands.collect(),
-        marks: marks.collect(),
+        marks: Mark::merged(marks.collect()),
     })
 }
 
@@ -208,14 +208,14 @@ fn failures(windows: &Windows, errors: &[f64], missed: &[f64], legend: &mut Vec<
 // ---------------------------------------------------------------------------------------- percentiles
 
 /// Median, p99 (or p90) and maximum of response time over time, reads and writes apart.
-pub(super) fn percentiles(run: &RunData) -> Option<Chart> {
+pub(super) fn percentiles(run: &RunData, summary: &Summary) -> Option<Chart> {
     let mut plot = skeleton(run, String::new(), String::new())?;
     let mut worst: Vec<String> = Vec::new();
     for kind in Kind::MEASURED {
         let (windows, high_q) = windows_for_percentiles(run, kind)?;
         let merged = merged(run, &windows, kind);
-        if let Some(slowest) = measured(run, kind).max() {
-            worst.push(format!("{} {}", kind.name(), figures::time_us(slowest as f64 / 1e3)));
+        if let Some(all) = kind.summary(&summary.whole).filter(|all| all.response.count > 0) {
+            worst.push(format!("{} {}", kind.name(), figures::time_us(all.response.max_us)));
         }
         let (Some(max), Some(min)) = (
             merged.iter().filter_map(Bins::max).max(),
@@ -241,11 +241,16 @@ pub(super) fn percentiles(run: &RunData) -> Option<Chart> {
         false => format!("Slowest answers of the measured phases: {}", worst.join(", ")),
     };
     plot.subtitle = "Response time over time; percentiles only where samples suffice".to_string();
-    plot.legend = vec![
-        Legend::line("maximum", palette::ORANGE, Stroke::Points),
-        Legend::line("p99 or p90", palette::VERMILLION, Stroke::Solid),
-        Legend::line("median", palette::BLUE, Stroke::Solid),
-    ];
+    plot.legend = vec![Legend::line("maximum", palette::ORANGE, Stroke::Points)];
+    // What has too few samples is not drawn, and not promised.
+    let is_drawn = |of: RGBColor| {
+        let mut layers = plot.panels.iter().flat_map(|panel| &panel.layers);
+        layers.any(|layer| matches!(layer, Layer::Line { colour, .. } if *colour == of))
+    };
+    let lines = [("p99 or p90", palette::VERMILLION), ("median", palette::BLUE)];
+    let drawn = lines.into_iter().filter(|(_, colour)| is_drawn(*colour));
+    let legend: Vec<_> = drawn.map(|(name, colour)| Legend::line(name, colour, Stroke::Solid)).collect();
+    plot.legend.extend(legend);
     let caption =
         "Each window is a merged histogram, placed at the time of the answers: a stall shows where it \
                    ends, as high as it was long."

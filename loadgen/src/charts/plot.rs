@@ -110,6 +110,23 @@ pub(crate) enum Layer {
 pub(crate) struct Mark {
     pub(crate) x: f64,
     pub(crate) text: String,
+    /// Its name has a place before those of others.
+    pub(crate) is_cause: bool,
+}
+
+impl Mark {
+    /// In the order of `x`; those of one moment are one.
+    pub(crate) fn merged(mut marks: Vec<Mark>) -> Vec<Mark> {
+        marks.sort_by(|a, b| a.x.total_cmp(&b.x));
+        marks.dedup_by(|next, before| {
+            let is_same = next.x == before.x && next.is_cause == before.is_cause;
+            if is_same {
+                before.text = format!("{}, {}", before.text, next.text);
+            }
+            is_same
+        });
+        marks
+    }
 }
 
 /// A stretch of the x axis with a name: phases.
@@ -398,19 +415,31 @@ fn bands<DB: DrawingBackend>(pen: &Pen<'_, DB>, plot: &Plot, top: f64, bottom: f
 
 /// On the lines, all of which are drawn by then: a name covers what it runs across.
 fn names_of_marks<DB: DrawingBackend>(pen: &Pen<'_, DB>, plot: &Plot, top: f64) -> Drawn<DB> {
-    let mut free_from = LEFT;
-    for mark in &plot.marks {
-        let x = x_of(plot, mark.x);
-        let width = text_width(&mark.text, SMALL);
-        // Names that would run into each other or out of the chart are left out; the line stays.
-        let left = if x + 4.0 + width < WIDTH - RIGHT { x + 4.0 } else { x - 4.0 - width };
-        if left >= free_from {
-            pen.fill((left - 2.0, top + 2.0), (left + width, top + 19.0), palette::PAPER)?;
-            pen.text(&mark.text, (left, top + 4.0), SMALL, palette::INK, (HPos::Left, VPos::Top))?;
-            free_from = left + width + 8.0;
-        }
+    for (left, width, text) in places_of_names(plot) {
+        pen.fill((left - 2.0, top + 2.0), (left + width, top + 19.0), palette::PAPER)?;
+        pen.text(text, (left, top + 4.0), SMALL, palette::INK, (HPos::Left, VPos::Top))?;
     }
     Ok(())
+}
+
+/// Left edge, width and text of the marks' names, causes first. Names that would run into each other or out of the
+/// chart are left out; the line stays.
+fn places_of_names(plot: &Plot) -> Vec<(f64, f64, &str)> {
+    const APART: f64 = 8.0;
+    let mut places: Vec<(f64, f64, &str)> = Vec::new();
+    let of = |is_cause: bool| plot.marks.iter().filter(move |mark| mark.is_cause == is_cause);
+    for mark in of(true).chain(of(false)) {
+        let x = x_of(plot, mark.x);
+        let width = text_width(&mark.text, SMALL);
+        let left = if x + 4.0 + width < WIDTH - RIGHT { x + 4.0 } else { x - 4.0 - width };
+        let is_free = |(from, taken, _): &(f64, f64, &str)| {
+            left >= from + taken + APART || left + width + APART <= *from
+        };
+        if left >= LEFT && places.iter().all(is_free) {
+            places.push((left, width, &mark.text));
+        }
+    }
+    places
 }
 
 fn draw_panel<DB: DrawingBackend>(pen: &Pen<'_, DB>, plot: &Plot, panel: &Panel, top: f64) -> Drawn<DB> {
@@ -467,5 +496,43 @@ fn draw_layer<DB: DrawingBackend>(
             let at = (x_of(plot, *x), y_of(*y) - 4.0);
             pen.text(text, at, SMALL, palette::INK, (HPos::Center, VPos::Bottom))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plot(marks: &[(f64, &str, bool)]) -> Plot {
+        let mark = |(x, text, is_cause): &(f64, &str, bool)| Mark {
+            x: *x,
+            text: (*text).to_string(),
+            is_cause: *is_cause,
+        };
+        Plot {
+            title: String::new(),
+            subtitle: String::new(),
+            legend: Vec::new(),
+            x: super::super::ticks::time(0.0, 100.0),
+            upright_grid: false,
+            panels: Vec::new(),
+            bands: Vec::new(),
+            marks: Mark::merged(marks.iter().map(mark).collect()),
+        }
+    }
+
+    #[test]
+    fn causes_are_named_first_and_those_of_a_moment_together() {
+        let told = |marks: &[(f64, &str, bool)]| {
+            let plot = plot(marks);
+            places_of_names(&plot).into_iter().map(|(_, _, text)| text.to_string()).collect::<Vec<_>>()
+        };
+        let apart = [(10.0, "mended", false), (50.0, "broken", true)];
+        assert_eq!(told(&apart), ["broken", "mended"]);
+        let close = [(49.0, "mended", false), (50.0, "broken", true), (51.0, "a leader", false)];
+        assert_eq!(told(&close), ["broken"]);
+        let both = [(50.0, "server 2", true), (50.0, "server 1", true), (50.0, "mended", false)];
+        assert_eq!(told(&both), ["server 2, server 1"]);
+        assert_eq!(told(&[(99.0, "at the end", true)]), ["at the end"], "to the left of its line");
     }
 }

@@ -12,6 +12,7 @@
 //! Commands are run by `sh -c`; one that fails, or takes longer than [`COMMAND_LIMIT`], ends the run. `restart` starts a member that
 //! was killed, and starts one anew that runs. Only the commands that a workload's faults need must be there.
 
+use super::Deed;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::path::Path;
@@ -22,6 +23,8 @@ use std::time::Duration;
 pub(super) const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 /// Longest cluster file read.
 const FILE_MAX_BYTES: u64 = 1 << 20;
+/// In the environment of a `slow-disk` command: by how many milliseconds each sync is to take longer.
+const DELAY_MS: &str = "ZOOMETRY_DELAY_MS";
 /// Of a failed command's output this much is shown.
 const SHOWN_BYTES: usize = 2000;
 
@@ -58,6 +61,10 @@ pub struct Commands {
     pub cut: Option<String>,
     /// Lets it talk to them again.
     pub heal: Option<String>,
+    /// Makes its disk slow; the environment variable [`DELAY_MS`] says by how much.
+    pub slow_disk: Option<String>,
+    /// Lets its disk be as fast as it is.
+    pub fast_disk: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -101,7 +108,7 @@ impl ClusterFile {
 }
 
 fn member(table: toml::Table) -> Result<FileMember, String> {
-    let known = ["address", "kill", "restart", "stop", "continue", "cut", "heal"];
+    let known = ["address", "kill", "restart", "stop", "continue", "cut", "heal", "slow-disk", "fast-disk"];
     if let Some(key) = table.keys().find(|key| !known.contains(&key.as_str())) {
         return Err(format!("unknown key `{key}`{}", crate::spec::hint(key, &known)));
     }
@@ -119,14 +126,21 @@ fn member(table: toml::Table) -> Result<FileMember, String> {
         resume: text("continue")?,
         cut: text("cut")?,
         heal: text("heal")?,
+        slow_disk: text("slow-disk")?,
+        fast_disk: text("fast-disk")?,
     };
     Ok(FileMember { address, commands })
 }
 
-/// Runs a command to its end.
-pub(super) async fn run(command: &str) -> Result<()> {
+/// Runs a deed's command to its end.
+pub(super) async fn run(command: &str, deed: Deed) -> Result<()> {
+    let delay_ms = match deed {
+        Deed::SlowDisk { delay_ns } => Some(delay_ns as f64 / 1e6),
+        _ => None,
+    };
     let child = tokio::process::Command::new("/bin/sh")
         .args(["-c", command])
+        .envs(delay_ms.map(|ms| (DELAY_MS, ms.to_string())))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -165,8 +179,10 @@ mod tests {
         let example =
             readme.split("```toml\n").nth(2).and_then(|rest| rest.split("```").next()).expect("an example");
         let file = ClusterFile::parse("lab".into(), example).unwrap();
-        let Commands { kill, restart, stop, resume, cut, heal } = &file.members[0].commands;
-        assert!([kill, restart, stop, resume, cut, heal].iter().all(|command| command.is_some()));
+        let Commands { kill, restart, stop, resume, cut, heal, slow_disk, fast_disk } =
+            &file.members[0].commands;
+        let all = [kill, restart, stop, resume, cut, heal, slow_disk, fast_disk];
+        assert!(all.iter().all(|command| command.is_some()));
     }
 
     #[test]
@@ -187,8 +203,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_command_that_fails_says_what_it_said() {
-        run("true").await.unwrap();
-        let error = run("echo no such host >&2; exit 3").await.unwrap_err().to_string();
+        run("true", Deed::Kill).await.unwrap();
+        let error = run("echo no such host >&2; exit 3", Deed::Kill).await.unwrap_err().to_string();
         assert!(error.contains("no such host") && error.contains("exit 3"), "{error}");
+    }
+    #[tokio::test]
+    async fn a_command_that_slows_a_disk_is_told_by_how_much() {
+        run(r#"test "$ZOOMETRY_DELAY_MS" = 0.5"#, Deed::SlowDisk { delay_ns: 500_000 }).await.unwrap();
+        run(r#"test -z "$ZOOMETRY_DELAY_MS""#, Deed::FastDisk).await.unwrap();
     }
 }

@@ -41,6 +41,15 @@ pub enum Links {
     Relayed,
 }
 
+/// What members' disks are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disks {
+    /// As they are.
+    Plain,
+    /// As slow as they are told to be.
+    Slowed,
+}
+
 /// How local members are made.
 #[derive(Debug, Clone, Copy)]
 pub struct Making<'a> {
@@ -48,6 +57,8 @@ pub struct Making<'a> {
     pub tracing: Tracing,
     /// How members reach each other.
     pub links: Links,
+    /// Whether the disks of our own members can be made slow.
+    pub disks: Disks,
     /// Lines for every member's zoo.cfg, key and value; they take the place of those written otherwise.
     pub zoo_cfg: &'a [(String, String)],
 }
@@ -109,6 +120,8 @@ pub struct Local {
     child: Option<Child>,
     /// Ended on purpose: that it does not run is no surprise.
     down: bool,
+    /// Its `zoometry.syncDelayFile`.
+    pub(super) delay_file: Option<PathBuf>,
     /// For samplers.
     pub process: Arc<Process>,
 }
@@ -164,6 +177,21 @@ impl Local {
         self.child.as_mut().context("it has no process")?.signal(libc::SIGCONT)
     }
 
+    /// Every sync takes so much longer from now on.
+    pub(super) fn slow_disk(&mut self, delay_ns: Option<u64>) -> Result<()> {
+        let file = self.delay_file.as_ref().context("its disk cannot be made slow")?;
+        let written = match delay_ns {
+            // It is read at every moment: whole or not at all.
+            Some(delay_ns) => {
+                let fresh = file.with_extension("fresh");
+                std::fs::write(&fresh, format!("{}\n", delay_ns as f64 / 1e6))
+                    .and_then(|()| std::fs::rename(&fresh, file))
+            }
+            None => std::fs::remove_file(file),
+        };
+        written.with_context(|| format!("write {}", file.display()))
+    }
+
     /// SIGTERM, to be followed by [`Local::end`]. A stopped process takes the signal when it goes on.
     pub(super) fn ask_to_end(&mut self) {
         self.down = true;
@@ -213,8 +241,14 @@ pub(super) fn start_members(
             std::fs::write(&myid, format!("{}\n", at + 1))
                 .with_context(|| format!("write {}", myid.display()))?;
         }
+        let mut delay_file = None;
         if let Program::Zoometry = program {
             text.push_str(&tracing_cfg(&home.join(SPAN_FILE), making.tracing));
+            if making.disks == Disks::Slowed {
+                let file = home.join("sync-delay-ms");
+                text.push_str(&format!("zoometry.syncDelayFile={}\n", file.display()));
+                delay_file = Some(file);
+            }
         }
         let text = with_lines(&text, making.zoo_cfg);
         std::fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
@@ -234,6 +268,7 @@ pub(super) fn start_members(
             log: home.join("server.log"),
             child: None,
             down: false,
+            delay_file,
             process: Arc::default(),
         };
         local.start()?;
@@ -349,6 +384,7 @@ mod tests {
             log: dir.path().join("log"),
             child: None,
             down: false,
+            delay_file: None,
             process: Arc::default(),
         };
         local.start().unwrap();

@@ -88,6 +88,12 @@ pub const OWN_KEYS: &[KeyDoc] = &[
         help: "How long a leader may be silent before its followers look for another, and a follower before its leader gives it up. Leaders with this key ping five times as often. Give all members the same value; with an Apache leader, which pings every half tick, stay above tickTime. A value of 1000 finds a stopped or cut-off leader in a second and forgives pauses of one.",
     },
     KeyDoc {
+        name: "zoometry.syncDelayFile",
+        expected: "a path",
+        default: "none",
+        help: "For experiments: every sync of the log takes as many milliseconds longer as stand in this file at that moment; while it is not there, none. The load generator's slow-disk faults use it.",
+    },
+    KeyDoc {
         name: "zoometry.log",
         expected: "a filter such as info or zoometry_server=debug",
         default: "info",

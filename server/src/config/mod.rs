@@ -356,6 +356,8 @@ pub struct Own {
     /// `zoometry.leaderSilenceMs`: the longest silence between leader and followers; `None` is
     /// tickTime × syncLimit.
     pub leader_silence_ms: Option<u64>,
+    /// `zoometry.syncDelayFile`: how many milliseconds longer each sync takes stands in this file.
+    pub sync_delay_file: Option<PathBuf>,
     /// `zoometry.log`: what to log, in tracing-subscriber's filter language.
     pub log: String,
 }

@@ -534,6 +534,7 @@ fn own(entries: &mut Entries) -> Result<Own> {
         max_outbox_bytes: entries.number_or("zoometry.maxOutboxBytes", 65_536, 1 << 40, 16 << 20)?,
         max_pipelined: entries.number_or("zoometry.maxPipelined", 1, 1_000_000, 1000)?,
         leader_silence_ms: entries.number("zoometry.leaderSilenceMs", 50, 600_000)?,
+        sync_delay_file: entries.path_value("zoometry.syncDelayFile"),
         log: entries.text("zoometry.log").unwrap_or_else(|| "info".into()),
     };
     for (name, entry) in &entries.found {
@@ -653,6 +654,12 @@ fn leftovers(entries: &mut Entries, config: &mut Config) {
     }
     if config.requests.skip_acl {
         entries.warnings.push("skipACL=yes: every client may do everything".into());
+    }
+    if let Some(file) = &config.own.sync_delay_file {
+        let file = file.display();
+        entries
+            .warnings
+            .push(format!("zoometry.syncDelayFile: syncs are as slow as {file} says, for experiments"));
     }
     entries.warnings.extend(not_acted_upon(config));
     config.warnings = std::mem::take(&mut entries.warnings);
