@@ -7,7 +7,9 @@ use zoometry_replica::storage::disk::mem::MemDisk;
 use zoometry_replica::storage::log::{LogOptions, SyncMode};
 use zoometry_replica::storage::recovery::{RecoveredStore, Warning, recover_store};
 use zoometry_replica::storage::snapshot::{SnapshotEnd, SnapshotItem, digest_block};
-use zoometry_replica::storage::{Dir, Disk, RecoveryOptions, SnapshotWriter, StorageError, TxnLog};
+use zoometry_replica::storage::{
+    Compression, Dir, Disk, RecoveryOptions, SnapshotWriter, StorageError, TxnLog,
+};
 use zoometry_replica::store::prep::{Asked, Prep};
 use zoometry_replica::store::watch::{WatchEvent, WatchSink, WatcherId};
 use zoometry_replica::store::{Store, StoreConfig};
@@ -63,7 +65,8 @@ impl Member {
     /// A snapshot in slices of one znode, with `meanwhile` written in between, one request for each.
     fn fuzzy_snapshot(&mut self, meanwhile: &[(i64, Request)]) -> Result<(), StorageError> {
         let head: Vec<SnapshotItem> = self.store.snapshot_head();
-        let mut writer = SnapshotWriter::create(self.disk.clone(), self.store.last_zxid(), &head)?;
+        let mut writer =
+            SnapshotWriter::create(self.disk.clone(), self.store.last_zxid(), Compression::None, &head)?;
         let mut walk = self.store.start_walk();
         let mut requests = meanwhile.iter();
         while self.store.walk(&mut walk, 1, &mut |node| writer.node(&node)) {

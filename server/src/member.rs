@@ -67,7 +67,7 @@ pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>)
         // Logs without a snapshot do not start, here or at Apache's, so the first one precedes the first
         // log. Alone it also makes what was dropped from the recovered tree final.
         let first = start_up
-            .in_scope(|| snapshot_thread::take_snapshot(&files, &store))
+            .in_scope(|| snapshot_thread::take_snapshot(&files, &store, config.storage.snapshot_compression))
             .context("cannot write the snapshot of the start")?;
         stats.observe(Measure::SnapshotTime, first.took.as_nanos() as u64);
     }
@@ -292,6 +292,7 @@ fn start_snapshots(
         snap_count: u64::from(config.storage.snap_count),
         snap_size_limit_bytes: config.storage.snap_size_limit_bytes.unwrap_or(0),
         seed: clock::wall_ms() as u64,
+        compression: config.storage.snapshot_compression,
     };
     let book = move |taken: &Result<SnapshotTaken, _>| {
         if let Ok(taken) = taken {

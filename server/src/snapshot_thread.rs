@@ -30,7 +30,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use zoometry_replica::storage::disk::Disk;
 use zoometry_replica::storage::snapshot::{SnapshotEnd, digest_block};
-use zoometry_replica::storage::{SnapshotWriter, StorageError, install};
+use zoometry_replica::storage::{Compression, SnapshotWriter, StorageError, install};
 use zoometry_replica::store::{Store, Walk};
 use zoometry_wire::Zxid;
 
@@ -48,11 +48,18 @@ pub struct SnapshotOptions {
     pub snap_size_limit_bytes: u64,
     /// Where the random part begins; members should differ.
     pub seed: u64,
+    /// `snapshot.compression.method`.
+    pub compression: Compression,
 }
 
 impl Default for SnapshotOptions {
     fn default() -> Self {
-        Self { snap_count: 100_000, snap_size_limit_bytes: 4_194_304 << 10, seed: 0 }
+        Self {
+            snap_count: 100_000,
+            snap_size_limit_bytes: 4_194_304 << 10,
+            seed: 0,
+            compression: Compression::None,
+        }
     }
 }
 
@@ -119,8 +126,12 @@ pub struct SnapshotTaken {
 }
 
 /// Writes a snapshot of `store` now, on this thread. The store may change meanwhile.
-pub fn take_snapshot<D: Disk>(disk: &D, store: &RwLock<Store>) -> Result<SnapshotTaken, StorageError> {
-    let taken = take(disk, store, &Pass::always(), Purpose::Keep, None)?;
+pub fn take_snapshot<D: Disk>(
+    disk: &D,
+    store: &RwLock<Store>,
+    compression: Compression,
+) -> Result<SnapshotTaken, StorageError> {
+    let taken = take(disk, store, &Pass::always(), Purpose::Keep(compression), None)?;
     Ok(taken.expect("nobody closes a gate of one's own"))
 }
 
@@ -138,8 +149,8 @@ pub(crate) fn install_snapshot<D: Disk>(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     /// It stands beside the others.
-    Keep,
-    /// It takes the place of everything.
+    Keep(Compression),
+    /// It takes the place of everything; it is plain.
     Install,
 }
 
@@ -163,7 +174,7 @@ fn take<D: Disk>(
         (store.last_zxid(), store.snapshot_head(), store.start_walk())
     };
     let mut writer = match purpose {
-        Purpose::Keep => SnapshotWriter::create(disk.clone(), zxid, &head)?,
+        Purpose::Keep(compression) => SnapshotWriter::create(disk.clone(), zxid, compression, &head)?,
         Purpose::Install => SnapshotWriter::create_installing(disk.clone(), zxid, &head)?,
     };
     drop(head);
@@ -191,7 +202,7 @@ fn take<D: Disk>(
         return Ok(None);
     }
     let (name, bytes) = match purpose {
-        Purpose::Keep => sealed.publish()?,
+        Purpose::Keep(_) => sealed.publish()?,
         Purpose::Install => install::install(disk, sealed)?,
     };
     drop(still);
@@ -332,7 +343,7 @@ impl Snapshotter {
         let thread = std::thread::Builder::new().name("snapshot".into()).spawn(move || {
             while woken.recv().is_ok() {
                 let taken = match asked.enter() {
-                    Some(pass) => take(&disk, &store, &pass, Purpose::Keep, Some(&log)),
+                    Some(pass) => take(&disk, &store, &pass, Purpose::Keep(options.compression), Some(&log)),
                     None => Ok(None),
                 };
                 match &taken {

@@ -14,7 +14,7 @@ use zoometry_replica::storage::disk::mem::MemDisk;
 use zoometry_replica::storage::log::{LogOptions, SyncMode};
 use zoometry_replica::storage::recovery::recover_store;
 use zoometry_replica::storage::snapshot::{SnapshotEnd, digest_block};
-use zoometry_replica::storage::{RecoveryOptions, SnapshotWriter, StorageError, TxnLog};
+use zoometry_replica::storage::{Compression, RecoveryOptions, SnapshotWriter, StorageError, TxnLog};
 use zoometry_replica::store::{Asked, Prep, Store, StoreConfig};
 use zoometry_wire::request::{CreateRequest, PathVersion, SetAclRequest, SetDataRequest};
 use zoometry_wire::{Acl, Id, Record as _, Request, SessionId, Zxid};
@@ -60,7 +60,8 @@ impl Member {
 
     fn snapshot(&mut self) -> Result<(), StorageError> {
         let head = self.store.snapshot_head();
-        let mut writer = SnapshotWriter::create(self.disk.clone(), self.store.last_zxid(), &head)?;
+        let mut writer =
+            SnapshotWriter::create(self.disk.clone(), self.store.last_zxid(), Compression::None, &head)?;
         let mut walk = self.store.start_walk();
         while self.store.walk(&mut walk, 16, &mut |node| writer.node(&node)) {}
         let zxid = self.store.last_zxid();

@@ -6,8 +6,8 @@
 
 Each turn starts a server on the directory, compares the whole tree (paths, data, every Stat field, ACLs) with
 what the turn before left, re-attaches the sessions that were left open and finds their ephemerals, writes some
-more (creates of every kind, ephemerals, ACLs, multis, failures), and stops or kills the server. Snapshots and
-log files roll many times on the way. Both check the tree digest of every transaction that they replay, and the
+more (creates of every kind, ephemerals, ACLs, multis, failures), and stops or kills the server. Snapshots (plain,
+gz and snappy) and log files roll many times on the way. Both check the tree digest of every transaction that they replay, and the
 one in the snapshot; a mismatch fails the test. One exception: Apache notes the digest of a snapshot beside the
 tree that still changes, and once in a hundred snapshots notes one that its own replay does not find either. So
 when our server counts a mismatch, Apache is started on a copy of what it was given, and must count the same.
@@ -35,6 +35,8 @@ SETTINGS = {
     "maxSessionTimeout": 200_000,
 }
 PROPERTIES = {"znode.container.checkIntervalMs": 86_400_000}
+# How each turn packs its snapshots: in the default order both servers read what the other packed, in both ways.
+METHODS = ["snappy", "gz", "gz", "snappy", ""]
 
 
 class Failed(Exception):
@@ -110,7 +112,8 @@ def run(home, order, writes):
     data = pathlib.Path(home) / "data"
     before, sessions = None, []
     for number, kind in enumerate(order):
-        options = {"settings": SETTINGS, "properties": PROPERTIES, "data_dir": data}
+        settings = SETTINGS | {"snapshot.compression.method": METHODS[number % len(METHODS)]}
+        options = {"settings": settings, "properties": PROPERTIES, "data_dir": data}
         server = KINDS[kind](pathlib.Path(home) / f"{number}-{kind}", **options)
         try:
             # Killed and stopped by turns: both leave a directory that the other must open.
@@ -120,8 +123,10 @@ def run(home, order, writes):
         finally:
             server.kill()
     files = sorted(path.name for path in (data / "version-2").iterdir())
-    print(f"{len([f for f in files if f.startswith('log.')])} logs, "
-          f"{len([f for f in files if f.startswith('snapshot.')])} snapshots in the directory")
+    snapshots = [name for name in files if name.startswith("snapshot.")]
+    packed = [sum(name.endswith(suffix) for name in snapshots) for suffix in (".gz", ".snappy")]
+    print(f"{len([name for name in files if name.startswith('log.')])} logs, {len(snapshots)} snapshots in the "
+          f"directory, of these {packed[0]} with gzip and {packed[1]} with snappy")
 
 
 def main():

@@ -47,15 +47,6 @@ pub enum StorageError {
         /// What is wrong with them.
         what: String,
     },
-    /// A compression that is not supported.
-    #[error(
-        "{file} is compressed with snappy, which this server does not read; write snapshots with Apache's \
-         zookeeper.snapshot.compression.method set to gz or empty"
-    )]
-    Snappy {
-        /// The file's full name.
-        file: String,
-    },
     /// There are snapshots and none can be read.
     #[error(
         "none of the {tried} snapshots in {dir} can be read; the newest: {newest}. In an ensemble, move this \

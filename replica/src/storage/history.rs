@@ -2,6 +2,7 @@
 
 use super::error::StorageError;
 use super::log::LogEntry;
+use super::names::Compression;
 use super::recovery::{Recovered, RecoveryOptions, Restore, recover};
 use super::snapshot::{Sealed, SnapshotEnd, SnapshotItem, SnapshotNode, SnapshotWriter, digest_block};
 use super::{Disk, TxnLog};
@@ -44,7 +45,7 @@ pub(crate) fn write_fuzzy_snapshot<D: Disk>(
     seen: &Seen,
     ended: i64,
 ) -> Result<String, StorageError> {
-    let writer = SnapshotWriter::create(disk.clone(), zxid, &head())?;
+    let writer = SnapshotWriter::create(disk.clone(), zxid, Compression::None, &head())?;
     write(writer, seen, ended)?.publish().map(|(name, _)| name)
 }
 

@@ -29,7 +29,7 @@ pub fn install<D: Disk>(disk: &D, sealed: Sealed<D>) -> Result<(String, u64), St
     let zxid = zxid.expect("a snapshot that was begun in order to be installed");
     let (_, bytes) = sealed.publish()?;
     complete(disk)?;
-    Ok((names::snapshot(zxid), bytes))
+    Ok((names::snapshot(zxid, Compression::None), bytes))
 }
 
 /// The snapshot whose installation has begun and not ended.
@@ -55,7 +55,7 @@ pub fn complete<D: Disk>(disk: &D) -> Result<Option<Zxid>, StorageError> {
         sync_dir(disk, dir)?;
     }
     let described = disk.describe(Dir::Snap, &found.name);
-    let renamed = disk.rename(Dir::Snap, &found.name, &names::snapshot(found.zxid));
+    let renamed = disk.rename(Dir::Snap, &found.name, &names::snapshot(found.zxid, Compression::None));
     renamed.map_err(StorageError::io("rename", described))?;
     sync_dir(disk, Dir::Snap)?;
     Ok(Some(found.zxid))

@@ -28,6 +28,7 @@ pub mod snapshot;
 pub use disk::{Dir, Disk, DiskFile};
 pub use error::StorageError;
 pub use log::{LogOptions, LogReader, TxnLog};
+pub use names::Compression;
 pub use recovery::{Recovered, RecoveryOptions, Restore, recover};
 pub use retention::purge;
 pub use snapshot::{SnapshotItem, SnapshotNode, SnapshotReader, SnapshotWriter};

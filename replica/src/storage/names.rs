@@ -1,4 +1,4 @@
-//! File names: `log.<hex zxid>`, `snapshot.<hex zxid>[.gz]`, and the names of files that are not finished.
+//! File names: `log.<hex zxid>`, `snapshot.<hex zxid>[.gz|.snappy]`, and the names of files that are not finished.
 //! Source: `P/Util.java`; reference §9.1.
 
 use zoometry_wire::Zxid;
@@ -15,14 +15,19 @@ pub fn log(zxid: Zxid) -> String {
     format!("log.{:x}", zxid.0)
 }
 
-/// The name of the (plain) snapshot file for `zxid`.
-pub fn snapshot(zxid: Zxid) -> String {
-    format!("snapshot.{:x}", zxid.0)
+/// The name of the snapshot file for `zxid`.
+pub fn snapshot(zxid: Zxid, compression: Compression) -> String {
+    let extension = match compression {
+        Compression::None => "",
+        Compression::Gzip => ".gz",
+        Compression::Snappy => ".snappy",
+    };
+    format!("snapshot.{:x}{extension}", zxid.0)
 }
 
-/// The name of the snapshot for `zxid` while it takes the place of everything else.
+/// The name of the snapshot for `zxid` while it takes the place of everything else; it is plain.
 pub fn installing(zxid: Zxid) -> String {
-    format!("{INSTALLING}{}", snapshot(zxid))
+    format!("{INSTALLING}{}", snapshot(zxid, Compression::None))
 }
 
 /// The zxid of a snapshot that takes the place of everything else; `None` for other names.
@@ -62,7 +67,7 @@ pub enum Compression {
     None,
     /// gzip.
     Gzip,
-    /// Snappy in the framing of xerial's Java library; not readable here.
+    /// Snappy, in the framing of xerial's Java library.
     Snappy,
 }
 
@@ -79,7 +84,11 @@ mod tests {
     #[test]
     fn names_are_apaches() {
         assert_eq!(log(Zxid(0x1_0000_0002)), "log.100000002");
-        assert_eq!(snapshot(Zxid(0)), "snapshot.0");
+        assert_eq!(snapshot(Zxid(0), Compression::None), "snapshot.0");
+        for compression in [Compression::None, Compression::Gzip, Compression::Snappy] {
+            let name = snapshot(Zxid(255), compression);
+            assert_eq!(parse_snapshot(&name), Some((Zxid(255), compression)), "{name}");
+        }
         assert_eq!(parse_log("log.1a"), Some(Zxid(26)));
         assert_eq!(parse_snapshot("snapshot.0"), Some((Zxid(0), Compression::None)));
         assert_eq!(parse_snapshot("snapshot.ff.gz"), Some((Zxid(255), Compression::Gzip)));

@@ -256,7 +256,7 @@ fn newest_readable<D: Disk, R: Restore>(
         let needless = !whole && found.zxid == Zxid(0);
         match load(disk, restore, found) {
             Ok((state, end)) => return Ok(Some((state, found.zxid, end))),
-            Err(error @ (StorageError::CorruptSnapshot { .. } | StorageError::Snappy { .. })) => {
+            Err(error @ StorageError::CorruptSnapshot { .. }) => {
                 let why = error.to_string();
                 if !needless {
                     newest.get_or_insert_with(|| why.clone());

@@ -29,6 +29,7 @@ use zoometry_wire::txn::TxnDigest;
 use zoometry_wire::{Acl, SessionId, StatPersisted, Zxid};
 
 mod items;
+mod packed;
 mod reader;
 mod writer;
 
@@ -120,7 +121,6 @@ pub fn looks_whole<D: Disk>(disk: &D, found: &Found) -> Result<bool, StorageErro
     const LENGTH_MIN: u64 = 10;
     const MARK: [u8; 5] = [0, 0, 0, 1, b'/'];
     const GZIP: [u8; 2] = [0x1f, 0x8b];
-    const SNAPPY: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
     let described = disk.describe(Dir::Snap, &found.name);
     let file = disk.open(Dir::Snap, &found.name).map_err(StorageError::io("open", described.clone()))?;
     let len = file.len().map_err(StorageError::io("read", described.clone()))?;
@@ -128,7 +128,7 @@ pub fn looks_whole<D: Disk>(disk: &D, found: &Found) -> Result<bool, StorageErro
         Compression::None if len < LENGTH_MIN => return Ok(false),
         Compression::None => (len - MARK.len() as u64, &MARK),
         Compression::Gzip => (0, &GZIP),
-        Compression::Snappy => (0, &SNAPPY),
+        Compression::Snappy => (0, &packed::SNAPPY_MAGIC),
     };
     let mut there = [0u8; 8];
     let read = file.read_at(offset, &mut there[..expected.len()]);

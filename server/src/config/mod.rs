@@ -26,6 +26,8 @@ pub use servers::{Member, MemberAddress, MemberRole, parse_member};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use zoometry_replica::storage::Compression;
+
 /// Where a listener binds: a host name or address as written, and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
@@ -175,8 +177,8 @@ pub struct Storage {
     pub digest: bool,
     /// `serializeLastProcessedZxid.enabled`: the 3.9 block at the snapshot's end.
     pub snapshot_last_zxid_block: bool,
-    /// `snapshot.compression.method`.
-    pub snapshot_compression: SnapshotCompression,
+    /// `snapshot.compression.method`, of snapshots that are written.
+    pub snapshot_compression: Compression,
     /// `snapshotSizeFactor`: a learner is sent log files up to so many times the newest snapshot's length, beyond that a
     /// snapshot; below 0: always a snapshot.
     pub snapshot_size_factor: f64,
@@ -192,17 +194,6 @@ pub struct Storage {
     pub purge_retain: u32,
     /// `autopurge.purgeInterval`, hours; `None` (0) never purges.
     pub purge_interval_h: Option<u32>,
-}
-
-/// How snapshot files are packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SnapshotCompression {
-    /// Plain.
-    None,
-    /// `gz`.
-    Gzip,
-    /// `snappy`.
-    Snappy,
 }
 
 /// Authentication of clients.

@@ -369,8 +369,8 @@ fn storage(entries: &mut Entries) -> Result<Storage> {
         .contains_key("snapshot.compression.method")
         .then(|| {
             entries.parsed("snapshot.compression.method", "gz or snappy", |text| match text {
-                "gz" => Some(SnapshotCompression::Gzip),
-                "snappy" => Some(SnapshotCompression::Snappy),
+                "gz" => Some(Compression::Gzip),
+                "snappy" => Some(Compression::Snappy),
                 _ => None,
             })
         })
@@ -391,7 +391,7 @@ fn storage(entries: &mut Entries) -> Result<Storage> {
         max_batch: entries.number_or("maxBatchSize", 1, i32::MAX as u32, 1000)?,
         digest: entries.switch("digest.enabled", true)?,
         snapshot_last_zxid_block: entries.switch("serializeLastProcessedZxid.enabled", true)?,
-        snapshot_compression: compression.flatten().unwrap_or(SnapshotCompression::None),
+        snapshot_compression: compression.flatten().unwrap_or(Compression::None),
         snapshot_size_factor: entries
             .parsed("snapshotSizeFactor", "a number, below 0 for off", |text| {
                 text.parse::<f64>().ok().filter(|value| value.is_finite())
@@ -617,10 +617,6 @@ fn beyond_this_member(entries: &Entries, membership: &Membership) -> Result<Vec<
 fn not_acted_upon(config: &Config) -> Vec<String> {
     let (requests, storage) = (&config.requests, &config.storage);
     let asked = [
-        (
-            storage.snapshot_compression != SnapshotCompression::None,
-            "snapshot.compression.method: snapshots are written plain; gz is read",
-        ),
         (
             requests.large_request_threshold_bytes.is_some(),
             "largeRequestThreshold: large requests are not throttled; what a connection may hold is limited",

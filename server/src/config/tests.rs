@@ -136,8 +136,8 @@ fn values_are_read_where_they_belong() {
             (c.storage.purge_interval_h, c.storage.purge_retain) == (Some(24), 5)
         }),
         ("autopurge.snapRetainCount=1", |c| c.storage.purge_retain == 3 && c.warnings.len() == 1),
-        ("snapshot.compression.method=gz", |c| c.storage.snapshot_compression == SnapshotCompression::Gzip),
-        ("snapshot.compression.method=", |c| c.storage.snapshot_compression == SnapshotCompression::None),
+        ("snapshot.compression.method=gz", |c| c.storage.snapshot_compression == Compression::Gzip),
+        ("snapshot.compression.method=", |c| c.storage.snapshot_compression == Compression::None),
         ("4lw.commands.whitelist=*", |c| c.words == Whitelist::All),
         ("4lw.commands.whitelist=stat, ruok ,", |c| {
             c.words.allows("stat") && c.words.allows("ruok") && !c.words.allows("srvr")
@@ -492,7 +492,6 @@ fn what_an_ensemble_asks_for_in_vain_is_told() {
 #[test]
 fn what_is_not_acted_upon_is_told() {
     for line in [
-        "snapshot.compression.method=gz",
         "largeRequestThreshold=1000",
         "throttled_op_wait_time=10",
         "authProvider.1=org.example.X",

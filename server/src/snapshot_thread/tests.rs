@@ -5,7 +5,7 @@ use std::time::Duration;
 use zoometry_replica::storage::disk::mem::MemDisk;
 use zoometry_replica::storage::log::LogOptions;
 use zoometry_replica::storage::recovery::recover_store;
-use zoometry_replica::storage::{Dir, RecoveryOptions, TxnLog};
+use zoometry_replica::storage::{Compression, Dir, RecoveryOptions, TxnLog};
 use zoometry_replica::store::StoreConfig;
 use zoometry_replica::store::prep::{Asked, Prep};
 use zoometry_wire::request::CreateRequest;
@@ -18,7 +18,7 @@ fn config() -> StoreConfig {
 }
 
 fn options(snap_count: u64, snap_size_limit_bytes: u64, seed: u64) -> SnapshotOptions {
-    SnapshotOptions { snap_count, snap_size_limit_bytes, seed }
+    SnapshotOptions { snap_count, snap_size_limit_bytes, seed, compression: Compression::None }
 }
 
 fn create(store: &Store, prep: &mut Prep, data_bytes: usize) -> TxnRecord {
@@ -81,7 +81,7 @@ fn a_tiny_snap_count_is_not_a_crash() {
 fn a_snapshot_taken_during_writes_recovers_with_the_log() {
     let disk = MemDisk::new();
     let store = Arc::new(RwLock::new(Store::new(config())));
-    take_snapshot(&disk, &store).expect("the first snapshot");
+    take_snapshot(&disk, &store, Compression::None).expect("the first snapshot");
     let log_options = LogOptions { prealloc_bytes: 65_536, ..LogOptions::default() };
     let (mut prep, mut log) = (Prep::new(config()), TxnLog::new(disk.clone(), log_options));
     let mut write = |data_bytes| {
@@ -92,7 +92,7 @@ fn a_snapshot_taken_during_writes_recovers_with_the_log() {
     (0..3000).for_each(|n| write(n % 300));
     let writing = std::thread::spawn({
         let (disk, store) = (disk.clone(), store.clone());
-        move || take_snapshot(&disk, &store).expect("snapshot")
+        move || take_snapshot(&disk, &store, Compression::None).expect("snapshot")
     });
     while !writing.is_finished() {
         write(100);
@@ -115,11 +115,11 @@ fn a_failed_snapshot_leaves_no_file_and_the_next_one_works() {
     let mut prep = Prep::new(config());
     (0..40).for_each(|_| drop(write(&store, &mut prep, 20_000)));
     disk.limit_space(Some(300_000));
-    let error = take_snapshot(&disk, &store).expect_err("full").to_string();
+    let error = take_snapshot(&disk, &store, Compression::None).expect_err("full").to_string();
     assert!(error.contains("mem/snapshot.28") && error.contains("the disk is full"), "{error}");
     assert_eq!(disk.list(Dir::Snap).expect("list"), Vec::<String>::new());
     disk.limit_space(None);
-    take_snapshot(&disk, &store).expect("room again");
+    take_snapshot(&disk, &store, Compression::None).expect("room again");
 }
 
 #[test]

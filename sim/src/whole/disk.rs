@@ -13,8 +13,8 @@ use zoometry_replica::storage::log::{LogOptions, LogSync, SyncMode};
 use zoometry_replica::storage::recovery::{RecoveredStore, Warning, recover_store};
 use zoometry_replica::storage::snapshot::{Sealed, SnapshotEnd, digest_block};
 use zoometry_replica::storage::{
-    RecoveryOptions, SnapshotItem, SnapshotNode, SnapshotWriter, StorageError, TxnLog, install, log,
-    retention,
+    Compression, RecoveryOptions, SnapshotItem, SnapshotNode, SnapshotWriter, StorageError, TxnLog, install,
+    log, retention,
 };
 use zoometry_replica::store::{Store, Walk};
 use zoometry_replica::zab::{EpochKind, Event, ServerId};
@@ -55,7 +55,7 @@ impl Image {
     }
 
     fn write(&self, disk: &MemDisk) -> Result<(), StorageError> {
-        let mut writer = SnapshotWriter::create(disk.clone(), self.zxid, &self.head)?;
+        let mut writer = SnapshotWriter::create(disk.clone(), self.zxid, Compression::None, &self.head)?;
         self.nodes.iter().for_each(|node| writer.node(node));
         writer.finish(self.end).map(|_| ())
     }
@@ -394,7 +394,7 @@ impl World {
         let (head, zxid, walk) =
             (process.store.snapshot_head(), process.store.last_zxid(), process.store.start_walk());
         self.queue(id, Job::Roll);
-        let created = SnapshotWriter::create(self.machine(id).disk.clone(), zxid, &head);
+        let created = SnapshotWriter::create(self.machine(id).disk.clone(), zxid, Compression::None, &head);
         let Some(writer) = self.stored(id, created) else { return };
         let life = self.machine(id).lives;
         let Some(process) = self.machine_mut(id).process.as_mut() else { return };

@@ -21,6 +21,7 @@
 use super::{LogReader, list, start_index};
 use crate::storage::disk::{Dir, Disk, DiskFile};
 use crate::storage::error::StorageError;
+use crate::storage::names::Compression;
 use crate::storage::recovery::follows;
 use crate::storage::snapshot::{self, Found, SnapshotEnd, SnapshotReader, SnapshotWriter};
 use crate::store::{Store, StoreConfig};
@@ -124,7 +125,7 @@ impl Snapshots {
                     break;
                 }
                 // Recovery goes past these as well.
-                Err(StorageError::CorruptSnapshot { .. } | StorageError::Snappy { .. }) => {}
+                Err(StorageError::CorruptSnapshot { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -188,7 +189,8 @@ fn logs_begin_at_the_beginning<D: Disk>(disk: &D, logs: &[(Zxid, String)]) -> Re
 /// `snapshot.0` of a tree that nothing has happened to.
 fn write_empty_base<D: Disk>(disk: &D) -> Result<(), StorageError> {
     let store = Store::new(StoreConfig::default());
-    let mut writer = SnapshotWriter::create(disk.clone(), Zxid(0), &store.snapshot_head())?;
+    let mut writer =
+        SnapshotWriter::create(disk.clone(), Zxid(0), Compression::None, &store.snapshot_head())?;
     let mut walk = store.start_walk();
     while store.walk(&mut walk, usize::MAX, &mut |node| writer.node(&node)) {}
     writer.finish(SnapshotEnd::default()).map(drop)

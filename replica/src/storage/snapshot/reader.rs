@@ -1,5 +1,6 @@
 //! Reading a snapshot file.
 
+use super::packed::SnappyReader;
 use super::{
     END_MARK, Found, HEADER_BYTES, ItemDecoder, MAGIC, SEAL_BYTES, SnapshotEnd, SnapshotItem, put_seal,
 };
@@ -41,7 +42,9 @@ impl SnapshotReader {
             Compression::Gzip => {
                 Box::new(flate2::read::GzDecoder::new(io::BufReader::with_capacity(READ_BYTES, plain)))
             }
-            Compression::Snappy => return Err(StorageError::Snappy { file: described }),
+            Compression::Snappy => {
+                Box::new(SnappyReader::new(io::BufReader::with_capacity(READ_BYTES, plain)))
+            }
         };
         let decoder = ItemDecoder::new();
         let mut reader = Self { source, described, decoder, chunk: Vec::new(), end: None, failed: false };
@@ -146,7 +149,7 @@ impl SnapshotReader {
         let read = read.map_err(|error| match error.kind() {
             // The decompressor's verdict on the bytes, not the disk's.
             io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
-                self.corrupt(format!("not readable as gzip: {error}"))
+                self.corrupt(format!("cannot be unpacked: {error}"))
             }
             _ => StorageError::Io { doing: "read", file: self.described.clone(), source: error },
         })?;

@@ -3,7 +3,7 @@ use crate::storage::disk::mem::MemDisk;
 use crate::storage::history::{all_upto, write_snapshot};
 use bytes::Buf;
 use proptest::prelude::*;
-use std::io::Write;
+use std::io::Read;
 use zoometry_wire::Id;
 
 fn node(path: &str, data: Option<&[u8]>) -> SnapshotNode {
@@ -25,9 +25,18 @@ fn items() -> Vec<SnapshotItem> {
 }
 
 fn write(disk: &MemDisk, items: &[SnapshotItem], end: SnapshotEnd) -> String {
+    write_packed(disk, items, end, Compression::None)
+}
+
+fn write_packed(
+    disk: &MemDisk,
+    items: &[SnapshotItem],
+    end: SnapshotEnd,
+    compression: Compression,
+) -> String {
     let (head, nodes): (Vec<_>, Vec<_>) =
         items.iter().cloned().partition(|item| !matches!(item, SnapshotItem::Node(_)));
-    let mut writer = SnapshotWriter::create(disk.clone(), Zxid(5), &head).expect("create");
+    let mut writer = SnapshotWriter::create(disk.clone(), Zxid(5), compression, &head).expect("create");
     for item in &nodes {
         let SnapshotItem::Node(node) = item else { unreachable!("partitioned") };
         writer.node(node);
@@ -116,22 +125,89 @@ fn an_old_digest_is_skipped() {
     assert_eq!(read(&disk, &name).expect("read"), (items(), SnapshotEnd::default()));
 }
 
+const PACKED: [(Compression, &str); 2] =
+    [(Compression::Gzip, "snapshot.5.gz"), (Compression::Snappy, "snapshot.5.snappy")];
+
+/// Enough for several blocks, compressible and not.
+fn many_items() -> Vec<SnapshotItem> {
+    let mut state = 1u32;
+    let mut noise = |len: usize| -> Vec<u8> {
+        let step = |_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        (0..len).map(step).collect()
+    };
+    let mut items = items();
+    for n in 0..200 {
+        let data = if n % 2 == 0 { noise(3000) } else { vec![n as u8; 5000] };
+        items.push(SnapshotItem::Node(node(&format!("/n{n}"), Some(&data))));
+    }
+    items
+}
+
 #[test]
-fn gzip_is_read_and_snappy_is_refused_by_name() {
+fn what_is_packed_is_unpacked() {
+    for (compression, expected) in PACKED {
+        for items in [items(), many_items()] {
+            let disk = MemDisk::new();
+            let name = write_packed(&disk, &items, both(), compression);
+            assert_eq!(name, expected);
+            assert_eq!(read(&disk, &name).expect("read"), (items, both()));
+            let found = list(&disk).expect("list").remove(0);
+            assert!(found.compression == compression && looks_whole(&disk, &found).expect("look"));
+        }
+    }
+}
+
+/// However it is packed, it is the same file inside.
+#[test]
+fn what_is_inside_is_a_plain_snapshot() {
     let disk = MemDisk::new();
     let plain = write(&disk, &items(), both());
-    let bytes = disk.contents(Dir::Snap, &plain).expect("the file");
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    gzip.write_all(&bytes).expect("compress");
-    let compressed = gzip.finish().expect("compress");
-    disk.edit(Dir::Snap, "snapshot.8.gz", |file| *file = compressed.clone());
-    assert_eq!(read(&disk, "snapshot.8.gz").expect("read"), (items(), both()));
-    disk.edit(Dir::Snap, "snapshot.9.gz", |file| *file = compressed[..compressed.len() - 20].to_vec());
-    let error = read(&disk, "snapshot.9.gz").expect_err("cut").to_string();
-    assert!(error.contains("snapshot.9.gz"), "{error}");
-    disk.edit(Dir::Snap, "snapshot.a.snappy", |file| *file = vec![0x82]);
-    let error = read(&disk, "snapshot.a.snappy").expect_err("snappy").to_string();
-    assert!(error.contains("snapshot.a.snappy") && error.contains("snappy"), "{error}");
+    let gzip = write_packed(&disk, &items(), both(), Compression::Gzip);
+    let packed = disk.contents(Dir::Snap, &gzip).expect("the file");
+    let mut unpacked = Vec::new();
+    flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut unpacked).expect("gzip");
+    assert_eq!(Some(unpacked), disk.contents(Dir::Snap, &plain));
+}
+
+#[test]
+fn every_cut_of_a_packed_file_is_an_error_with_its_name() {
+    for (compression, name) in PACKED {
+        let disk = MemDisk::new();
+        write_packed(&disk, &items(), both(), compression);
+        let whole = disk.contents(Dir::Snap, name).expect("the file");
+        for cut in 0..whole.len() {
+            disk.edit(Dir::Snap, name, |bytes| *bytes = whole[..cut].to_vec());
+            match read(&disk, name) {
+                Err(StorageError::CorruptSnapshot { file, .. }) => assert!(file.contains(name)),
+                // All but gzip's own checksum is there.
+                Ok(whole) => assert!(compression == Compression::Gzip && whole == (items(), both())),
+                other => panic!("cut at {cut}: {other:?}"),
+            }
+        }
+    }
+}
+
+/// A file that promises more than it holds costs no more than it holds.
+#[test]
+fn blocks_that_cannot_be_are_refused() {
+    let name = "snapshot.5.snappy";
+    let head = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
+    for (block, complaint) in [
+        (&b"\xff\xff\xff\xff"[..], "at most"),
+        (b"\x03\xff\xff\xff", "unexpected end of file"),
+        (b"\0\0\0\x05\xff\xff\xff\xff\x0f", "claims to hold"),
+        (b"\0\0\0\x02\x05a", "snappy"),
+        (b"\0\0", "unexpected end of file"),
+    ] {
+        let disk = MemDisk::new();
+        write_packed(&disk, &items(), both(), Compression::Snappy);
+        disk.edit(Dir::Snap, name, |bytes| *bytes = [&head[..], block].concat());
+        let error = read(&disk, name).expect_err("nonsense").to_string();
+        assert!(error.contains(complaint), "{block:?}: {error}");
+    }
 }
 
 #[test]
@@ -249,7 +325,7 @@ fn a_name_appears_only_when_the_file_is_durable() {
 #[test]
 fn an_abandoned_snapshot_leaves_nothing() {
     let disk = MemDisk::new();
-    SnapshotWriter::create(disk.clone(), Zxid(3), &[]).expect("create").abandon();
+    SnapshotWriter::create(disk.clone(), Zxid(3), Compression::None, &[]).expect("create").abandon();
     assert_eq!(disk.list(Dir::Snap).expect("list"), Vec::<String>::new());
 }
 

@@ -1,8 +1,9 @@
 //! Writing a snapshot file.
 
+use super::packed::Packer;
 use super::{
-    DBID, MAGIC, SnapshotEnd, SnapshotItem, SnapshotNode, VERSION, encode_end, encode_head, encode_node,
-    put_seal,
+    Compression, DBID, MAGIC, SnapshotEnd, SnapshotItem, SnapshotNode, VERSION, encode_end, encode_head,
+    encode_node, put_seal,
 };
 use crate::storage::disk::{Dir, Disk, DiskFile};
 use crate::storage::error::StorageError;
@@ -14,7 +15,7 @@ use zoometry_wire::{Record, Zxid};
 /// The buffer goes to the disk when it holds this much.
 const FLUSH_BYTES: usize = 256 << 10;
 
-/// Writes `snapshot.<zxid>`: under a temporary name, renamed when it is whole and durable. One that is dropped
+/// Writes `snapshot.<zxid>`, plain or packed: under a temporary name, renamed when it is whole and durable. One that is dropped
 /// unfinished leaves the temporary file behind; the next recovery removes it.
 pub struct SnapshotWriter<D: Disk> {
     disk: D,
@@ -22,25 +23,37 @@ pub struct SnapshotWriter<D: Disk> {
     name: String,
     described: String,
     buffer: BytesMut,
+    packer: Option<Packer>,
+    packed: Vec<u8>,
     /// Bytes at the disk.
     written: u64,
-    /// Over the bytes at the disk.
+    /// Over the bytes that have left the buffer, as they were there.
     adler: Adler32,
 }
 
 impl<D: Disk> SnapshotWriter<D> {
     /// Begins; `head` holds all sessions and ACLs. `zxid` is the last transaction applied.
-    pub fn create(disk: D, zxid: Zxid, head: &[SnapshotItem]) -> Result<Self, StorageError> {
-        Self::create_named(disk, names::snapshot(zxid), head)
+    pub fn create(
+        disk: D,
+        zxid: Zxid,
+        compression: Compression,
+        head: &[SnapshotItem],
+    ) -> Result<Self, StorageError> {
+        Self::create_named(disk, names::snapshot(zxid, compression), compression, head)
     }
 
     /// As [`create`](Self::create), for [`install`](crate::storage::install::install). Another snapshot of
     /// the same zxid, of a state that is being given up, may still be at its temporary file.
     pub fn create_installing(disk: D, zxid: Zxid, head: &[SnapshotItem]) -> Result<Self, StorageError> {
-        Self::create_named(disk, names::installing(zxid), head)
+        Self::create_named(disk, names::installing(zxid), Compression::None, head)
     }
 
-    fn create_named(disk: D, name: String, head: &[SnapshotItem]) -> Result<Self, StorageError> {
+    fn create_named(
+        disk: D,
+        name: String,
+        compression: Compression,
+        head: &[SnapshotItem],
+    ) -> Result<Self, StorageError> {
         let described = disk.describe(Dir::Snap, &name);
         let file = disk.create(Dir::Snap, &names::unfinished(&name));
         let file = file.map_err(StorageError::io("create", described.clone()))?;
@@ -49,7 +62,8 @@ impl<D: Disk> SnapshotWriter<D> {
         buffer.put_i32(VERSION);
         buffer.put_i64(DBID);
         encode_head(head, &mut buffer);
-        Ok(Self { disk, file, name, described, buffer, written: 0, adler: Adler32::new() })
+        let (packer, adler) = (Packer::new(compression), Adler32::new());
+        Ok(Self { disk, file, name, described, buffer, packer, packed: Vec::new(), written: 0, adler })
     }
 
     /// Takes a znode into the buffer. No I/O: it may run under a lock.
@@ -89,6 +103,7 @@ impl<D: Disk> SnapshotWriter<D> {
             zxid.encode(&mut self.buffer);
             self.seal()?;
         }
+        self.write_rest()?;
         let Self { disk, mut file, name, described, written: bytes, .. } = self;
         file.sync().map_err(StorageError::io("sync", described))?;
         Ok(Sealed { disk, name, bytes })
@@ -107,11 +122,30 @@ impl<D: Disk> SnapshotWriter<D> {
     }
 
     fn write_out(&mut self) -> Result<(), StorageError> {
-        let written = self.file.write_at(self.written, &self.buffer);
+        let bytes = match &mut self.packer {
+            None => &self.buffer[..],
+            Some(packer) => {
+                let packed = packer.pack(&self.buffer, &mut self.packed);
+                packed.map_err(StorageError::io("pack", self.described.clone()))?;
+                &self.packed
+            }
+        };
+        let written = self.file.write_at(self.written, bytes);
         written.map_err(StorageError::io("write", self.described.clone()))?;
+        self.written += bytes.len() as u64;
         self.adler.write(&self.buffer);
-        self.written += self.buffer.len() as u64;
         self.buffer.clear();
+        Ok(())
+    }
+
+    /// What the packer has kept back.
+    fn write_rest(&mut self) -> Result<(), StorageError> {
+        let Some(packer) = &mut self.packer else { return Ok(()) };
+        let packed = packer.finish(&mut self.packed);
+        packed.map_err(StorageError::io("pack", self.described.clone()))?;
+        let written = self.file.write_at(self.written, &self.packed);
+        written.map_err(StorageError::io("write", self.described.clone()))?;
+        self.written += self.packed.len() as u64;
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use zoometry_replica::member::Member;
-use zoometry_replica::storage::{LogOptions, TxnLog};
+use zoometry_replica::storage::{Compression, LogOptions, TxnLog};
 use zoometry_replica::store::session::SessionTracker;
 use zoometry_replica::store::{Store, StoreConfig};
 use zoometry_wire::records::{ConnectResponse, ReplyHeader};
@@ -50,7 +50,12 @@ fn standalone(home: &std::path::Path) -> (Arc<Shared>, Parts) {
         |error| panic!("{error}"),
     )
     .expect("the disk's thread");
-    let options = SnapshotOptions { snap_count: 1 << 40, snap_size_limit_bytes: 0, seed: 1 };
+    let options = SnapshotOptions {
+        snap_count: 1 << 40,
+        snap_size_limit_bytes: 0,
+        seed: 1,
+        compression: Compression::None,
+    };
     let snapshots = Snapshotter::spawn(files.clone(), Arc::clone(&store), queue.clone(), options, |_| ())
         .expect("the snapshots' thread");
     let shared = Arc::new(Shared {
