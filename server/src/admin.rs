@@ -5,8 +5,10 @@
 //! words do, and nothing more; bind it to loopback with `admin.serverAddress=127.0.0.1` where that matters.
 //!
 //! Rules (reference §11.2): every answer has `command` and `error`; status 200 also for an unknown command
-//! and for a member that does not serve. Commands that need an ensemble, a JVM or write access (`snapshot`,
-//! `restore`) are not there.
+//! and for a member that does not serve. Commands that need a JVM or write access (`snapshot`, `restore`) are not
+//! there, nor is `observers`, which tells of single observers' links.
+
+mod ensemble;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -92,6 +94,20 @@ const COMMANDS: &[Command] = &[
         run: |_, _, facts| Ok(json!({ "read_only": facts.map(|facts| facts.mode) == Some(Mode::ReadOnly) })),
     },
     Command {
+        name: "last_snapshot",
+        aliases: &["lsnp"],
+        needs: Needs::Nothing,
+        run: |context, _, _| ensemble::last_snapshot(context.config),
+    },
+    Command {
+        name: "leader",
+        aliases: &["lead"],
+        needs: Needs::Serving,
+        run: |context, _, facts| {
+            facts.map_or_else(|| Ok(json!({})), |facts| ensemble::leader(context, facts))
+        },
+    },
+    Command {
         name: "monitor",
         aliases: &["mntr"],
         needs: Needs::Serving,
@@ -124,6 +140,12 @@ const COMMANDS: &[Command] = &[
         },
     },
     Command {
+        name: "voting_view",
+        aliases: &[],
+        needs: Needs::Serving,
+        run: |context, _, _| Ok(ensemble::voting_view(context)),
+    },
+    Command {
         name: "watch_summary",
         aliases: &["wchs"],
         needs: Needs::Serving,
@@ -150,6 +172,14 @@ const COMMANDS: &[Command] = &[
             let by_path = context.member.watches_by_path().into_iter();
             let by_path: Map<_, _> = by_path.map(|(path, sessions)| (path, ids(&sessions))).collect();
             Ok(json!({ "path_to_session_ids": by_path }))
+        },
+    },
+    Command {
+        name: "zabstate",
+        aliases: &[],
+        needs: Needs::Serving,
+        run: |context, _, facts| {
+            Ok(facts.map_or_else(|| json!({}), |facts| ensemble::zab_state(context, facts)))
         },
     },
 ];

@@ -98,8 +98,8 @@ pub struct Standing {
     pub leading_since_ms: u64,
     /// On a leader: the sizes of its proposals, once there was one.
     pub proposals: Option<ProposalSizes>,
-    /// On an observer: whom it observes.
-    pub observes: Option<u64>,
+    /// On a learner: who leads it.
+    pub follows: Option<u64>,
 }
 
 /// Bytes of proposals.

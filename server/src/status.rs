@@ -36,7 +36,8 @@ impl Shared {
         Some(EnsembleFacts {
             peer_state: doing.into(),
             quorum_size: membership.participants().count() as u64,
-            observer_master_id: standing.observes,
+            leader_id: if mode == Mode::Leader { Some(membership.my_id) } else { standing.follows },
+            observer_master_id: standing.follows.filter(|_| mode == Mode::Observer),
             leader,
         })
     }

@@ -87,6 +87,8 @@ pub struct EnsembleFacts {
     pub peer_state: String,
     /// Voting members.
     pub quorum_size: u64,
+    /// Id of the member that leads, if there is one.
+    pub leader_id: Option<u64>,
     /// Id of the server that an observer follows, if it is not the leader.
     pub observer_master_id: Option<u64>,
     /// Present on the leader.

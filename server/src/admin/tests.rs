@@ -10,8 +10,21 @@ use crate::stats::ServerStats;
 use crate::words::tests::{Fixture, leader, stats};
 
 const APACHE: &str = include_str!("../../tests/data/apache-3.8.0-admin.json");
+/// A leader with id 2, of two participants and an observer.
+const APACHE_LEADER: &str = include_str!("../../tests/data/apache-3.9.5-admin-ensemble.json");
 /// Fields that only make sense with TLS towards clients.
 const NOT_HERE: [&str; 2] = ["non_mtlsremote_conn_count", "non_mtlslocal_conn_count"];
+/// What Apache's `zabstate` has of an address, beside the addresses: what could be reached, and parts.
+const GETTERS: [&str; 8] = [
+    "empty",
+    "wildcard_addresses",
+    "all_ports",
+    "all_host_strings",
+    "reachable_address",
+    "all_reachable_addresses",
+    "all_reachable_addresses_or_all",
+    "reachable_or_one",
+];
 
 fn config() -> Config {
     Config::parse("dataDir=/nowhere\nclientPort=2181\nadmin.serverPort=8080", "zoo.cfg").expect("a good file")
@@ -99,6 +112,57 @@ fn a_leader_tells_its_proposals() {
     let member = Fixture { facts: Some(leader()), ..Fixture::default() };
     let stats = fields(&get_from("/commands/server_stats", &member, &stats()));
     assert_eq!(stats["proposal_stats"]["max_buffer_size"], 88);
+}
+
+/// A leader of an ensemble like that of [`APACHE_LEADER`], with two snapshots.
+fn get_from_leader(path: &str) -> Value {
+    let home = tempfile::tempdir().expect("a directory");
+    let version_2 = home.path().join("version-2");
+    std::fs::create_dir(&version_2).expect("version-2");
+    for name in ["snapshot.9", "snapshot.100000003.gz", "log.200000001"] {
+        std::fs::write(version_2.join(name), "").expect("a file");
+    }
+    std::fs::write(home.path().join("myid"), "2").expect("myid");
+    let text = format!(
+        "dataDir={}\nclientPort=28102\ninitLimit=10\nsyncLimit=5\nserver.1=127.0.0.1:28301:28401\n\
+         server.2=127.0.0.1:28302:28402\nserver.3=127.0.0.1:28303:28403:observer;28103\n",
+        home.path().display()
+    );
+    let file = home.path().join("zoo.cfg");
+    std::fs::write(&file, text).expect("zoo.cfg");
+    let config = Config::load(&file).expect("a good file");
+    let member = Fixture { facts: Some(leader()), ..Fixture::default() };
+    let target = Target { path, query: "" };
+    fields(&answer(target, "/commands", Context { config: &config, stats: &stats(), member: &member }))
+}
+
+#[test]
+fn what_a_leader_says_of_its_ensemble_is_as_apaches() {
+    let apache: Value = serde_json::from_str(APACHE_LEADER).expect("JSON");
+    for (name, expected) in apache.as_object().expect("answers by command") {
+        let mut expected = shape_of(expected);
+        expected.retain(|line| !GETTERS.iter().any(|getter| line.contains(&format!(".{getter}"))));
+        assert_eq!(shape_of(&get_from_leader(&format!("/commands/{name}"))), expected, "{name}");
+    }
+    let leader = get_from_leader("/commands/lead");
+    assert_eq!((&leader["is_leader"], &leader["leader_id"]), (&json!(true), &json!(2)));
+    let view = get_from_leader("/commands/voting_view")["current_config"].clone();
+    assert_eq!(view, apache["voting_view"]["current_config"]);
+    let state = get_from_leader("/commands/zabstate");
+    for field in ["myid", "client_address", "voting", "zabstate"] {
+        assert_eq!(state[field], apache["zabstate"][field], "{field}");
+    }
+    assert_eq!(state["election_address"]["one"], apache["zabstate"]["election_address"]["one"]);
+    assert_eq!(get_from_leader("/commands/lsnp")["zxid"], "100000003");
+}
+
+#[test]
+fn alone_there_is_no_ensemble_to_tell_of() {
+    assert_eq!(fields(&get("/commands/leader"))["error"], "a standalone server has no leader");
+    assert_eq!(fields(&get("/commands/voting_view"))["current_config"], json!({}));
+    assert_eq!(fields(&get("/commands/zabstate"))["voting"], false);
+    let nothing = fields(&get("/commands/last_snapshot"))["error"].clone();
+    assert!(nothing.as_str().is_some_and(|error| error.contains("/nowhere")), "{nothing}");
 }
 
 #[test]

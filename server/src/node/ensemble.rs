@@ -469,9 +469,9 @@ impl Node {
             self.shared.stats.observe(Measure::FollowerSyncTime, took_ns);
         }
         self.shared.set_mode(mode);
-        self.shared.standing.lock().observes = match role {
-            Role::Following { leader, .. } if mode == Some(Mode::Observer) => Some(leader.0 as u64),
-            _ => None,
+        self.shared.standing.lock().follows = match role {
+            Role::Following { leader, .. } => Some(leader.0 as u64),
+            Role::Looking | Role::Leading { .. } => None,
         };
         self.publish();
     }

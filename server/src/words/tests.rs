@@ -43,6 +43,7 @@ pub(crate) fn leader() -> Facts {
         ensemble: Some(EnsembleFacts {
             peer_state: "leading - broadcast".into(),
             quorum_size: 3,
+            leader_id: Some(2),
             observer_master_id: None,
             leader: Some(LeaderFacts {
                 learners: 2,
