@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::{Exit, Finished, Measured, Print, Run, manifest, say};
-use crate::driver::{self, FanOut, Verified, What};
+use crate::driver::{self, FanOut, Report, Verified, What};
 use crate::failover::Change;
 use crate::figures;
 use crate::results::{self, CheckedWrites, Checks, EventRow, GeneratorStats, RunData};
@@ -18,72 +18,18 @@ const FAN_OUTS_MAX: usize = 100_000;
 impl Run<'_> {
     pub(super) fn write(
         &self,
-        measured: Measured,
+        mut measured: Measured,
         verified: Option<Verified>,
         members: Vec<results::MemberFingerprint>,
         environment: results::Environment,
     ) -> Result<Finished> {
-        let Measured { report, start_ns, servers, connections, notes, workers, cut_short, span_file: _ } =
-            measured;
-        let mut events = notes;
-        events.extend(report.happenings.iter().map(|h| session_event(h, &members)));
-        if report.happenings_unkept > 0 {
-            events.push(EventRow {
-                at_ns: report.ended_ns,
-                duration_ns: 0,
-                kind: "note".into(),
-                target: String::new(),
-                detail: format!("{} more events of sessions were not kept", report.happenings_unkept),
-            });
-        }
-        let checked_writes =
-            verified.as_ref().map(|v| CheckedWrites { checked: v.acknowledged, lost: v.lost });
-        let checks = verified.map(|verified| Checks {
-            unknown: verified.unknown,
-            first_lost: verified.first,
-            broken_promises: report.broken.count(),
-            first_broken: report.broken.first.clone(),
-            given_up: report.given_up,
-            unsent: report.unsent,
-            watches: report.watching.counts.clone(),
-            ephemerals: report.ephemerals.clone(),
-            completions_unkept: report.close_up.unkept,
-        });
-        let broken = report.broken.count() > 0
-            || report.ephemerals.lost > 0
-            || checked_writes.is_some_and(|writes| writes.lost > 0);
-        let mut manifest = manifest::manifest(self.options, &self.spec);
-        manifest.started_unix_ms = self.started_unix_ms;
-        manifest.ended_unix_ms = self.started_unix_ms + self.run_start.elapsed().as_millis() as u64;
-        manifest.cut_short = cut_short;
-        manifest.workers = workers;
-        manifest.connections = connections;
-        manifest.environment = environment;
-        manifest.members = members;
-        manifest.checked_writes = checked_writes;
-        manifest.checks = checks;
-        manifest.phases =
-            manifest::phases(&self.spec, start_ns, if cut_short { report.ended_ns } else { u64::MAX });
-        let generator = GeneratorStats { samples: report.samples };
-        let mut run = RunData::new(manifest, report.recording, events, servers, generator);
-        run.completions = report.close_up.rows;
-        let summary = Summary::of(&run);
-        run.manifest.verdict = Verdict::judge(&run, &summary);
-        run.manifest.expectations = self.spec.expect.iter().map(|e| e.judge(&self.spec, &run)).collect();
-        let met = run.manifest.expectations.iter().all(|judged| judged.met);
-        match self.options.print {
-            Print::Summary => say(&summary::table(&run.manifest, &summary, summary::Style::of_stdout())),
-            Print::Line => say(&format!("{}\n", one_line(&run, &summary))),
-        }
-        if let Some(checks) = &run.manifest.checks {
-            let complaints = [&checks.first_lost, &checks.first_broken, &checks.ephemerals.first_lost];
-            for complaint in complaints.into_iter().flatten() {
-                say(&format!("\nPROMISE BROKEN: {complaint}\n"));
-            }
-        }
+        let fan_outs = std::mem::take(&mut measured.report.watching.fan_outs);
+        let cut_short = measured.cut_short;
+        let (run, summary) = self.put_together(measured, verified, members, environment);
+        self.show(&run, &summary);
         // What was measured has been said, whatever becomes of the files.
         results::write(&self.directory, &run, &summary)?;
-        write_fan_outs(&self.directory, &report.watching.fan_outs)?;
+        write_fan_outs(&self.directory, &fan_outs)?;
         if self.options.print == Print::Summary {
             say(&format!("\nresults  {}\n", self.directory.display()));
         }
@@ -97,13 +43,91 @@ impl Run<'_> {
                 Err(error) => eprintln!("zoometry: the report could not be written: {error:#}"),
             }
         }
-        let exit = match (broken, run.manifest.verdict.grade, met) {
-            (true, _, _) => Exit::Cluster,
-            (_, Grade::Invalid, _) => Exit::Invalid,
-            (_, _, false) => Exit::NotMet,
-            _ => Exit::Met,
-        };
-        Ok(Finished { directory: self.directory.clone(), exit, cut_short })
+        Ok(Finished { directory: self.directory.clone(), exit: exit(&run), cut_short })
+    }
+
+    /// Everything that will be in the directory, judged.
+    fn put_together(
+        &self,
+        measured: Measured,
+        verified: Option<Verified>,
+        members: Vec<results::MemberFingerprint>,
+        environment: results::Environment,
+    ) -> (RunData, Summary) {
+        let Measured { report, start_ns, servers, connections, notes, workers, cut_short, span_file: _ } =
+            measured;
+        let mut events = notes;
+        events.extend(report.happenings.iter().map(|h| session_event(h, &members)));
+        if report.happenings_unkept > 0 {
+            events.push(EventRow {
+                at_ns: report.ended_ns,
+                duration_ns: 0,
+                kind: "note".into(),
+                target: String::new(),
+                detail: format!("{} more events of sessions were not kept", report.happenings_unkept),
+            });
+        }
+        let mut manifest = manifest::manifest(self.options, &self.spec);
+        manifest.started_unix_ms = self.started_unix_ms;
+        manifest.ended_unix_ms = self.started_unix_ms + self.run_start.elapsed().as_millis() as u64;
+        manifest.cut_short = cut_short;
+        manifest.workers = workers;
+        manifest.connections = connections;
+        manifest.environment = environment;
+        manifest.members = members;
+        manifest.checked_writes =
+            verified.as_ref().map(|v| CheckedWrites { checked: v.acknowledged, lost: v.lost });
+        manifest.checks = verified.map(|verified| checks(verified, &report));
+        manifest.phases =
+            manifest::phases(&self.spec, start_ns, if cut_short { report.ended_ns } else { u64::MAX });
+        let generator = GeneratorStats { samples: report.samples };
+        let mut run = RunData::new(manifest, report.recording, events, servers, generator);
+        run.completions = report.close_up.rows;
+        let summary = Summary::of(&run);
+        run.manifest.verdict = Verdict::judge(&run, &summary);
+        run.manifest.expectations = self.spec.expect.iter().map(|e| e.judge(&self.spec, &run)).collect();
+        (run, summary)
+    }
+
+    fn show(&self, run: &RunData, summary: &Summary) {
+        match self.options.print {
+            Print::Summary => say(&summary::table(&run.manifest, summary, summary::Style::of_stdout())),
+            Print::Line => say(&format!("{}\n", one_line(run, summary))),
+        }
+        if let Some(checks) = &run.manifest.checks {
+            let complaints = [&checks.first_lost, &checks.first_broken, &checks.ephemerals.first_lost];
+            for complaint in complaints.into_iter().flatten() {
+                say(&format!("\nPROMISE BROKEN: {complaint}\n"));
+            }
+        }
+    }
+}
+
+fn checks(verified: Verified, report: &Report) -> Checks {
+    Checks {
+        unknown: verified.unknown,
+        first_lost: verified.first,
+        broken_promises: report.broken.count(),
+        first_broken: report.broken.first.clone(),
+        given_up: report.given_up,
+        unsent: report.unsent,
+        watches: report.watching.counts.clone(),
+        ephemerals: report.ephemerals.clone(),
+        completions_unkept: report.close_up.unkept,
+    }
+}
+
+/// What the run comes to.
+fn exit(run: &RunData) -> Exit {
+    let lost = run.manifest.checked_writes.is_some_and(|writes| writes.lost > 0);
+    let checks = run.manifest.checks.as_ref();
+    let broken = checks.is_some_and(|checks| checks.broken_promises > 0 || checks.ephemerals.lost > 0);
+    let met = run.manifest.expectations.iter().all(|judged| judged.met);
+    match (lost || broken, run.manifest.verdict.grade, met) {
+        (true, _, _) => Exit::Cluster,
+        (_, Grade::Invalid, _) => Exit::Invalid,
+        (_, _, false) => Exit::NotMet,
+        _ => Exit::Met,
     }
 }
 
