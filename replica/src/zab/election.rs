@@ -225,8 +225,13 @@ impl Election {
         }
         self.reachable.remove(&member);
         match self.state {
-            // Who has gone cannot send a better vote any more,
-            PeerState::Looking => self.count(now_ms),
+            // Who has gone cannot send a better vote any more, and is not there to follow: a leader elected by it
+            // would wait for it until initLimit is over. When it is back it says again what it said.
+            PeerState::Looking => {
+                self.votes.remove(&member);
+                self.settled.remove(&member);
+                self.count(now_ms)
+            }
             // nor follow.
             PeerState::Leading => {
                 self.votes.remove(&member);

@@ -35,6 +35,8 @@ pub(super) enum Cargo {
     Reachable(bool),
     Accepted,
     Connected,
+    /// It was closed before it had come to be.
+    Refused,
     Packet(QuorumPacket),
     Snapshot(QuorumPacket, Rc<RefCell<Stream>>),
     ToServer(ToServer),
@@ -57,6 +59,8 @@ pub(super) struct Wire {
     lanes: [Lane; 2],
     open: [bool; 2],
     broken: bool,
+    /// The end that asked for it, the first, knows that it is there.
+    connected: bool,
     /// An election connection: never closed, only up or down.
     forever: bool,
 }
@@ -72,7 +76,14 @@ impl World {
         let wire = self.next_wire;
         self.next_wire += 1;
         let lanes = Default::default();
-        let new = Wire { ends: [from, to], lanes, open: [true; 2], broken: false, forever: false };
+        let new = Wire {
+            ends: [from, to],
+            lanes,
+            open: [true; 2],
+            broken: false,
+            connected: false,
+            forever: false,
+        };
         self.wires.insert(wire, new);
         wire
     }
@@ -240,9 +251,13 @@ impl World {
                 self.plan(at_us, Due::Lane(wire, dir));
                 return;
             }
-            let (_, cargo) = found.lanes[dir].queue.pop_front().unwrap();
+            let (_, mut cargo) = found.lanes[dir].queue.pop_front().unwrap();
             let takes = found.open[1 - dir];
+            found.connected |= matches!(cargo, Cargo::Connected);
             if matches!(cargo, Cargo::Closed) {
+                if dir == 1 && !found.connected {
+                    cargo = Cargo::Refused;
+                }
                 found.open[1 - dir] = false;
                 let is_over = !found.open[dir] || found.broken && found.lanes[1 - dir].queue.is_empty();
                 if is_over {
@@ -293,6 +308,7 @@ impl World {
                     Cargo::Reachable(up) => Event::Reachable(from, up),
                     Cargo::Accepted => Event::Accepted(Link(wire)),
                     Cargo::Connected => Event::Connected(from, Link(wire)),
+                    Cargo::Refused => Event::Unreachable(from),
                     Cargo::Packet(packet) => Event::Packet(Link(wire), packet),
                     Cargo::Snapshot(packet, stream) => {
                         self.take_snapshot_in(id, Link(wire), packet.zxid, &stream.borrow());

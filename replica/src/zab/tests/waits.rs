@@ -144,3 +144,19 @@ fn whoever_elected_a_leader_with_others_that_look_on_looks_too() {
     step(&mut zab, 3, Event::Vote(ServerId(2), Notification { election_epoch: 2, ..vote(2) }));
     assert_eq!(zab.peer_state(), PeerState::Looking);
 }
+
+/// Member 3 waited for member 1 to vote, too, when member 2, who had elected it, went.
+#[test]
+fn a_vote_goes_with_its_voter() {
+    let mut zab = member(3, None);
+    step(&mut zab, 0, Event::Tick);
+    for other in [1, 2] {
+        step(&mut zab, 0, Event::Reachable(ServerId(other), true));
+    }
+    step(&mut zab, 1, Event::Vote(ServerId(2), vote(3)));
+    step(&mut zab, 2, Event::Reachable(ServerId(2), false));
+    step(&mut zab, 3, Event::Vote(ServerId(1), vote(1)));
+    assert_eq!(zab.peer_state(), PeerState::Looking, "one of three is no quorum");
+    step(&mut zab, 4, Event::Vote(ServerId(1), vote(3)));
+    assert_eq!(zab.peer_state(), PeerState::Leading);
+}
