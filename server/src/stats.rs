@@ -156,9 +156,10 @@ named! {
         Append = "append",
         /// fdatasync.
         Sync = "sync",
-        /// From durable here to durable at a quorum.
+        /// From durable here until a quorum has it. Where a quorum of others is faster than the disk here, Append and
+        /// Sync are left out, and this begins when it was handed to the disk.
         Quorum = "quorum",
-        /// From durable until the batch has changed the tree and fired its watches.
+        /// From durable, in an ensemble from committed, until the batch has changed the tree and fired its watches.
         Apply = "apply",
     }
 }

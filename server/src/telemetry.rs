@@ -94,8 +94,8 @@ pub enum Work {
     Write {
         /// Up to the disk's queue.
         stamps: Stamps,
-        /// The sync that made it durable.
-        durable: Durable,
+        /// The sync that made it durable here; `None` if a quorum of others was faster.
+        durable: Option<Durable>,
         /// In an ensemble: when a quorum had it.
         committed_ns: Option<u64>,
         /// Its turn to be applied came.

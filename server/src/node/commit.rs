@@ -22,6 +22,10 @@ use crate::stats::{Batch, Counter, Measure, ServerStats, Stage};
 use crate::telemetry::{self, Fanout, Stamps, Traced, Work};
 use crate::view::Mode;
 
+/// Syncs remembered for transactions that are not committed; of more the oldest are forgotten, and what they made
+/// durable counts as durable elsewhere.
+const SYNCS_MAX: usize = 4096;
+
 /// Who asked for a transaction, if it was a client of this member.
 struct Origin {
     conn: Arc<Conn>,
@@ -29,12 +33,13 @@ struct Origin {
     stamps: Option<Stamps>,
 }
 
-/// What the transactions of one batch share.
-#[derive(Clone, Copy)]
+/// When a transaction had come how far.
+#[derive(Clone, Copy, PartialEq, Default)]
 struct Moment {
     now_ns: u64,
-    durable: Durable,
-    /// In an ensemble: when a quorum had them.
+    /// The sync that made it durable here; `None` if a quorum of others was faster.
+    durable: Option<Durable>,
+    /// In an ensemble: when a quorum had it.
     committed_ns: Option<u64>,
 }
 
@@ -46,36 +51,24 @@ impl Node {
         let mut records = std::mem::take(&mut self.committed);
         let now_ns = clock::now_ns();
         let committed_ns = self.peers.is_some().then_some(now_ns);
-        let mut moment = Moment { now_ns, durable: self.durable, committed_ns };
-        if self.durable.upto < last {
-            // A quorum had it before this member's own disk.
-            moment.durable = Durable {
-                upto: last,
-                taken_ns: now_ns,
-                written_ns: now_ns,
-                synced_ns: now_ns,
-                records: records.len() as u32,
-                ..Durable::default()
-            };
-        }
+        let mut moment = Moment { now_ns, durable: None, committed_ns };
         let shared = Arc::clone(&self.shared);
         {
             let mut store = shared.store.write();
             let mut stages = StageRun::default();
             for record in &records {
+                moment.durable = self.sync_of(record.header.zxid);
                 self.apply(&mut store, record, moment, &mut stages);
             }
-            stages.book(&mut self.booked, &moment);
+            stages.book(&mut self.booked);
         }
         self.member.applied(last);
         if !self.trails.is_empty() {
             self.trails.committed(&shared.tracer, last, now_ns);
         }
-        self.booked.stage(
-            Stage::Apply,
-            clock::now_ns().saturating_sub(moment.durable.synced_ns),
-            records.len() as u32,
-        );
+        let decided_ns = committed_ns.or(moment.durable.map(|durable| durable.synced_ns)).unwrap_or(now_ns);
+        let applied_ns = clock::now_ns().saturating_sub(decided_ns);
+        self.booked.stage(Stage::Apply, applied_ns, records.len() as u32);
         shared.stats.record(&mut self.booked);
         shared.stats.outstanding_add(-std::mem::take(&mut self.answered));
         shared.stats.add(Counter::Commits, records.len() as u64);
@@ -87,6 +80,20 @@ impl Node {
         for conn in self.woken.drain(..) {
             conn.flush(&shared, &mut self.traced);
         }
+    }
+
+    /// A sync of this member's disk has ended.
+    pub(super) fn note_sync(&mut self, durable: Durable) {
+        if self.syncs.len() == SYNCS_MAX {
+            self.syncs.pop_front();
+        }
+        self.syncs.push_back(durable);
+    }
+
+    /// The sync that made a transaction durable here, if it is; of those before it nobody will ask any more.
+    fn sync_of(&mut self, zxid: Zxid) -> Option<Durable> {
+        while self.syncs.pop_front_if(|durable| durable.upto < zxid).is_some() {}
+        self.syncs.front().copied()
     }
 
     /// Applies a transaction of which nobody may be told.
@@ -107,9 +114,9 @@ impl Node {
         let stamps = origin.as_ref().and_then(|origin| origin.stamps);
         if let Some(stamps) = stamps {
             if !self.trails.is_empty() {
-                self.trails.tell_elsewhere(header.zxid);
+                self.trails.tell_elsewhere(header.zxid, moment.durable.is_some());
             }
-            stages.count(&mut self.booked, stamps, &moment);
+            stages.count(&mut self.booked, stamps, moment);
         }
         let latency_ns = stamps.map_or(0, |stamps| moment.now_ns.saturating_sub(stamps.received_ns));
         let tracer = &self.shared.tracer;
@@ -278,25 +285,25 @@ impl Node {
     }
 }
 
-/// Writes of one submission in one batch: they share their times, so they are booked once.
+/// Writes of one submission, one sync and one batch: they share their times, so they are booked once.
 #[derive(Default)]
 struct StageRun {
     stamps: Stamps,
+    moment: Moment,
     writes: u32,
 }
 
 impl StageRun {
-    fn count(&mut self, booked: &mut Batch, stamps: Stamps, moment: &Moment) {
-        if stamps != self.stamps {
-            self.book(booked, moment);
-            self.stamps = stamps;
+    fn count(&mut self, booked: &mut Batch, stamps: Stamps, moment: Moment) {
+        if (stamps, moment) != (self.stamps, self.moment) {
+            self.book(booked);
+            (self.stamps, self.moment) = (stamps, moment);
         }
         self.writes += 1;
     }
 
-    /// Where they spent their time up to the disk; nothing for those that no client asked for.
-    fn book(&mut self, booked: &mut Batch, moment: &Moment) {
-        let durable = &moment.durable;
+    /// Where they spent their time until they were committed; nothing for those that no client asked for.
+    fn book(&mut self, booked: &mut Batch) {
         let Stamps { received_ns, prep_ns, appended_ns } = self.stamps;
         let writes = std::mem::take(&mut self.writes);
         if prep_ns == 0 || writes == 0 {
@@ -308,15 +315,20 @@ impl StageRun {
         let prepared_ns = appended_ns - prep_ns;
         booked.stage(Stage::Queue, queued_ns, writes);
         booked.stage(Stage::Prep, prepared_ns, writes);
-        booked.stage(Stage::Append, durable.written_ns.saturating_sub(appended_ns), writes);
-        booked.stage(Stage::Sync, durable.synced_ns - durable.written_ns, writes);
         booked.observe_many(Measure::PrepQueueTime, queued_ns, writes);
         booked.observe_many(Measure::PrepProcessTime, prepared_ns, writes);
-        let waited_ns = durable.taken_ns.saturating_sub(appended_ns);
-        booked.observe_many(Measure::SyncQueueTime, waited_ns, writes);
-        let until_durable_ns = durable.synced_ns.saturating_sub(appended_ns);
-        booked.observe_many(Measure::SyncQueueAndFlushTime, until_durable_ns, writes);
-        if let Some(committed_ns) = moment.committed_ns {
+        let mut durable_ns = appended_ns;
+        if let Some(durable) = self.moment.durable {
+            booked.stage(Stage::Append, durable.written_ns.saturating_sub(appended_ns), writes);
+            booked.stage(Stage::Sync, durable.synced_ns - durable.written_ns, writes);
+            let waited_ns = durable.taken_ns.saturating_sub(appended_ns);
+            booked.observe_many(Measure::SyncQueueTime, waited_ns, writes);
+            let until_durable_ns = durable.synced_ns.saturating_sub(appended_ns);
+            booked.observe_many(Measure::SyncQueueAndFlushTime, until_durable_ns, writes);
+            durable_ns = durable_ns.max(durable.synced_ns);
+        }
+        if let Some(committed_ns) = self.moment.committed_ns {
+            booked.stage(Stage::Quorum, committed_ns.saturating_sub(durable_ns), writes);
             let waited_ns = committed_ns.saturating_sub(appended_ns);
             booked.observe_many(Measure::QuorumAckLatency, waited_ns, writes);
         }
@@ -365,5 +377,38 @@ impl WatchSink for Delivery<'_> {
         if self.timed {
             Fanout::add(&mut self.fanout, told, first_ns, clock::now_ns());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Times in microseconds: in the disk's queue at 10, durable at 40 or not, committed at 70.
+    fn booked(is_durable: bool) -> crate::stats::Collected {
+        let durable =
+            Durable { taken_ns: 15_000, written_ns: 20_000, synced_ns: 40_000, ..Durable::default() };
+        let moment =
+            Moment { now_ns: 70_000, durable: is_durable.then_some(durable), committed_ns: Some(70_000) };
+        let (mut stages, mut batch) = (StageRun::default(), Batch::default());
+        let stamps = Stamps { received_ns: 1_000, prep_ns: 4_000, appended_ns: 10_000 };
+        for _ in 0..3 {
+            stages.count(&mut batch, stamps, moment);
+        }
+        stages.book(&mut batch);
+        let stats = ServerStats::default();
+        stats.record(&mut batch);
+        stats.collect()
+    }
+
+    #[test]
+    fn the_stages_of_a_write_are_all_of_its_time_until_it_is_committed() {
+        let told = |is_durable| {
+            let collected = booked(is_durable);
+            [Stage::Queue, Stage::Prep, Stage::Append, Stage::Sync, Stage::Quorum]
+                .map(|stage| collected.stage(stage).sum() / 3000)
+        };
+        assert_eq!(told(true), [3, 6, 10, 20, 30]);
+        assert_eq!(told(false), [3, 6, 0, 0, 60], "the disk here was not waited for");
     }
 }

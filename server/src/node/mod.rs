@@ -168,8 +168,8 @@ pub struct Node {
     pending: Option<Pending>,
     /// How many such jobs it has not reported yet.
     disk_jobs: u32,
-    /// The disk's last report.
-    durable: Durable,
+    /// What the disk has reported that may hold transactions not yet committed, oldest first.
+    syncs: VecDeque<Durable>,
     looking_since_ms: u64,
     /// When the election ended, until the member has become part of what it decided.
     found_leader_ms: Option<u64>,
@@ -227,7 +227,7 @@ impl Node {
             thought_ns: 0,
             pending: None,
             disk_jobs: 0,
-            durable: Durable::default(),
+            syncs: VecDeque::new(),
             looking_since_ms: clock::now_ms(),
             found_leader_ms: None,
             leading_since_ms: 0,
@@ -272,7 +272,7 @@ impl Node {
             NodeEvent::Client(asked) if self.member.outstanding() < PROPOSED_LIMIT => self.take(asked),
             NodeEvent::Client(asked) => self.held.push_back(asked),
             NodeEvent::Durable(durable) => {
-                self.durable = durable;
+                self.note_sync(durable);
                 self.consensus(Event::Durable(durable.upto));
                 self.book_sync(&durable);
             }

@@ -93,7 +93,8 @@ impl Builder {
             Work::Write { stamps, durable, committed_ns, apply_ns, applied_ns, fanout } => {
                 // The disk's thread may take a transaction before the node has read the clock behind the
                 // append: it was in the queue by then.
-                let appended_ns = stamps.appended_ns.min(durable.taken_ns).max(stamps.prep_ns);
+                let taken_ns = durable.map_or(u64::MAX, |durable| durable.taken_ns);
+                let appended_ns = stamps.appended_ns.min(taken_ns).max(stamps.prep_ns);
                 child(Role::SessionQueue, "session queue", traced.received_ns, stamps.prep_ns, Role::Server);
                 child(Role::Prep, "prep", stamps.prep_ns, appended_ns, Role::Server);
                 let sync_parent = match committed_ns {
@@ -103,15 +104,19 @@ impl Builder {
                     }
                     None => Role::Server,
                 };
-                let sync = child(Role::LogSync, "log sync", appended_ns, durable.synced_ns, sync_parent);
-                let written_ns = durable.written_ns.max(appended_ns);
-                child(Role::Fsync, "fsync", written_ns, durable.synced_ns, Role::LogSync);
+                let synced = durable.map(|durable| {
+                    let sync = child(Role::LogSync, "log sync", appended_ns, durable.synced_ns, sync_parent);
+                    let written_ns = durable.written_ns.max(appended_ns);
+                    child(Role::Fsync, "fsync", written_ns, durable.synced_ns, Role::LogSync);
+                    (sync, durable.records)
+                });
                 child(Role::Apply, "apply", apply_ns, applied_ns, Role::Server);
                 let fanned =
                     fanout.map(|f| (f, child(Role::Fanout, "fanout", f.first_ns, f.last_ns, Role::Apply)));
                 child(Role::Reply, "reply", applied_ns, end_ns, Role::Server);
-                let batch = zoometry_spans::attr(attrs::LOG_BATCH_SIZE, i64::from(durable.records));
-                out[sync].attrs.push(batch);
+                if let Some((index, records)) = synced {
+                    out[index].attrs.push(zoometry_spans::attr(attrs::LOG_BATCH_SIZE, i64::from(records)));
+                }
                 if let Some((fanout, index)) = fanned {
                     let watchers = zoometry_spans::attr(attrs::WATCH_COUNT, i64::from(fanout.watchers));
                     out[index].attrs.push(watchers);
@@ -155,6 +160,7 @@ impl Builder {
                 out.push(wait.child_of(write));
                 None
             }
+            Way::Answered => None,
             Way::Following => {
                 let whole = span(Role::Proposal, "proposal", Kind::Server, appended_ns, synced_ns);
                 out.push(under_quorum(whole.with(attrs::QUORUM_LATE, late)));

@@ -45,7 +45,7 @@ fn write() -> Traced {
     Traced {
         work: Work::Write {
             stamps,
-            durable,
+            durable: Some(durable),
             committed_ns: None,
             apply_ns: 10_000,
             applied_ns: 11_000,
@@ -87,6 +87,25 @@ fn in_an_ensemble_the_log_is_a_part_of_the_wait_for_a_quorum() {
     assert_eq!(names, ["prep", "quorum", "log sync", "fsync"]);
     assert_eq!(spans[4].parent, Some(spans[3].span));
     assert!(contained(&spans));
+}
+
+/// Two other disks were faster than the leader's own: that one is told when it is done, beside the wait.
+#[test]
+fn a_leaders_late_disk_is_linked_to_the_wait_for_a_quorum() {
+    let mut traced = write();
+    let Work::Write { durable, committed_ns, .. } = &mut traced.work else { panic!("a write") };
+    (*durable, *committed_ns) = (None, Some(9_500));
+    let mut all = spans(&builder(true), &traced);
+    let names: Vec<_> = all.iter().map(|span| span.name.as_ref()).collect();
+    assert_eq!(names, ["setData", "session queue", "prep", "quorum", "apply", "fanout", "reply"]);
+    let late = Durable { written_ns: 5_000, synced_ns: 60_000, records: 2, ..Durable::default() };
+    let (session, xid, zxid, way) = (SESSION, 1, Zxid(7), Way::Answered);
+    let trail = Trail { session, xid, zxid, way, appended_ns: 3_500, durable: late, committed_ns: 9_500 };
+    builder(true).trail(&trail, &mut all);
+    let [sync, fsync] = &all[7..] else { panic!("{all:?}") };
+    assert_eq!((sync.name.as_ref(), sync.parent, sync.links[0].span), ("log sync", None, all[3].span));
+    assert_eq!((fsync.name.as_ref(), fsync.parent), ("fsync", Some(sync.span)));
+    assert_eq!(fsync.end_ns - fsync.start_ns, 55_000);
 }
 
 /// The transaction of session [`SESSION`] with xid 1, as three members see it: the one whose client asked, the
@@ -142,7 +161,8 @@ fn a_trail_ends_when_its_transaction_is_durable_and_committed() {
         trails.appended(&tracer, Zxid(zxid), &payload, Way::Following, 10);
     }
     trails.appended(&tracer, Zxid(4), &payload[..11], Way::Following, 10);
-    trails.tell_elsewhere(Zxid(2));
+    trails.tell_elsewhere(Zxid(2), true);
+    trails.tell_elsewhere(Zxid(3), false);
     trails.committed(&tracer, Zxid(3), 30);
     assert!(!trails.is_empty());
     trails.durable(&tracer, &Durable { upto: Zxid(2), synced_ns: 40, ..Durable::default() });
@@ -151,7 +171,8 @@ fn a_trail_ends_when_its_transaction_is_durable_and_committed() {
     assert!(trails.is_empty());
     thread.unwrap().stop();
     let text = std::fs::read_to_string(file.path()).unwrap();
-    assert_eq!(text.matches("\"proposal\"").count(), 2, "{text}");
+    assert_eq!(text.matches("\"proposal\"").count(), 1, "{text}");
+    assert_eq!(text.matches("\"log sync\"").count(), 2, "{text}");
 }
 
 #[test]

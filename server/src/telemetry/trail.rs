@@ -24,6 +24,9 @@ pub enum Way {
     },
     /// It logged a leader's proposal.
     Following,
+    /// It proposed it for its own client, whose request has told the rest: a quorum of others was faster than the
+    /// disk here.
+    Answered,
 }
 
 /// A transaction that is kept, whole. Times are ns on the process's clock.
@@ -93,10 +96,13 @@ impl Trails {
         self.finish(tracer);
     }
 
-    /// The transaction is this member's own client's, whose request tells all of it.
-    pub fn tell_elsewhere(&mut self, zxid: Zxid) {
-        if let Ok(index) = self.open.binary_search_by_key(&zxid, |open| open.trail.zxid) {
+    /// The transaction is this member's own client's, whose request tells all of it, but for a disk that is late.
+    pub fn tell_elsewhere(&mut self, zxid: Zxid, is_durable: bool) {
+        let Ok(index) = self.open.binary_search_by_key(&zxid, |open| open.trail.zxid) else { return };
+        if is_durable {
             self.open.remove(index);
+        } else {
+            self.open[index].trail.way = Way::Answered;
         }
     }
 
