@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ Traces: OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 sends them to Jaeger.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<String> = args.map(|arg| arg.to_string_lossy().into_owned()).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["--help" | "-h" | "help"] => {
+        ["--help" | "-h" | "help"] | ["dump", "--help" | "-h"] => {
             print!("{HELP}");
             ExitCode::SUCCESS
         }
@@ -48,13 +49,35 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             println!("zoometry-server {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
-        ["dump", dir] => report(dump(dir, dir)),
-        ["dump", dir, log_dir] => report(dump(dir, log_dir)),
-        [file] if !file.starts_with('-') => serve(file),
-        _ => {
+        [] => {
             eprint!("{HELP}");
             ExitCode::from(EXIT_USAGE)
         }
+        ["dump", dir] if !dir.starts_with('-') => report(dump(dir, dir)),
+        ["dump", dir, log_dir] => report(dump(dir, log_dir)),
+        [file] if !file.starts_with('-') && !is_command(file) => serve(file),
+        ref words => {
+            eprintln!("zoometry-server: {}; see zoometry-server --help", misused(words));
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+/// Whether `word` is `dump`, or what zkServer.sh takes in front of a zoo.cfg, and no file.
+fn is_command(word: &str) -> bool {
+    matches!(word, "dump" | "start" | "start-foreground" | "stop" | "restart" | "status")
+        && !Path::new(word).exists()
+}
+
+/// What is wrong with a command line that means nothing.
+fn misused(words: &[&str]) -> String {
+    match words {
+        ["dump", ..] => "dump takes DATA_DIR, and DATA_LOG_DIR if logs are elsewhere".into(),
+        [word, ..] if word.starts_with('-') => format!("there is no option {word}"),
+        [word, ..] if is_command(word) => format!(
+            "there is no command {word}: zoometry-server ZOO_CFG runs in the foreground until SIGTERM or Ctrl-C"
+        ),
+        _ => format!("expected one ZOO_CFG, got {}", words.join(" ")),
     }
 }
 
@@ -130,6 +153,22 @@ fn report(result: anyhow::Result<()>) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_misused_command_line_is_told_what_is_wrong() {
+        let table: &[(&[&str], &str)] = &[
+            (&["dump"], "dump takes DATA_DIR"),
+            (&["dump", "-x"], "dump takes DATA_DIR"),
+            (&["start", "zoo.cfg"], "no command start: zoometry-server ZOO_CFG runs"),
+            (&["start-foreground"], "no command start-foreground"),
+            (&["--foo"], "no option --foo"),
+            (&["a.cfg", "b.cfg"], "expected one ZOO_CFG, got a.cfg b.cfg"),
+        ];
+        for (words, told) in table {
+            assert!(misused(words).contains(told), "{words:?}: {}", misused(words));
+            assert_eq!(main(words.iter().map(OsString::from)), ExitCode::from(EXIT_USAGE), "{words:?}");
+        }
+    }
 
     #[test]
     fn what_cannot_be_broken_off_is_not_waited_for() {
