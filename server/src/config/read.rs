@@ -4,7 +4,7 @@
 
 mod ensemble;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -31,6 +31,8 @@ struct Entries {
     found: BTreeMap<String, Property>,
     /// Where each key stands, for faults that are found after its value was taken.
     lines: BTreeMap<String, usize>,
+    /// Every key that was asked for, in the file or not: what a misspelt one may have meant.
+    known: BTreeSet<String>,
     warnings: Vec<String>,
 }
 
@@ -46,6 +48,7 @@ impl Entries {
             path: path.to_path_buf(),
             found: BTreeMap::new(),
             lines: BTreeMap::new(),
+            known: BTreeSet::new(),
             warnings: Vec::new(),
         };
         for Property { line, key, value } in list {
@@ -85,6 +88,7 @@ impl Entries {
 
     /// The entry, if it is there and not empty.
     fn take(&mut self, key: &str) -> Option<Property> {
+        self.known.insert(key.to_string());
         self.found.remove(key).filter(|entry| !entry.value.is_empty())
     }
 
@@ -638,6 +642,20 @@ fn not_acted_upon(config: &Config) -> Vec<String> {
     surprising.map(|(_, warning)| warning.to_string()).collect()
 }
 
+/// Keys that nobody asked for and that are one slip of the pen away from one that somebody did. Others may be what
+/// Apache hands on as a system property, and are no fault.
+fn misspelt(entries: &Entries) -> Vec<String> {
+    let slips = |name: &str, known: &str| {
+        strsim::damerau_levenshtein(&name.to_ascii_lowercase(), &known.to_ascii_lowercase())
+    };
+    let near = |name: &str| entries.known.iter().find(|known| known.len() > 4 && slips(name, known) <= 1);
+    let told = |(name, entry): (&String, &Property)| {
+        let (path, line, key) = (entries.path.display(), entry.line, &entry.key);
+        Some(format!("{path}:{line}: {key} is not known and does nothing; did you mean {}?", near(name)?))
+    };
+    entries.found.iter().filter_map(told).collect()
+}
+
 /// What nobody asked for is kept as it is; what will surprise is told.
 fn leftovers(entries: &mut Entries, config: &mut Config) {
     if config.client.secure_listen.is_some() {
@@ -658,6 +676,8 @@ fn leftovers(entries: &mut Entries, config: &mut Config) {
             .push(format!("zoometry.syncDelayFile: syncs are as slow as {file} says, for experiments"));
     }
     entries.warnings.extend(not_acted_upon(config));
+    let misspelt = misspelt(entries);
+    entries.warnings.extend(misspelt);
     config.warnings = std::mem::take(&mut entries.warnings);
     config.other =
         std::mem::take(&mut entries.found).into_iter().map(|(name, entry)| (name, entry.value)).collect();

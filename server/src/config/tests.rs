@@ -490,6 +490,24 @@ fn what_an_ensemble_asks_for_in_vain_is_told() {
 }
 
 #[test]
+fn a_slip_of_the_pen_is_told() {
+    for (line, meant) in [
+        ("ticktime=500", "tickTime"),
+        ("tickTme=500", "tickTime"),
+        ("zookeeper.snapCuont=500", "snapCount"),
+        ("autopurge.purgeinterval=1", "autopurge.purgeInterval"),
+    ] {
+        let config = standalone(line);
+        let told = format!("zoo.cfg:3: {} is not known", line.split('=').next().expect("a key"));
+        let [only] = &config.warnings[..] else { panic!("{line}: {:?}", config.warnings) };
+        assert!(only.starts_with(&told) && only.ends_with(&format!("did you mean {meant}?")), "{only}");
+    }
+    // What Apache hands on as a system property.
+    let config = standalone("jvm.pauses=x\na=b");
+    assert_eq!((config.warnings.len(), config.other.len()), (0, 2), "{:?}", config.warnings);
+}
+
+#[test]
 fn what_is_not_acted_upon_is_told() {
     for line in [
         "largeRequestThreshold=1000",
