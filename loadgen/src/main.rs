@@ -29,9 +29,9 @@ Examples:
   zoometry up 3
       just an ensemble, to play with; prints how to connect
 
-Exit codes of run: 0 valid and all expectations met; 1 an expectation failed; 2 bad
-input or usage; 3 the run is INVALID; 4 the cluster could not be reached or broke a
-promise.";
+Exit codes of run: 0 VALID or SUSPECT, and all expectations met; 1 an
+expectation failed; 2 bad input or usage; 3 the run is INVALID; 4 the cluster
+could not be reached or broke a promise.";
 
 /// Measures ZooKeeper-protocol coordination services: load, latency, charts.
 #[derive(Parser)]
