@@ -22,7 +22,8 @@ Examples:
       starts an ensemble of three on this machine, runs the workload, stops it
   zoometry run workloads/read-heavy.toml --cluster zk1:2181,zk2:2181,zk3:2181
       the same against a cluster that is already there
-  zoometry run workloads/read-heavy.toml --cluster apache:3 --set phase.high.duration=5s
+  zoometry run workloads/read-heavy.toml --cluster apache:3 \\
+      --set phase.high.duration=5s
       against a local Apache ZooKeeper, one phase shortened
   zoometry run workloads/leader-failover.toml
       what clients see of a leader's death
@@ -59,7 +60,7 @@ enum Command {
                       With a workload file and --cluster, runs it on each cluster in turn, --repeats times, \
                       and compares the results.",
         after_help = "Examples:\n  zoometry compare results/A results/B\n  zoometry compare \
-                      workloads/speed-read.toml --cluster zoometry:3 --cluster apache:3 --repeats 5"
+                      workloads/speed-read.toml --repeats 5 \\\n      --cluster zoometry:3 --cluster apache:3"
     )]
     Compare(CompareArgs),
     /// Run one server in the foreground, as zoometry-server does
