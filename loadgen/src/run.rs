@@ -146,6 +146,7 @@ pub fn run(options: &Options) -> Result<Finished, Failure> {
     let spec = Spec::load(&options.file, &options.overrides).blame(Exit::Usage)?;
     faults::check(&spec, &options.cluster).blame(Exit::Usage)?;
     check_placement(&spec, &options.cluster).blame(Exit::Usage)?;
+    check_members_are_started(options).blame(Exit::Usage)?;
     allow_descriptors(u64::from(spec.sessions.count) + spec.watcher_sessions()).blame(Exit::Usage)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().blame(Exit::Usage)?;
     let span = info_span!("run", workload = spec.name, cluster = %options.cluster);
@@ -163,6 +164,20 @@ fn check_placement(spec: &Spec, wanted: &Wanted) -> Result<()> {
         (Placement::Server(n), members) if n as usize > members => {
             bail!("sessions.placement: {wanted} has {members} members, and no server {n}")
         }
+        _ => Ok(()),
+    }
+}
+
+/// Whether there are members for what only concerns those that the run starts.
+fn check_members_are_started(options: &Options) -> Result<()> {
+    let zoo_cfg = options.zoo_cfg.first().map(|(key, value)| format!("--zoo-cfg {key}={value}"));
+    let data_dir = options.data_dir.as_ref().map(|directory| format!("--data-dir {}", directory.display()));
+    match zoo_cfg.or(data_dir) {
+        Some(option) if !options.cluster.is_started_here() => bail!(
+            "{option} is for members that are started for the run; {} has its own configuration and data: change \
+             them there, and leave the option out",
+            options.cluster
+        ),
         _ => Ok(()),
     }
 }

@@ -252,6 +252,18 @@ fn ctrl_c_writes_what_was_measured() {
     assert_eq!(fake.paths(), ["/"], "it cleaned up");
 }
 
+#[test]
+fn what_a_foreign_cluster_cannot_do_is_refused() {
+    for option in [["--zoo-cfg", "tickTime=300"], ["--data-dir", "data"]] {
+        let directory = tempfile::tempdir().unwrap();
+        let output = command(directory.path(), WRITES, "127.0.0.1:1").args(option).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
+        let told =
+            format!("{} is for members that are started for the run; 127.0.0.1:1 has", option.join(" "));
+        assert!(shown(&output).contains(&told), "{}", shown(&output));
+    }
+}
+
 /// A member must not survive us, whatever ends us.
 #[test]
 fn no_member_is_left_behind() {

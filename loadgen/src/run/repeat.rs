@@ -30,6 +30,10 @@ pub fn repeat(repeats: &Repeats) -> Result<Comparison, Failure> {
         .collect();
     let total = repeats.repeats as usize * sides.len();
     let mut done = 0;
+    if !repeats.clusters.iter().any(Wanted::is_started_here) {
+        super::check_members_are_started(&repeats.options)
+            .map_err(|error| Failure { exit: Exit::Usage, error })?;
+    }
     for round in 0..repeats.repeats {
         let mut order: Vec<usize> = (0..sides.len()).collect();
         if round % 2 == 1 {
@@ -39,7 +43,10 @@ pub fn repeat(repeats: &Repeats) -> Result<Comparison, Failure> {
             done += 1;
             let cluster = repeats.clusters[at].clone();
             say(&format!("run {done} of {total} on {cluster}: "));
-            let options = Options { cluster, print: Print::Line, quiet: true, ..repeats.options.clone() };
+            let mut options = Options { cluster, print: Print::Line, quiet: true, ..repeats.options.clone() };
+            if !options.cluster.is_started_here() {
+                options.zoo_cfg.clear();
+            }
             let finished = run(&options)?;
             if finished.cut_short {
                 let error = anyhow::anyhow!(
