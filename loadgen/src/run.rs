@@ -392,7 +392,12 @@ impl<'a> Run<'a> {
         let deadline = Instant::now() + REACH_LIMIT;
         let mut client = Client::connect(&cluster.addresses(), OWN_TIMEOUT_MS, deadline)
             .await
-            .with_context(|| format!("the cluster {} cannot be used", cluster.connect_string()))
+            .with_context(|| {
+                format!(
+                    "the cluster {} cannot be used (expected: ZooKeeper's client ports, without TLS)",
+                    cluster.connect_string()
+                )
+            })
             .blame(Exit::Cluster)?;
         let total = self.keys.len();
         let what = format!("creating {} znodes below {}", figures::count(total), self.places.run);
