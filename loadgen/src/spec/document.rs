@@ -12,6 +12,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::{SpecError, nearest};
 
+/// A file that is no TOML at all has a fault on every line; so many are told.
+const SYNTAX_TOLD: usize = 5;
+
 /// The file as read, and the overrides; turns origins into places.
 #[derive(Debug)]
 pub(super) struct Source<'a> {
@@ -82,7 +85,13 @@ impl Source<'_> {
     pub(super) fn read(&self) -> Result<Table, Vec<(Origin, SpecError)>> {
         let (document, syntax) = DeTable::parse_recoverable(self.text);
         if !syntax.is_empty() {
-            return Err(syntax.iter().map(|error| self.syntax_error(error)).collect());
+            let mut told: Vec<_> =
+                syntax.iter().take(SYNTAX_TOLD).map(|error| self.syntax_error(error)).collect();
+            if let (Some((_, last)), more @ 1..) = (told.last_mut(), syntax.len().saturating_sub(SYNTAX_TOLD))
+            {
+                last.what.push_str(&format!("; and {more} more: expected a workload file"));
+            }
+            return Err(told);
         }
         let mut root = table(document.into_inner(), &|span| Origin::File(span.start, span.end));
         let mut errors = Vec::new();
@@ -260,7 +269,7 @@ fn set_in_table(
     }
 }
 
-/// An element of a list of tables: by its name, by its number from 1, or all of them with `*`.
+/// An element of a list, or what is in it: by its name, by its number from 1, or all of them with `*`.
 fn set_in_list(
     items: &mut [Node],
     steps: &[&str],
@@ -295,10 +304,14 @@ fn set_in_list(
             Value::Table(table) if !rest.is_empty() => {
                 set_in_table(table, rest, value, n, &format!("{so_far}.{step}"))?;
             }
-            _ => {
+            Value::Table(_) | Value::List(_) => {
                 return Err(format!(
                     "expected a key inside {so_far}.{step}, such as {so_far}.{step}.duration"
                 ));
+            }
+            _ if rest.is_empty() => items[at] = value.clone(),
+            _ => {
+                return Err(format!("`{so_far}.{step}` is a single value; it has no `{}` in it", rest[0]));
             }
         }
     }

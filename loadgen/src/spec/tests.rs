@@ -425,6 +425,12 @@ fn overrides_change_the_document() {
     assert_eq!(with(&["phase.a.arrival.poisson=9/s"]).phases[0].arrival.to_string(), "poisson 9/s");
     assert_eq!(with(&["watchers.1.count=3"]).watchers[0].count, 3);
     assert_eq!(with(&["expect=[\"errors.total = 0\"]"]).expect.len(), 1);
+    let expects =
+        with(&["expect=[\"errors.total = 0\", \"missed.total = 0\"]", "expect.2=rate.get > 5/s"]).expect;
+    assert_eq!(
+        expects.iter().map(|expect| expect.text.as_str()).collect::<Vec<_>>(),
+        ["errors.total = 0", "rate.get > 5/s"]
+    );
     assert_eq!(with(&["seed=1", "seed=2"]).seed, 2, "the last one counts");
     assert_eq!(with(&["seed=7"]).overrides, ["seed=7"]);
 }
@@ -460,6 +466,13 @@ fn a_bad_override_is_named() {
         assert!(told.starts_with("--set "), "{told}");
         assert_eq!(told.lines().count(), 1, "{told}");
     }
+}
+
+#[test]
+fn a_file_of_another_kind_is_told_once() {
+    let told = parse(&"Notes of a meeting\n".repeat(100), &[]).expect_err("no workload");
+    assert_eq!(told.lines().count(), 5, "{told}");
+    assert!(told.ends_with("; and 95 more: expected a workload file"), "{told}");
 }
 
 #[test]
