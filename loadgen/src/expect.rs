@@ -10,6 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::figures;
 use crate::op::Op;
 use crate::spec::quantity::{self, DURATION_FORM, RATE_FORM, SHARE_FORM};
 use crate::spec::{Arrival, Phase, Spec, hint};
@@ -169,7 +170,7 @@ pub struct Judged {
 }
 
 impl std::fmt::Display for Judged {
-    /// `FAILED response.get.p99 < 5ms: measured 7.31 ms (phase steady, 120000 samples)`
+    /// `FAILED response.get.p99 < 5ms: measured 7.31 ms (phase steady, 120,000 samples)`
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}: {}", if self.met { "met" } else { "FAILED" }, self.text, self.detail)
     }
@@ -250,9 +251,10 @@ impl Unit {
         match self {
             Unit::Rate => format!("{value:.*}/s", decimals - 1),
             Unit::Share => format!("{:.*}%", decimals, value * 100.0),
+            Unit::Count if value >= 0.0 && value.fract() == 0.0 => figures::count(value as u64),
             Unit::Count => format!("{value}"),
             Unit::Duration if value < 1e3 => format!("{value:.0} ns"),
-            Unit::Duration if value < 1e6 => format!("{:.*} us", decimals, value / 1e3),
+            Unit::Duration if value < 1e6 => format!("{:.*} µs", decimals, value / 1e3),
             Unit::Duration if value < 1e9 => format!("{:.*} ms", decimals, value / 1e6),
             Unit::Duration => format!("{:.*} s", decimals, value / 1e9),
         }
@@ -552,7 +554,11 @@ impl Expectation {
         let failed =
             readings.iter().filter(|(_, measured)| !self.relation.holds(measured.value, self.bound)).count();
         let shown = self.shown(measured.value);
-        let mut detail = format!("measured {shown} ({}, {} samples)", where_of(*phase), measured.samples);
+        let samples = match measured.samples {
+            1 => "1 sample".to_string(),
+            n => format!("{} samples", figures::count(n)),
+        };
+        let mut detail = format!("measured {shown} ({}, {samples})", where_of(*phase));
         if failed > 1 {
             detail.push_str(&format!("; fails in {failed} of {} phases, this is the worst", readings.len()));
         }

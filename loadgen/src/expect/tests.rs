@@ -48,26 +48,32 @@ fn each_kind_is_met_and_fails() {
             steady,
             4.9 * MS,
             7.31 * MS,
-            "measured 7.31 ms (phase steady, 120000 samples)",
+            "measured 7.31 ms (phase steady, 120,000 samples)",
         ),
         (
             "response.set.p99.9 <= 5ms",
             steady,
             5.0 * MS,
             5.004 * MS,
-            "measured 5.004 ms (phase steady, 120000 samples)",
+            "measured 5.004 ms (phase steady, 120,000 samples)",
         ),
         ("service.set.mean < 1ms", steady, 0.5 * MS, 1.5 * MS, "measured 1.50 ms"),
         ("service.writes.max < 1s", steady, 9e8, 1.5e9, "measured 1.50 s"),
-        ("response.set.min > 10us", steady, 20e3, 9.5e3, "measured 9.50 us"),
+        ("response.set.min > 10us", steady, 20e3, 9.5e3, "measured 9.50 µs"),
         ("phase.steady.lag.p99 < 1ms", steady, 10.0, 2.0 * MS, "measured 2.00 ms"),
         ("phase.steady.response.p50 < 500ns", steady, 400.0, 500.0, "measured 500 ns"),
         ("notify.p99 < 50ms", steady, 49.0 * MS, 51.0 * MS, "measured 51.00 ms"),
         ("phase.quiet.response.reads.p90 < 5ms", quiet, 4.0 * MS, 5.0 * MS, "measured 5.00 ms (phase quiet"),
         ("rate.set > 10000/s", steady, 10000.5, 9999.96, "measured 9999.96/s (phase steady"),
         ("phase.steady.rate >= 400/s", steady, 400.0, 399.0, "measured 399.0/s"),
-        ("errors.total = 0", None, 0.0, 3.0, "measured 3 (whole run, 120000 samples)"),
-        ("phase.steady.errors.set.total <= 2", steady, 2.0, 3.0, "measured 3 (phase steady, 120000 samples)"),
+        ("errors.total = 0", None, 0.0, 3.0, "measured 3 (whole run, 120,000 samples)"),
+        (
+            "phase.steady.errors.set.total <= 2",
+            steady,
+            2.0,
+            3.0,
+            "measured 3 (phase steady, 120,000 samples)",
+        ),
         ("phase.steady.errors.share < 0.1%", steady, 0.0009, 0.001, "measured 0.10% (phase steady"),
         ("errors.set.share < 0.1%", steady, 0.0, 0.0123, "measured 1.23%"),
         ("missed.total = 0", None, 0.0, 17.0, "measured 17 (whole run"),
@@ -100,7 +106,7 @@ fn the_line_as_people_see_it() {
     ]);
     assert_eq!(
         judge(text, &run).to_string(),
-        "FAILED response.get.p99 < 5ms: measured 7.31 ms (phase steady, 120000 samples)"
+        "FAILED response.get.p99 < 5ms: measured 7.31 ms (phase steady, 120,000 samples)"
     );
 }
 
@@ -111,14 +117,14 @@ fn every_phase_must_hold_and_the_worst_is_told() {
         judge(text, &Run(vec![(Some("quiet"), metric, quiet, 5000), (Some("steady"), metric, steady, 5000)]))
     };
     let met = run("response.get.p99 < 5ms", 2.0 * MS, 3.0 * MS);
-    assert_eq!((met.met, met.detail.as_str()), (true, "measured 3.00 ms (phase steady, 5000 samples)"));
+    assert_eq!((met.met, met.detail.as_str()), (true, "measured 3.00 ms (phase steady, 5,000 samples)"));
     let one = run("response.get.p99 < 5ms", 9.0 * MS, 3.0 * MS);
-    assert_eq!((one.met, one.detail.as_str()), (false, "measured 9.00 ms (phase quiet, 5000 samples)"));
+    assert_eq!((one.met, one.detail.as_str()), (false, "measured 9.00 ms (phase quiet, 5,000 samples)"));
     let both = run("rate.get > 100/s", 9.0, 3.0);
     assert!(!both.met);
     assert_eq!(
         both.detail,
-        "measured 3.00/s (phase steady, 5000 samples); fails in 2 of 2 phases, this is the worst"
+        "measured 3.00/s (phase steady, 5,000 samples); fails in 2 of 2 phases, this is the worst"
             .replace("3.00/s", "3.0/s")
     );
 }
