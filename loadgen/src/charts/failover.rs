@@ -389,3 +389,18 @@ impl View {
         spans
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_knows_every_shade_in_the_dark() {
+        let style = include_str!("../report/style.css");
+        for part in ["detection", "election", "synchronisation", "re-attach", "first write", "the rest"] {
+            let RGBColor(red, green, blue) = tint(part_colour(part));
+            let fill = format!("[fill=\"#{red:02X}{green:02X}{blue:02X}\"]");
+            assert!(style.contains(&fill), "{part}: {fill}");
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! Colours: Okabe and Ito's set, which people with any kind of colour vision can tell apart, and the greys
-//! around it. The report's style sheet knows the greys by these very values and replaces them in the dark.
+//! around it. The report's style sheet knows the greys, and the shades of a failover's parts, by these very values and
+//! replaces them in the dark.
 
 use plotters::style::RGBColor;
 
