@@ -102,7 +102,7 @@ pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>)
     let admin = serve_admin(&shared).await?;
     let (stopped, stopping) = tokio::sync::watch::channel(false);
     let accepting = tokio::spawn(clients::accept(Arc::clone(&shared), listener, stopping));
-    tracing::info!(%address, zxid = %last_zxid, "serving clients");
+    tracing::info!(%address, zxid = %last_zxid, "listening for clients");
     drop(start_up);
     stop.await;
     tracing::info!("stopping");

@@ -150,19 +150,14 @@ impl Node {
         if let Some(peers) = &self.peers {
             peers.send(link, packet);
         }
-        match PacketKind::from_code(packet.kind) {
-            Some(PacketKind::Diff) => self.shared.stats.add(Counter::DiffSyncs, 1),
-            Some(PacketKind::Snap) => self.shared.stats.add(Counter::SnapSyncs, 1),
-            Some(PacketKind::Trunc) => {}
+        let Some(kind) = PacketKind::from_code(packet.kind) else { return };
+        match kind {
+            PacketKind::Diff => self.shared.stats.add(Counter::DiffSyncs, 1),
+            PacketKind::Snap => self.shared.stats.add(Counter::SnapSyncs, 1),
+            PacketKind::Trunc => {}
             _ => return,
         }
-        if matches!(
-            PacketKind::from_code(packet.kind),
-            Some(PacketKind::Diff | PacketKind::Snap | PacketKind::Trunc)
-        ) {
-            let kind = PacketKind::from_code(packet.kind);
-            tracing::info!(link = link.0, ?kind, zxid = %packet.zxid, "synchronising a learner");
-        }
+        tracing::info!(link = link.0, ?kind, zxid = %packet.zxid, "synchronising a learner");
     }
 
     fn act(&mut self, action: Action) {
