@@ -43,13 +43,12 @@ impl Installation {
     pub fn find(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Installation> {
         let how = "set ZOOKEEPER_HOME to an unpacked apache-zookeeper-<version>-bin.tar.gz \
                    (https://zookeeper.apache.org/releases.html), or on Debian and Ubuntu: apt install zookeeper";
-        let java = match variable("JAVA_HOME") {
-            Some(home) => PathBuf::from(home).join("bin/java"),
-            None => on_path(variable("PATH"), "java").unwrap_or_default(),
-        };
-        if !java.is_file() {
+        // As Apache's own scripts look for it.
+        let at_home = variable("JAVA_HOME").map(|home| PathBuf::from(home).join("bin/java"));
+        let java = at_home.filter(|java| java.is_file()).or_else(|| on_path(variable("PATH"), "java"));
+        let Some(java) = java else {
             bail!("apache:N needs a JVM, and there is no java on the PATH nor in JAVA_HOME; then, {how}");
-        }
+        };
         let flags = variable("ZOOMETRY_JVM_FLAGS").map(|flags| flags.to_string_lossy().into_owned());
         let flags = flags.as_deref().unwrap_or(JVM_FLAGS).split_whitespace().map(str::to_owned).collect();
         let (home, classpath) = match variable("ZOOKEEPER_HOME").filter(|home| !home.is_empty()) {
@@ -157,6 +156,21 @@ mod tests {
         let arguments = found.arguments(Path::new("zoo.cfg"));
         assert!(arguments.iter().any(|a| a.to_string_lossy().contains("zookeeper-3.9.5.jar")));
         assert_eq!(found.settings()["jvm_flags"], JVM_FLAGS);
+    }
+
+    #[test]
+    fn a_java_home_without_java_does_not_hide_the_one_on_the_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().to_owned();
+        std::fs::create_dir_all(home.join("lib")).unwrap();
+        std::fs::write(home.join("lib/zookeeper-3.9.5.jar"), "").unwrap();
+        std::fs::write(home.join("java"), "").unwrap();
+        let variables = environment(vec![
+            ("JAVA_HOME", home.join("gone")),
+            ("PATH", home.clone()),
+            ("ZOOKEEPER_HOME", home.clone()),
+        ]);
+        assert_eq!(Installation::find(&variables).unwrap().java, home.join("java"));
     }
 
     #[test]
