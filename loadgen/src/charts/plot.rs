@@ -417,26 +417,36 @@ fn bands<DB: DrawingBackend>(pen: &Pen<'_, DB>, plot: &Plot, top: f64, bottom: f
 fn names_of_marks<DB: DrawingBackend>(pen: &Pen<'_, DB>, plot: &Plot, top: f64) -> Drawn<DB> {
     for (left, width, text) in places_of_names(plot) {
         pen.fill((left - 2.0, top + 2.0), (left + width, top + 19.0), palette::PAPER)?;
-        pen.text(text, (left, top + 4.0), SMALL, palette::INK, (HPos::Left, VPos::Top))?;
+        pen.text(&text, (left, top + 4.0), SMALL, palette::INK, (HPos::Left, VPos::Top))?;
     }
     Ok(())
 }
 
 /// Left edge, width and text of the marks' names, causes first. Names that would run into each other or out of the
-/// chart are left out; the line stays.
-fn places_of_names(plot: &Plot) -> Vec<(f64, f64, &str)> {
+/// chart are left out; the line stays. A cause's is cut short before that: what mended the one before it must not be
+/// all that is told there.
+fn places_of_names(plot: &Plot) -> Vec<(f64, f64, String)> {
     const APART: f64 = 8.0;
-    let mut places: Vec<(f64, f64, &str)> = Vec::new();
+    let mut places: Vec<(f64, f64, String)> = Vec::new();
     let of = |is_cause: bool| plot.marks.iter().filter(move |mark| mark.is_cause == is_cause);
     for mark in of(true).chain(of(false)) {
         let x = x_of(plot, mark.x);
         let width = text_width(&mark.text, SMALL);
         let left = if x + 4.0 + width < WIDTH - RIGHT { x + 4.0 } else { x - 4.0 - width };
-        let is_free = |(from, taken, _): &(f64, f64, &str)| {
-            left >= from + taken + APART || left + width + APART <= *from
+        let is_free = |left: f64, width: f64| {
+            let is_beside =
+                |(from, taken, _): &(_, _, _)| left >= from + taken + APART || left + width + APART <= *from;
+            left >= LEFT && places.iter().all(is_beside)
         };
-        if left >= LEFT && places.iter().all(is_free) {
-            places.push((left, width, &mark.text));
+        if is_free(left, width) {
+            places.push((left, width, mark.text.clone()));
+        } else if mark.is_cause
+            && let left = x + 4.0
+            && let next = places.iter().map(|place| place.0 - APART).filter(|next| *next > left)
+            && let Some(cut) = fit(&mark.text, next.fold(WIDTH - RIGHT, f64::min) - left, SMALL)
+            && is_free(left, text_width(&cut, SMALL))
+        {
+            places.push((left, text_width(&cut, SMALL), cut));
         }
     }
     places
@@ -533,6 +543,10 @@ mod tests {
         assert_eq!(told(&close), ["broken"]);
         let both = [(50.0, "server 2", true), (50.0, "server 1", true), (50.0, "mended", false)];
         assert_eq!(told(&both), ["server 2, server 1"]);
+        let long = "broken at the leader, broken at a follower, and broken at another follower as well";
+        let late = told(&[(52.0, "one", true), (58.0, "mended", false), (60.0, long, true)]);
+        assert!(late[1].starts_with("broken at the leader") && late[1].ends_with('…'), "{late:?}");
+        assert_eq!(late.len(), 2, "{late:?}");
         assert_eq!(told(&[(99.0, "at the end", true)]), ["at the end"], "to the left of its line");
     }
 }
