@@ -1,9 +1,10 @@
 //! The checks, one function each. The thresholds are named in the parent.
 
+use crate::failover::{Change, session_change};
 use crate::figures;
 use crate::op::Op;
 use crate::recorder::Class;
-use crate::results::{ArrivalKind, GeneratorSample, PhaseRecord, RunData};
+use crate::results::{ArrivalKind, EventRow, GeneratorSample, PhaseRecord, RunData};
 use crate::summary::{OpSummary, PhaseSummary, Summary, share_before};
 
 use super::*;
@@ -87,6 +88,7 @@ pub(super) fn of_phase(run: &RunData, at: usize, phase: &PhaseRecord, summary: &
     };
     let look = Look { run, at, phase, all, quiet_ns: quiet_until(run, phase) };
     let found = [
+        look.lost(),
         look.errors(),
         look.missed(),
         look.achieved(),
@@ -138,6 +140,28 @@ impl Look<'_> {
             let middle_ns = sample.at_ns.saturating_sub(sample.wall_ns / 2);
             sample.wall_ns > 0 && middle_ns >= from_ns && middle_ns < to_ns
         })
+    }
+
+    /// Connections that ended before anything was done to the cluster on purpose: what else is found may come of it.
+    fn lost(&self) -> Option<Finding> {
+        let undisturbed = self.phase.start_ns..self.quiet_ns;
+        let is_lost = |event: &&EventRow| matches!(session_change(event), Some((at_ns, Change::Lost)) if undisturbed.contains(&at_ns));
+        let lost: Vec<&EventRow> = self.run.events.iter().filter(is_lost).collect();
+        let first = lost.iter().min_by_key(|event| event.at_ns)?;
+        let count = match lost.len() {
+            1 => "a connection was".to_string(),
+            n => format!("{} connections were", figures::count(n as u64)),
+        };
+        Some((
+            Grade::Suspect,
+            "connections-lost",
+            format!(
+                "{count} lost without a fault of the workload's (first, at {}, {}); if a member was gone, what was \
+                 missed or late is its doing and not the rate's",
+                figures::seconds(first.at_ns as f64 / 1e9),
+                first.detail.strip_prefix("lost: ").unwrap_or(&first.detail)
+            ),
+        ))
     }
 
     fn errors(&self) -> Option<Finding> {

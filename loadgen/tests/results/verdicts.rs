@@ -94,6 +94,30 @@ fn run_queue_delay() {
 }
 
 #[test]
+fn connections_lost() {
+    let mut run = good();
+    let event = |at_ns, kind: &str, detail: &str| EventRow {
+        at_ns,
+        duration_ns: 0,
+        kind: kind.into(),
+        target: "session 3".into(),
+        detail: detail.into(),
+    };
+    run.events = vec![event(
+        run.manifest.phases[0].start_ns + 5_000_000_000,
+        "session",
+        "lost: connection to 10.0.0.1:2181: the server closed the connection",
+    )];
+    finds(&run, "connections-lost", Grade::Suspect);
+    let reason = judge(&run).reasons.into_iter().find(|reason| reason.check == "connections-lost");
+    assert!(
+        reason.is_some_and(|reason| reason.text.contains("connection to 10.0.0.1:2181: the server closed"))
+    );
+    run.events.insert(0, event(run.manifest.phases[0].start_ns + 4_000_000_000, "fault", "kill"));
+    finds_not(&run, "connections-lost");
+}
+
+#[test]
 fn timer_jitter() {
     let mut run = good();
     run.generator.samples[3].jitter_max_ns = 80_000_000;
