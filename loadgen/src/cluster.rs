@@ -354,6 +354,13 @@ impl Cluster {
         })
     }
 
+    /// What the first local member's log warns of in lines of its zoo.cfg: all have the same.
+    pub fn warnings_of(&self, zoo_cfg: &[(String, String)]) -> Vec<String> {
+        let keys: Vec<&str> = zoo_cfg.iter().map(|(key, _)| key.as_str()).collect();
+        let local = self.members.first().and_then(|member| member.local.as_ref());
+        local.map_or_else(Vec::new, |local| local.warnings_of(&keys))
+    }
+
     /// Whether a deed can be done to the member at `at` at all.
     ///
     /// # Errors

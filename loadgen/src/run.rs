@@ -389,6 +389,9 @@ impl<'a> Run<'a> {
         if let Some(advice) = self.options.cluster.advice() {
             self.tell(&advice);
         }
+        for warning in cluster.warnings_of(&self.options.zoo_cfg) {
+            self.tell(&format!("warning of server 1: {warning}"));
+        }
         let deadline = Instant::now() + REACH_LIMIT;
         let mut client = Client::connect(&cluster.addresses(), OWN_TIMEOUT_MS, deadline)
             .await

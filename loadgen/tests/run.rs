@@ -264,6 +264,16 @@ fn what_a_foreign_cluster_cannot_do_is_refused() {
     }
 }
 
+/// Whoever measures a setting must hear that it was none.
+#[test]
+fn a_misspelt_line_for_zoo_cfg_is_told() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = command(directory.path(), WRITES, "zoometry:1");
+    let output = command.args(["--zoo-cfg", "ticktime=500"]).output().unwrap();
+    assert!(shown(&output).contains("ticktime is not known and does nothing; did you mean tickTime?"));
+}
+
 /// A member must not survive us, whatever ends us.
 #[test]
 fn no_member_is_left_behind() {

@@ -153,6 +153,14 @@ impl Local {
         self.child.as_ref().map_or_else(String::new, Child::last_words)
     }
 
+    /// Lines of its log that warn of something and contain one of `words`.
+    pub(super) fn warnings_of(&self, words: &[&str]) -> Vec<String> {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let warned = log.lines().filter_map(|line| line.split_once(" WARN ")).map(|(_, text)| text.trim());
+        warned.filter(|text| words.iter().any(|word| text.contains(word))).map(str::to_owned).collect()
+    }
+
     /// SIGKILL. When this returns it is gone.
     pub(super) fn kill(&mut self) -> Result<()> {
         self.down = true;
