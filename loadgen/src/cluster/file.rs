@@ -70,6 +70,7 @@ pub struct Commands {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
+    #[serde(default)]
     member: Vec<toml::Spanned<toml::Table>>,
 }
 
@@ -94,11 +95,18 @@ impl ClusterFile {
 
     fn parse(name: String, text: &str) -> Result<ClusterFile, String> {
         let document: Document = toml::from_str(text).map_err(|error| error.to_string().trim().to_owned())?;
-        let mut members = Vec::new();
+        let mut members: Vec<FileMember> = Vec::new();
         for table in document.member {
             let line = text[..table.span().start].matches('\n').count() + 1;
-            members
-                .push(member(table.into_inner()).map_err(|why| format!("[[member]] at line {line}: {why}"))?);
+            let member =
+                member(table.into_inner()).map_err(|why| format!("[[member]] at line {line}: {why}"))?;
+            if members.iter().any(|other| other.address == member.address) {
+                let address = member.address;
+                return Err(format!(
+                    "[[member]] at line {line}: '{address}' is there twice; name every member once"
+                ));
+            }
+            members.push(member);
         }
         if members.is_empty() {
             return Err("there is no [[member]] with an address".into());
@@ -188,7 +196,11 @@ mod tests {
     #[test]
     fn mistakes_in_a_cluster_file_are_named() {
         for (text, complaint) in [
-            ("", "member"),
+            ("", "there is no [[member]]"),
+            (
+                "[[member]]\naddress = \"a:1\"\n[[member]]\naddress = \"a:1\"\n",
+                "[[member]] at line 3: 'a:1' is there twice",
+            ),
             ("member = []", "there is no [[member]]"),
             ("[[member]]\nkill = \"x\"\n", "[[member]] at line 1: it has no address"),
             ("\n[[member]]\naddress = \"zk1\"\n", "[[member]] at line 2: 'zk1' has no port"),
