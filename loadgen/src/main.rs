@@ -293,6 +293,9 @@ async fn stay_up(
     let mut cluster = Cluster::start(wanted, &directory, making, &mut waiting).await?;
     waiting.done();
     show_up(&cluster, &directory).await;
+    for warning in cluster.warnings_of(zoo_cfg) {
+        eprintln!("\nwarning of server 1: {warning}");
+    }
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     loop {
         tokio::select! {
