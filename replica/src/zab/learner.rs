@@ -371,7 +371,10 @@ impl Learner {
     }
 
     fn commit(&mut self, zxid: Zxid, out: &mut Vec<Action>) -> Next {
-        match self.pending.iter_mut().find(|pending| !pending.committed) {
+        // What is committed stands in front. While this member stores a snapshot nothing leaves the queue: it
+        // grows by all that is written meanwhile.
+        let committed = self.pending.partition_point(|pending| pending.committed);
+        match self.pending.get_mut(committed) {
             Some(oldest) if oldest.zxid == zxid => oldest.committed = true,
             Some(oldest) if zxid > oldest.zxid => {
                 out.push(Action::Fail(format!(

@@ -57,8 +57,8 @@ fn packet(kind: PacketKind, zxid: i64) -> Event {
     Event::Packet(LINK, QuorumPacket::new(kind, Zxid(zxid)))
 }
 
-/// Member 1 as a follower of member 3 in epoch 1, in sync since 10 ms.
-fn follower(silence_ms: Option<u64>) -> Zab {
+/// Member 1, which has what member 3 leads with in epoch 1 on its disk.
+fn synchronised(silence_ms: Option<u64>) -> Zab {
     let mut zab = member(1, silence_ms);
     step(&mut zab, 0, Event::Tick);
     for other in [2, 3] {
@@ -71,6 +71,12 @@ fn follower(silence_ms: Option<u64>) -> Zab {
     step(&mut zab, 0, packet(PacketKind::Diff, 0));
     step(&mut zab, 0, packet(PacketKind::NewLeader, 1 << 32));
     step(&mut zab, 0, Event::EpochStored(EpochKind::Current, 1));
+    zab
+}
+
+/// Member 1 as a follower of member 3 in epoch 1, in sync since 10 ms.
+fn follower(silence_ms: Option<u64>) -> Zab {
+    let mut zab = synchronised(silence_ms);
     let out = step(&mut zab, 10, packet(PacketKind::UpToDate, -1));
     let role = Role::Following { leader: ServerId(3), link: LINK, epoch: 1 };
     assert!(out.contains(&Action::Become(role)), "{out:?}");
@@ -402,4 +408,18 @@ fn what_a_learner_acknowledged_before_it_came_again_counts_no_more() {
     say(&mut zab, 11, PacketKind::Ack, 1 << 32, None);
     let out = say(&mut zab, 11, PacketKind::Ack, first, None);
     assert!(committed(&out), "{out:?}");
+}
+
+/// A search through all that waits, for every commit, would take this minutes.
+#[test]
+fn what_is_committed_before_a_learner_is_up_to_date_costs_the_same_each() {
+    const WRITES: i64 = 200_000;
+    let mut zab = synchronised(None);
+    for count in 1..=WRITES {
+        step(&mut zab, 0, packet(PacketKind::Proposal, (1 << 32) + count));
+        step(&mut zab, 0, packet(PacketKind::Commit, (1 << 32) + count));
+    }
+    let out = step(&mut zab, 10, packet(PacketKind::UpToDate, -1));
+    let applied = out.iter().filter(|action| matches!(action, Action::Apply(..))).count();
+    assert_eq!(applied as i64, WRITES);
 }
