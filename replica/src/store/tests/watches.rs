@@ -85,10 +85,10 @@ fn a_multi_fires_in_order_with_one_zxid() {
         [
             event(CREATED, "/a/b", &[1]),
             event(CHILDREN, "/a", &[2]),
-            event(CHANGED, "/a", &[2, 1]),
+            event(CHANGED, "/a", &[1, 2]),
             event(DELETED, "/a/b", &[1]),
             event(CHILDREN, "/a", &[2]),
-            event(DELETED, "/a", &[2, 1]),
+            event(DELETED, "/a", &[1, 2]),
         ]
     );
 }
