@@ -20,6 +20,9 @@ use super::tree::{NewNode, Node, NodeId, ROOT};
 use super::{Store, StoreConfig};
 use crate::storage::snapshot::{SnapshotItem, SnapshotNode};
 
+/// So many places where nobody is due are passed in the time of one znode that is emitted.
+const PLACES_PER_NODE: usize = 16;
+
 /// How far a snapshot has come.
 #[derive(Debug, Clone)]
 pub struct Walk {
@@ -79,11 +82,16 @@ impl Store {
         Walk { horizon: self.tree.births(), nobody, place: 0, emitted: Vec::new() }
     }
 
-    /// Emits up to `budget` znodes and says whether there are more. Writes may be applied between two calls.
+    /// Emits up to `budget` znodes and says whether there may be more. Where most znodes have been deleted, none at
+    /// all may be due in the part that it looks at: a call is never long. Writes may be applied between two calls.
     pub fn walk(&self, walk: &mut Walk, budget: usize, emit: &mut dyn FnMut(SnapshotNode)) -> bool {
         let mut left = budget;
         let mut line: Vec<NodeId> = Vec::new();
+        let end = walk.place.saturating_add(budget.saturating_mul(PLACES_PER_NODE));
         while walk.place < self.tree.slab_len() {
+            if walk.place >= end {
+                return true;
+            }
             self.unemitted_line(walk, &mut line);
             while let Some(id) = line.pop() {
                 if left == 0 {

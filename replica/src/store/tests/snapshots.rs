@@ -119,6 +119,23 @@ fn a_place_that_is_used_again_does_not_break_the_order() {
 }
 
 #[test]
+fn a_slice_is_short_where_all_znodes_have_gone() {
+    let mut world = World::default();
+    for count in 0..1000 {
+        world.ok(create(&format!("/n{count}")));
+    }
+    for count in 0..1000 {
+        world.ok(delete(&format!("/n{count}"), -1));
+    }
+    let (mut walk, mut nodes, mut slices) = (world.store.start_walk(), Vec::new(), 1);
+    while slice(&world.store, &mut walk, 5, &mut nodes) {
+        slices += 1;
+    }
+    assert_eq!(nodes.len(), 4);
+    assert!(slices > 10, "1000 places in {slices} slices");
+}
+
+#[test]
 fn a_list_that_came_later_is_nobodys_until_replay() {
     let mut world = World::default();
     world.ok(create("/a"));
