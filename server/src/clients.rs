@@ -1,5 +1,6 @@
 //! Takes clients in: the accept loop, its limits, and a task for each connection.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub async fn accept(shared: Arc<Shared>, listener: TcpListener, mut stop: watch:
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
+                    // Who comes by IPv4 is shown so, on a socket of both kinds as well.
+                    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                     if shared.config.client.tcp_keep_alive
                         && let Err(error) = SockRef::from(&stream).set_keepalive(true)
                     {

@@ -23,6 +23,7 @@ pub mod disk_thread;
 pub mod dump;
 pub mod handshake;
 pub mod http;
+pub mod listen;
 pub mod member;
 pub mod metrics;
 pub mod node;

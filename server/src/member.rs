@@ -1,6 +1,6 @@
 //! One member's life: recover, serve, stop.
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::ToSocketAddrs as _;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ use crate::stats::{Counter, Measure, ServerStats};
 use crate::telemetry::Tracer;
 use crate::view::{Inspect, Mode};
 use crate::words::Context;
-use crate::{admin, clients, clock, http};
+use crate::{admin, clients, clock, http, listen};
 
 /// A quorum packet's data may be so many times as long as a client's frame (a transaction is longer than the
 /// request that it came from).
@@ -225,13 +225,11 @@ pub fn reload(shared: &Shared) -> anyhow::Result<Store> {
 async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
     let endpoint =
         config.client.listen.as_ref().context("no clientPort in the configuration: nobody could connect")?;
-    let mut addresses = (endpoint.host.as_str(), endpoint.port)
+    (endpoint.host.as_str(), endpoint.port)
         .to_socket_addrs()
         .with_context(|| format!("clientPortAddress {} is no address of this machine", endpoint.host))?;
-    let address: SocketAddr =
-        addresses.next().with_context(|| format!("{} has no address", endpoint.host))?;
-    TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on {address} (clientPort); if another server runs there, stop it or take another port")
+    listen::bind(endpoint).await.with_context(|| {
+        format!("cannot listen on {endpoint} (clientPort); if another server runs there, stop it or take another port")
     })
 }
 
@@ -260,7 +258,7 @@ async fn serve_admin(shared: &Arc<Shared>) -> anyhow::Result<Option<JoinHandle<(
 }
 
 async fn listen_for_operators(wanted: &Endpoint, what: &str, key: &str) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind((wanted.host.as_str(), wanted.port)).await;
+    let listener = listen::bind(wanted).await;
     listener.with_context(|| format!("cannot listen on {wanted} ({what}); take another {key}"))
 }
 

@@ -351,6 +351,7 @@ impl Snapshotter {
                         file = taken.name,
                         nodes = taken.nodes,
                         bytes = taken.bytes,
+                        took = ?taken.took,
                         "snapshot written"
                     ),
                     Ok(None) => tracing::info!("snapshot given up: the state is being replaced"),

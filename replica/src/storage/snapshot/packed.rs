@@ -34,7 +34,8 @@ impl Packer {
     pub(super) fn new(compression: Compression) -> Option<Self> {
         match compression {
             Compression::None => None,
-            Compression::Gzip => Some(Self::Gzip(GzEncoder::new(Vec::new(), flate2::Compression::default()))),
+            // At a start clients wait for it.
+            Compression::Gzip => Some(Self::Gzip(GzEncoder::new(Vec::new(), flate2::Compression::fast()))),
             Compression::Snappy => Some(Self::Snappy(Box::new(SnappyWriter::new()))),
         }
     }
