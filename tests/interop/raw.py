@@ -298,7 +298,11 @@ class Connection:
         return fields
 
     def send_frame(self, payload):
-        self.socket.sendall(frame(payload))
+        """A server that refuses what it has read so far may close before the rest is sent: `Closed`."""
+        try:
+            self.socket.sendall(frame(payload))
+        except ConnectionError as error:
+            raise Closed(str(error)) from error
 
     def read_frame(self):
         length = struct.unpack(">i", self._read(4))[0]
