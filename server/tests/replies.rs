@@ -263,14 +263,17 @@ fn large_writes_wait_at_the_clients() {
             sender.write_all(&out).expect("a write");
         }
     });
+    let replies = std::thread::spawn(move || {
+        for expected in 2..2 + WRITES {
+            assert_eq!(reply(&mut stream).xid, expected);
+        }
+    });
     let mut most = 0;
     while !sending.is_finished() {
         most = most.max(srvr(member.port, "Outstanding: "));
     }
     sending.join().expect("everything was sent");
-    for expected in 2..2 + WRITES {
-        assert_eq!(reply(&mut stream).xid, expected);
-    }
+    replies.join().expect("everything was answered");
     // Five of them are more than may wait, and up to five more were answered but are still counted: that is done
     // when all that were committed together have been.
     assert!(most <= 2 * 5, "{most} writes of a megabyte were taken in");
