@@ -81,8 +81,7 @@ fn create(path: &str, data: Bytes) -> Request {
     Request::Create(CreateRequest { path: path.into(), data: Some(data), acl: Acl::open(), flags: 0 })
 }
 
-/// `pairs` of a small write and a large read (50 kB), all sent at once and read late. The bytes that are on their
-/// way, if they are all answered, are far more than sockets hold. Requests 1 and 2 have been answered.
+/// `pairs` of a small write and a large read, all sent at once and read late. Requests 1 and 2 have been answered.
 fn send_pairs(stream: &mut TcpStream, value: &Bytes, pairs: i32) -> JoinHandle<()> {
     let mut out = BytesMut::new();
     put(&mut out, 1, &create("/large", value.clone()));
@@ -106,7 +105,7 @@ fn send_pairs(stream: &mut TcpStream, value: &Bytes, pairs: i32) -> JoinHandle<(
 
 #[test]
 fn replies_come_in_order_to_a_client_that_reads_late() {
-    // Together larger than an outbox may be.
+    // Together (50 kB each) larger than an outbox may be, and far more than sockets hold.
     const PAIRS: i32 = 400;
     let member = Member::start("");
     let mut stream = connect(member.port);
@@ -131,6 +130,37 @@ fn replies_come_in_order_to_a_client_that_reads_late() {
     put(&mut out, -2, &Request::Ping);
     stream.write_all(&out).expect("a ping");
     assert_eq!(reply(&mut stream).xid, -2);
+}
+
+/// What is answered while the sockets are full comes when they are not: nothing waits for the client to say
+/// something more.
+#[test]
+fn no_reply_stays_behind_when_the_sockets_fill_up() {
+    // Sockets hold some megabytes: for some of these numbers they are just full.
+    const PAIRS: i32 = 30;
+    let member = Member::start("");
+    let value = Bytes::from(vec![7; 200_000]);
+    let mut out = BytesMut::new();
+    put(&mut out, 1, &create("/large", value));
+    put(&mut out, 2, &create("/small", Bytes::new()));
+    let mut stream = connect(member.port);
+    stream.write_all(&out).expect("two writes");
+    assert_eq!([reply(&mut stream).xid, reply(&mut stream).xid], [1, 2]);
+    for pairs in 1..=PAIRS {
+        let mut stream = connect(member.port);
+        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        for xid in (1..=2 * pairs).step_by(2) {
+            out.clear();
+            put(&mut out, xid, &Request::GetData(PathWatch { path: "/large".into(), watch: false }));
+            let set = SetDataRequest { path: "/small".into(), data: Some(Bytes::new()), version: -1 };
+            put(&mut out, xid + 1, &Request::SetData(set));
+            stream.write_all(&out).expect("a read and a write");
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        for expected in 1..=2 * pairs {
+            assert_eq!(reply(&mut stream).xid, expected, "of {pairs} pairs");
+        }
+    }
 }
 
 /// What is thrown away with a full outbox leaves no gap: the connection ends there.

@@ -75,6 +75,7 @@ async fn exchange(shared: &Arc<Shared>, conn: &Arc<Conn>, reader: &mut OwnedRead
     // Begins with the ending, and again with every step that the client takes; not with every call.
     let mut last_moment = None;
     loop {
+        let was_in_hand = !output.is_empty();
         let (phase, may_read) = take_outbox(shared, conn, &mut output, &mut traced);
         if !traced.is_empty() {
             shared.tracer.finish(&mut traced);
@@ -84,8 +85,9 @@ async fn exchange(shared: &Arc<Shared>, conn: &Arc<Conn>, reader: &mut OwnedRead
         if output.len() < unsent {
             last_moment = None;
         }
-        if !may_read && unsent > 0 && output.is_empty() {
-            // It may have been these bytes that kept requests out; or, at the end, there are last ones behind them.
+        if output.is_empty() && (was_in_hand || !may_read && unsent > 0) {
+            // Behind what was in hand the outbox has not been looked at, and whoever put something there may have
+            // woken this task before. Or it was these bytes that kept requests out.
             continue;
         }
         if phase == Phase::Closing && output.is_empty() {
