@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use zoometry_replica::member::Output;
 use zoometry_replica::storage::epoch::EpochFile;
-use zoometry_replica::storage::log::{self, LogSync};
 use zoometry_replica::store::session::Keeping;
-use zoometry_replica::zab::{Action, EpochKind, Event, Link, Role};
+use zoometry_replica::zab::{Action, EpochKind, Event, Role};
 use zoometry_wire::peer::{PacketKind, PeerState, QuorumPacket};
 use zoometry_wire::{SessionId, Zxid};
 
@@ -30,10 +29,6 @@ use crate::view::Mode;
 /// The process ends with this code when the leader's word contradicts this member's state (Apache's
 /// `UNMATCHED_TXN_COMMIT`).
 const EXIT_INCONSISTENT: i32 = 12;
-
-/// Most that one learner is sent from the log files; the node does nothing else while it reads them (twice).
-/// Beyond it the learner takes a snapshot, which has a task of its own.
-const LOG_SYNC_BYTES_MAX: u64 = 8 << 20;
 
 /// What the disk is doing with the whole state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +76,7 @@ impl Node {
                         }
                         self.appends.push(Append { zxid, payload });
                     }
-                    Output::Perform(Action::Send(link, packet)) => self.send(link, &packet),
+                    Output::Perform(Action::Send(link, packet)) => self.send(link, packet),
                     output => {
                         // What follows may look at the state, and its jobs go behind what was appended.
                         self.append();
@@ -143,34 +138,16 @@ impl Node {
         }
     }
 
-    fn send(&mut self, link: Link, packet: &QuorumPacket) {
-        if !self.covered.is_empty() && self.is_covered(link, packet) {
-            return;
-        }
-        if let Some(peers) = &self.peers {
-            peers.send(link, packet);
-        }
-        let Some(kind) = PacketKind::from_code(packet.kind) else { return };
-        match kind {
-            PacketKind::Diff => self.shared.stats.add(Counter::DiffSyncs, 1),
-            PacketKind::Snap => self.shared.stats.add(Counter::SnapSyncs, 1),
-            PacketKind::Trunc => {}
-            _ => return,
-        }
-        tracing::info!(link = link.0, ?kind, zxid = %packet.zxid, "synchronising a learner");
-    }
-
     fn act(&mut self, action: Action) {
         let Some(peers) = &self.peers else { return };
         match action {
             Action::Notify(to, vote) => peers.notify(to, vote),
             Action::Connect(to) => peers.connect(to),
             Action::SendSnapshot(link) => peers.send_snapshot(link, Arc::clone(&self.shared.store)),
-            Action::SyncFromLog { link, learner, upto } => self.sync_from_log(link, learner, upto),
+            Action::SyncFromLog { link, learner, upto } => self.look_into_log(link, learner, upto),
             Action::Close(link) => {
                 peers.close(link);
-                self.arrived.remove(&link);
-                self.covered.remove(&link);
+                self.forget_link(link);
             }
             Action::InstallSnapshot(link) => {
                 self.settle_disk();
@@ -219,60 +196,6 @@ impl Node {
             | Action::Become(_)
             | Action::Pong(..)
             | Action::Upcall(..) => unreachable!("performed elsewhere"),
-        }
-    }
-
-    /// Brings a learner up to date from the log files; where they do not serve, with the whole state. The
-    /// files are read here, because what is proposed next goes behind; so it is never more than
-    /// [`LOG_SYNC_BYTES_MAX`].
-    fn sync_from_log(&mut self, link: Link, learner: Zxid, upto: Zxid) {
-        let files = &self.shared.files;
-        let limit = log::size_limit(files, self.shared.config.storage.snapshot_size_factor);
-        let found = limit.and_then(|limit| {
-            log::log_since(files, learner, upto, limit.map(|bytes| bytes.min(LOG_SYNC_BYTES_MAX)))
-        });
-        let found = found.and_then(|found| {
-            let (kind, zxid, range) = match found {
-                LogSync::Diff(range) => (PacketKind::Diff, upto, range),
-                LogSync::Trunc { to, then } => (PacketKind::Trunc, to, then),
-                LogSync::Snap(why) => return Ok(Err(why)),
-            };
-            Ok(Ok((kind, zxid, range.collect::<Result<Vec<_>, _>>()?)))
-        });
-        match found {
-            Ok(Ok((kind, zxid, txns))) => {
-                tracing::info!(link = link.0, txns = txns.len(), %learner, "synchronising from the log files");
-                self.send(link, &QuorumPacket::new(kind, zxid));
-                for (zxid, payload) in txns {
-                    self.send(link, &QuorumPacket::new(PacketKind::Proposal, zxid).with_data(payload));
-                    self.send(link, &QuorumPacket::new(PacketKind::Commit, zxid));
-                }
-                return;
-            }
-            Ok(Err(why)) => tracing::info!(link = link.0, %learner, "a snapshot for a learner: {why}"),
-            Err(error) => {
-                tracing::warn!(link = link.0, %learner, "a snapshot for a learner, the log files failed: {error}");
-            }
-        }
-        let last_zxid = self.shared.store.read().last_zxid();
-        self.send(link, &QuorumPacket::new(PacketKind::Snap, last_zxid));
-        self.covered.insert(link, last_zxid);
-        if let Some(peers) = &self.peers {
-            peers.send_snapshot(link, Arc::clone(&self.shared.store));
-        }
-    }
-
-    /// Whether a learner that is sent the whole state, though consensus counted on the log files, has this packet's
-    /// transaction in it. NEWLEADER ends the synchronisation; what comes behind is newer.
-    fn is_covered(&mut self, link: Link, packet: &QuorumPacket) -> bool {
-        let Some(&upto) = self.covered.get(&link) else { return false };
-        match PacketKind::from_code(packet.kind) {
-            Some(PacketKind::Proposal | PacketKind::Commit) => packet.zxid <= upto,
-            Some(PacketKind::NewLeader) => {
-                self.covered.remove(&link);
-                false
-            }
-            _ => false,
         }
     }
 
@@ -410,8 +333,7 @@ impl Node {
                 Event::Packet(link, packet)
             }
             PeerEvent::Closed(link) => {
-                self.arrived.remove(&link);
-                self.covered.remove(&link);
+                self.forget_link(link);
                 Event::Closed(link)
             }
             PeerEvent::Reachable(member, up) => Event::Reachable(member, up),

@@ -11,7 +11,9 @@
 //! - `door`: the queue of events, and the thread
 //! - `commit`: applying transactions and answering who asked for them
 //! - `ensemble`: the member's part, the peer links, synchronisation
+//! - `catch_up`: learners that are far behind
 
+mod catch_up;
 mod commit;
 mod door;
 mod ensemble;
@@ -36,6 +38,8 @@ use crate::snapshot_thread::Snapshotter;
 use crate::stats::{Batch, Counter};
 use crate::telemetry::trail::Trails;
 use crate::telemetry::{Stamps, Traced};
+use catch_up::Held;
+pub use catch_up::LogLook;
 pub use door::{EXIT_PANICKED, NodeHandle};
 use ensemble::{Pending, is_everyday};
 
@@ -67,6 +71,8 @@ pub enum NodeEvent {
     Truncated(Cut),
     /// The state that the leader sent is on the disk.
     SnapshotStored,
+    /// The log files were looked through for a learner.
+    LogLooked(LogLook),
     /// The member stops: nothing new is taken in, what is under way is finished.
     Stop,
 }
@@ -152,6 +158,8 @@ pub struct Node {
     arrived: FxHashMap<Link, Box<Store>>,
     /// Learners that get the whole state where consensus planned the log files: up to where they have all of it.
     covered: FxHashMap<Link, Zxid>,
+    /// Learners for which the log files are being looked through.
+    looked_for: FxHashMap<Link, Held>,
     outputs: Vec<Output>,
     #[expect(clippy::vec_box, reason = "as the member hands them out: moved, not made here")]
     committed: Vec<Box<TxnRecord>>,
@@ -217,6 +225,7 @@ impl Node {
             held: VecDeque::new(),
             arrived: FxHashMap::default(),
             covered: FxHashMap::default(),
+            looked_for: FxHashMap::default(),
             outputs: Vec::new(),
             committed: Vec::new(),
             appends: Vec::new(),
@@ -280,6 +289,7 @@ impl Node {
             NodeEvent::EpochStored(kind, epoch) => self.consensus(Event::EpochStored(kind, epoch)),
             NodeEvent::Truncated(cut) => self.truncated(cut),
             NodeEvent::SnapshotStored => self.snapshot_stored(),
+            NodeEvent::LogLooked(look) => self.log_looked(look),
             NodeEvent::Stop => {
                 self.stopping = true;
                 self.held.clear();

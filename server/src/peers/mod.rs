@@ -33,11 +33,13 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use zoometry_replica::storage::log::LogRange;
 use zoometry_replica::store::{Store, StoreConfig};
 use zoometry_replica::zab::{Link, ServerId};
 use zoometry_wire::peer::{Notification, QuorumPacket};
 
 use crate::config::{Member, Membership};
+use crate::disk::FileDisk;
 
 /// What happens on the peer ports.
 #[derive(Debug)]
@@ -224,13 +226,21 @@ impl Peers {
         self.0.links.send_snapshot(link, store);
     }
 
+    /// Sends these transactions, each as PROPOSAL and COMMIT, behind everything sent so far (the DIFF or TRUNC packet
+    /// was sent before); what is sent later goes behind them. They are read as the socket takes them. Until they are
+    /// sent the log may grow, but be cut only after [`close`](Self::close).
+    pub fn send_log(&self, link: Link, range: LogRange<FileDisk>) {
+        self.0.links.send_log(link, range);
+    }
+
     /// Wakes the writers of the links that have something unsent.
     pub fn flush(&self) {
         self.0.links.flush();
     }
 
     /// Ends a link after what is in its outbox has been sent, or after [`CLOSE_LINGER`]. A snapshot that is
-    /// not yet sent whole is broken off, so that the store may be replaced from now on. No
+    /// not yet sent whole is broken off, and so is what is sent from the log: the store may be replaced and the log
+    /// cut from now on. No
     /// [`PeerEvent::Closed`] follows, except one that is already on its way.
     pub fn close(&self, link: Link) {
         self.0.links.close(link);

@@ -4,10 +4,12 @@
 //! writes what the socket takes at once, on the thread that has brought the node its event: waking another to do
 //! it would cost more time than the call. What the socket does not take, the connection's task sends. Between
 //! two stretches of packets there may be a walk over the store: it is encoded slice by slice as the socket takes
-//! it, under the store's read lock, which is never held across a write.
+//! it, under the store's read lock, which is never held across a write. Or there is a part of the log, which is
+//! read slice by slice.
 //!
-//! A walk ends with the link: once this side has closed it, no further slice and above all no end mark is
-//! sent, because the store may then be replaced by another leader's, and half of each is no snapshot.
+//! Both end with the link: once this side has closed it, no further slice and above all no end mark is
+//! sent, because the store may then be replaced by another leader's, and half of each is no snapshot; and the log
+//! may be cut where that leader's history is another.
 
 use std::collections::VecDeque;
 use std::io::Write as _;
@@ -20,13 +22,16 @@ use bytes::{Buf, BytesMut};
 use parking_lot::{Mutex, RwLock};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, Semaphore};
+use zoometry_replica::storage::error::StorageError;
+use zoometry_replica::storage::log::LogRange;
 use zoometry_replica::storage::snapshot::{encode_end, encode_head, encode_node};
 use zoometry_replica::store::{Store, Walk};
 use zoometry_replica::zab::Link;
 use zoometry_wire::Record;
 use zoometry_wire::jute::put_str;
-use zoometry_wire::peer::QuorumPacket;
+use zoometry_wire::peer::{PacketKind, QuorumPacket};
 
+use crate::disk::FileDisk;
 use crate::snapshot_thread::{SLICE_BYTES, SLICE_NODES_MAX};
 
 /// How long a link that this side has closed goes on sending what was in its outbox.
@@ -50,6 +55,7 @@ enum Phase {
 enum Piece {
     Packets(BytesMut),
     Nodes { store: Arc<RwLock<Store>>, walk: Walk },
+    Log(Box<LogRange<FileDisk>>),
 }
 
 struct Desk {
@@ -130,6 +136,12 @@ impl Outbox {
         self.put(|out| encode_head(&head, out), Some(Piece::Nodes { store, walk }))
     }
 
+    /// Puts a part of the log in, each transaction as PROPOSAL and COMMIT; true if the link has to be remembered for
+    /// the next flush.
+    pub(super) fn send_log(&self, range: LogRange<FileDisk>) -> bool {
+        self.put(|_| {}, Some(Piece::Log(Box::new(range))))
+    }
+
     fn put(&self, encode: impl FnOnce(&mut BytesMut), behind: Option<Piece>) -> bool {
         let mut desk = self.desk.lock();
         if desk.phase != Phase::Open {
@@ -194,8 +206,8 @@ impl Outbox {
         let mut desk = self.desk.lock();
         if desk.phase == Phase::Open {
             desk.phase = Phase::Closing;
-            if let Some(walk) = desk.pieces.iter().position(|piece| matches!(piece, Piece::Nodes { .. })) {
-                desk.pieces.truncate(walk);
+            if let Some(unread) = desk.pieces.iter().position(|piece| !matches!(piece, Piece::Packets(_))) {
+                desk.pieces.truncate(unread);
             }
             drop(desk);
             self.unsent.notify_one();
@@ -267,6 +279,11 @@ impl Outbox {
                         return Ok(());
                     }
                 }
+                Some(Piece::Log(range)) => {
+                    if !self.write_log(range, writer).await? {
+                        return Ok(());
+                    }
+                }
                 None => self.unsent.notified().await,
             }
         }
@@ -320,4 +337,50 @@ impl Outbox {
             }
         }
     }
+
+    /// Reads a part of the log slice by slice; false when the link was closed meanwhile.
+    async fn write_log(
+        &self,
+        mut range: Box<LogRange<FileDisk>>,
+        writer: &mut (impl AsyncWrite + Unpin),
+    ) -> std::io::Result<bool> {
+        let mut slice = BytesMut::with_capacity(SLICE_BYTES);
+        let mut missing = range.txns();
+        loop {
+            // Files are read where waiting for them holds nobody up.
+            let reading = tokio::task::spawn_blocking(move || {
+                let read = encode_txns(&mut range, &mut slice)?;
+                Ok::<_, StorageError>((range, slice, read))
+            });
+            let read;
+            (range, slice, read) = reading.await?.map_err(std::io::Error::other)?;
+            missing -= read.min(missing);
+            if read == 0 && missing > 0 {
+                let why = format!("{missing} transactions that were in the log files are not there any more");
+                return Err(std::io::Error::other(why));
+            }
+            // Behind the reading: who cuts the log has closed the link before.
+            if !self.is_open() {
+                return Ok(false);
+            }
+            writer.write_all(&slice).await?;
+            self.moved(slice.len());
+            slice.clear();
+            if read == 0 {
+                return Ok(true);
+            }
+        }
+    }
+}
+
+/// Puts some of the transactions into `out`; returns how many, none at the end.
+fn encode_txns(range: &mut LogRange<FileDisk>, out: &mut BytesMut) -> Result<u64, StorageError> {
+    let mut read = 0;
+    while out.len() < SLICE_BYTES {
+        let Some((zxid, payload)) = range.next().transpose()? else { break };
+        read += 1;
+        QuorumPacket::new(PacketKind::Proposal, zxid).with_data(payload).encode(out);
+        QuorumPacket::new(PacketKind::Commit, zxid).encode(out);
+    }
+    Ok(read)
 }

@@ -24,6 +24,7 @@ use rustc_hash::FxHashMap;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
+use zoometry_replica::storage::log::LogRange;
 use zoometry_replica::store::Store;
 use zoometry_replica::zab::{Link, ServerId};
 use zoometry_wire::Record;
@@ -34,6 +35,7 @@ use super::election::ACCEPT_RETRY;
 use super::outbox::{CLOSE_LINGER, Outbox};
 use super::{CONNECT_PAUSE, Hub, PeerEvent, address, snapshot};
 use crate::config::Endpoint;
+use crate::disk::FileDisk;
 
 /// A read buffer's size. Packets' data are slices of it, so it is used to its end before a new one is taken.
 const READ_BYTES: usize = 64 << 10;
@@ -82,6 +84,13 @@ impl Links {
     pub(super) fn send_snapshot(&self, link: Link, store: Arc<RwLock<Store>>) {
         let Some(outbox) = self.get(link) else { return };
         if outbox.send_snapshot(store) {
+            self.unflushed.lock().push(outbox);
+        }
+    }
+
+    pub(super) fn send_log(&self, link: Link, range: LogRange<FileDisk>) {
+        let Some(outbox) = self.get(link) else { return };
+        if outbox.send_log(range) {
             self.unflushed.lock().push(outbox);
         }
     }

@@ -100,6 +100,18 @@ def test_diff_from_the_log_on_disk(trio):
     check_equal(ensemble)
 
 
+def test_diff_from_a_long_log_under_load(trio, seed):
+    """Tens of megabytes behind; writes go on while they are looked through and sent."""
+    ensemble = trio(settings={"snapshotSizeFactor": 1_000_000}).start_led_by(2)
+    write_and_kill_three(ensemble)
+    write(ensemble, FAR, prefix="missed", size=25_000)
+    with Load(ensemble, writers=4, seed=seed) as load:
+        rejoin(ensemble, "DIFF")
+        load.progress()
+        print(load.verify())
+    check_equal(ensemble)
+
+
 def test_snap_when_too_far_behind(trio):
     ensemble = trio(settings={"snapshotSizeFactor": -1}).start_led_by(2)
     write_and_kill_three(ensemble)

@@ -27,6 +27,7 @@ use zoometry_wire::Zxid;
 pub const SNAPSHOT_SIZE_FACTOR_DEFAULT: f64 = 0.33;
 
 /// How the log files bring a learner up to date.
+#[derive(Debug)]
 pub enum LogSync<D: Disk> {
     /// DIFF, then these.
     Diff(LogRange<D>),
@@ -92,7 +93,7 @@ pub fn log_since<D: Disk>(
     let Some(limit_bytes) = limit_bytes else { return Ok(LogSync::Snap(WhySnap::Off)) };
     let logs = list(disk)?;
     let mut range = LogRange::new(disk, &logs[start_index(&logs, learner)..], Zxid(0), upto);
-    let (mut known, mut last, mut bytes) = (None, None, 0);
+    let (mut known, mut last, mut txns, mut bytes) = (None, None, 0, 0);
     let mut first = None;
     while let Some((zxid, payload)) = range.next().transpose()? {
         if zxid <= learner {
@@ -102,6 +103,7 @@ pub fn log_since<D: Disk>(
             if let Some(before) = last.filter(|last| !follows(*last, zxid)) {
                 return Ok(LogSync::Snap(WhySnap::Hole { before, after: zxid }));
             }
+            txns += 1;
             bytes += (RECORD_HEAD_BYTES + payload.len() + 1) as u64;
             if bytes > limit_bytes {
                 return Ok(LogSync::Snap(WhySnap::TooLong { limit_bytes }));
@@ -112,7 +114,8 @@ pub fn log_since<D: Disk>(
     if last != Some(upto) {
         return Ok(LogSync::Snap(WhySnap::EndsEarly));
     }
-    let range_from = |from| LogRange::new(disk, &logs[start_index(&logs, from)..], from, upto);
+    let range_from =
+        |from| LogRange { txns, bytes, ..LogRange::new(disk, &logs[start_index(&logs, from)..], from, upto) };
     Ok(match plan_from_log(learner, known, first) {
         Plan::Diff { from } => LogSync::Diff(range_from(from)),
         Plan::Trunc { to } => LogSync::Trunc { to, then: range_from(to) },
@@ -127,6 +130,8 @@ pub struct LogRange<D: Disk> {
     reader: Option<LogReader<D::File>>,
     last: Zxid,
     upto: Zxid,
+    txns: u64,
+    bytes: u64,
     ended: bool,
 }
 
@@ -134,7 +139,17 @@ impl<D: Disk> LogRange<D> {
     /// What lies behind `from`, up to and with `upto`.
     fn new(disk: &D, logs: &[(Zxid, String)], from: Zxid, upto: Zxid) -> Self {
         let names = logs.iter().map(|(_, name)| name.clone()).collect();
-        Self { disk: disk.clone(), names, reader: None, last: from, upto, ended: false }
+        Self { disk: disk.clone(), names, reader: None, last: from, upto, txns: 0, bytes: 0, ended: false }
+    }
+
+    /// How many transactions a learner is sent.
+    pub fn txns(&self) -> u64 {
+        self.txns
+    }
+
+    /// How many bytes of the log they are.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     fn step(&mut self) -> Result<Option<(Zxid, Bytes)>, StorageError> {
@@ -158,6 +173,12 @@ impl<D: Disk> LogRange<D> {
                 return Ok(Some((zxid, entry.payload)));
             }
         }
+    }
+}
+
+impl<D: Disk> std::fmt::Debug for LogRange<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogRange").field("upto", &self.upto).field("txns", &self.txns).finish_non_exhaustive()
     }
 }
 
