@@ -258,7 +258,7 @@ impl World {
             Action::Apply(zxid, payload) => self.apply(id, zxid, payload, Known::Committed),
             Action::Adopt(zxid, payload) => self.apply(id, zxid, payload, Known::Logged),
             Action::Become(role) => self.become_role(id, role),
-            Action::Upcall(..) => {}
+            Action::Upcall(..) | Action::Tell(_) => {}
             Action::Fail(why) => panic!("{id}: {why}"),
         }
     }

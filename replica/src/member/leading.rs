@@ -7,7 +7,7 @@ use zoometry_wire::{ErrorCode, OpCode, Reader, Record as _, Request, SessionId, 
 use super::{Asking, Member, Output, Owner, Part, Surroundings};
 use crate::deliberate::{Bug, chosen};
 use crate::store::Asked;
-use crate::zab::{Action, Event, Link};
+use crate::zab::{Action, Event, Link, Why};
 
 /// The last counter of an epoch; it is never given to a transaction (`Leader.propose`, reference §8.11).
 const LAST_COUNTER: u32 = 0xffff_ffff;
@@ -107,7 +107,7 @@ impl Member {
         let next = self.last_zxid.next();
         if matches!(self.part, Part::Leading { .. }) && next.counter() == LAST_COUNTER {
             self.part = Part::Nobody;
-            self.step(at, Event::Resign, out);
+            self.step(at, Event::Resign(Why::EpochFull), out);
             return None;
         }
         self.last_zxid = next;

@@ -144,7 +144,7 @@ impl Pair {
             Output::Perform(Action::StoreEpoch(kind, epoch)) => {
                 self.report(at, Event::EpochStored(kind, epoch));
             }
-            Output::Perform(Action::Notify(..)) => {}
+            Output::Perform(Action::Notify(..) | Action::Tell(_)) => {}
             Output::Perform(action) => panic!("{action:?}"),
             Output::Commit(record) => self.commit(at, *record),
             Output::Adopt(record) => drop(self.halves[at].store.apply(&record, &mut ())),

@@ -22,7 +22,7 @@ use zoometry_wire::{Reader, Record as _, Zxid};
 use crate::deliberate::{Bug, chosen};
 
 use super::sync::{Plan, plan};
-use super::{Action, Base, EpochKind, Event, Following, Link, NO_DATA, Next, Role, ServerId, kind};
+use super::{Action, Base, EpochKind, Event, Following, Link, NO_DATA, Next, Role, ServerId, Why, kind};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -58,6 +58,12 @@ struct Member {
 }
 
 impl Member {
+    /// How long it may be silent.
+    fn patience_ms(&self, base: &Base) -> u64 {
+        let follows = self.stage == Stage::Following;
+        if follows { base.settings.patience_ms() } else { base.settings.init_ms() }
+    }
+
     /// Live traffic is sent to it.
     fn is_forwarding(&self) -> bool {
         matches!(self.stage, Stage::Synchronising | Stage::Synchronised | Stage::Following)
@@ -158,7 +164,7 @@ impl Leader {
                 None => out.push(Action::Send(link, packet)),
             },
             Event::Tick => return self.tick(base, out),
-            Event::Resign => return Next::Look,
+            Event::Resign(why) => return Next::Look(why),
             _ => {}
         }
         Next::Stay
@@ -193,9 +199,14 @@ impl Leader {
         self.members.remove(&link);
     }
 
-    fn drop_member(&mut self, link: Link, out: &mut Vec<Action>) {
-        out.push(Action::Close(link));
+    fn drop_member(&mut self, link: Link, why: Why, out: &mut Vec<Action>) {
+        out.extend([Action::Tell(why), Action::Close(link)]);
         self.forget(link);
+    }
+
+    fn refuse(&mut self, link: Link, why: &'static str, out: &mut Vec<Action>) {
+        let learner = self.members.get(&link).map_or(ServerId(-1), |member| member.sid);
+        self.drop_member(link, Why::LearnerUnfit { learner, why }, out);
     }
 
     /// The voters among those that `has` picks, the leader among them.
@@ -209,18 +220,15 @@ impl Leader {
 
     fn receive(&mut self, base: &mut Base, link: Link, packet: QuorumPacket, out: &mut Vec<Action>) {
         let Some(member) = self.members.get_mut(&link) else { return };
-        let patience = if member.stage == Stage::Following {
-            base.settings.patience_ms()
-        } else {
-            base.settings.init_ms()
-        };
-        member.deadline_ms = base.now_ms + patience;
+        member.deadline_ms = base.now_ms + member.patience_ms(base);
         match (member.stage, kind(&packet)) {
             (Stage::Unknown, Some(PacketKind::FollowerInfo | PacketKind::ObserverInfo)) => {
                 self.register(base, link, &packet, out);
             }
             (Stage::Registered, Some(PacketKind::AckEpoch)) => self.hear_ack_epoch(base, link, &packet, out),
-            (Stage::Unknown | Stage::Registered, _) => self.drop_member(link, out),
+            (Stage::Unknown | Stage::Registered, _) => {
+                self.refuse(link, "it says something before it is synchronised", out);
+            }
             (Stage::Synchronising, Some(PacketKind::Ack)) if packet.zxid == Zxid(self.epoch << 32) => {
                 member.stage = Stage::Synchronised;
                 self.try_establish(base, out);
@@ -236,13 +244,17 @@ impl Leader {
 
     fn register(&mut self, base: &mut Base, link: Link, packet: &QuorumPacket, out: &mut Vec<Action>) {
         let info = packet.data.as_deref().map(LearnerInfo::read);
-        let Some(Ok(info)) = info else { return self.drop_member(link, out) };
+        let Some(Ok(info)) = info else { return self.refuse(link, "its first packet cannot be read", out) };
         // Before 3.4 a learner was told NEWLEADER first; and one that knows a later configuration than
         // this leader must not be led by it.
-        if info.protocol < LEARNER_PROTOCOL || info.config_version > base.electorate.config_version {
-            return self.drop_member(link, out);
-        }
         let sid = ServerId(info.sid);
+        let unfit = |why| Why::LearnerUnfit { learner: sid, why };
+        if info.protocol < LEARNER_PROTOCOL {
+            return self.drop_member(link, unfit("its protocol is older than 3.4's"), out);
+        }
+        if info.config_version > base.electorate.config_version {
+            return self.drop_member(link, unfit("it knows a later configuration of the ensemble"), out);
+        }
         let observer =
             kind(packet) == Some(PacketKind::ObserverInfo) || !base.electorate.voters.contains(&sid);
         let older: Vec<Link> = self
@@ -252,7 +264,7 @@ impl Leader {
             .map(|(at, _)| *at)
             .collect();
         for link in older {
-            self.drop_member(link, out);
+            self.drop_member(link, Why::LearnerAgain(sid), out);
         }
         if let Some(member) = self.members.get_mut(&link) {
             (member.sid, member.observer, member.stage) = (sid, observer, Stage::Registered);
@@ -289,7 +301,7 @@ impl Leader {
     fn hear_ack_epoch(&mut self, base: &mut Base, link: Link, packet: &QuorumPacket, out: &mut Vec<Action>) {
         let data = packet.data.as_deref().unwrap_or_default();
         let Ok(current_epoch) = i32::decode(&mut Reader::new(data)) else {
-            return self.drop_member(link, out);
+            return self.refuse(link, "its acknowledgement of the epoch cannot be read", out);
         };
         // −1: accepted this epoch before; such an acknowledgement proves nothing anew. A learner with more
         // history than the leader means that the election went wrong: this leader must not go on.
@@ -298,7 +310,7 @@ impl Leader {
             && self.phase != Phase::Broadcasting
             && self.phase != Phase::Synchronising
         {
-            return self.drop_member(link, out);
+            return self.refuse(link, "it has more history than this leader", out);
         }
         if let Some(member) = self.members.get_mut(&link) {
             member.stage = Stage::Accepted(packet.zxid);
@@ -486,27 +498,34 @@ impl Leader {
 
     fn tick(&mut self, base: &mut Base, out: &mut Vec<Action>) -> Next {
         if self.outranked {
-            return Next::Look;
+            return Next::Look(Why::Outranked(self.epoch));
         }
         let now_ms = base.now_ms;
-        let unacked_since = self.outstanding.front().map(|proposal| proposal.proposed_ms);
-        let silent: Vec<Link> = self
+        let silent: Vec<(Link, Why)> = self
             .members
             .iter()
             .filter(|(_, member)| now_ms >= member.deadline_ms)
-            .map(|(link, _)| *link)
+            .map(|(link, member)| {
+                let silent_ms = member.patience_ms(base);
+                (*link, Why::LearnerSilent { learner: member.sid, silent_ms })
+            })
             .collect();
-        for link in silent {
-            self.drop_member(link, out);
+        for (link, why) in silent {
+            self.drop_member(link, why, out);
         }
         if self.phase != Phase::Broadcasting {
-            return if now_ms >= self.deadline_ms { Next::Look } else { Next::Stay };
+            let is_late = now_ms >= self.deadline_ms;
+            let why = Why::NoQuorumCame(base.settings.init_ms());
+            return if is_late { Next::Look(why) } else { Next::Stay };
         }
-        let stuck = unacked_since.is_some_and(|since| now_ms >= since + base.settings.sync_ms());
-        if stuck
-            || !self.quorum(base, |member| matches!(member.stage, Stage::Synchronised | Stage::Following))
+        let waited_ms = base.settings.sync_ms();
+        if let Some(oldest) = self.outstanding.front()
+            && now_ms >= oldest.proposed_ms + waited_ms
         {
-            return Next::Look;
+            return Next::Look(Why::Unacknowledged { zxid: oldest.zxid, waited_ms });
+        }
+        if !self.quorum(base, |member| matches!(member.stage, Stage::Synchronised | Stage::Following)) {
+            return Next::Look(Why::QuorumLost);
         }
         if now_ms >= self.next_ping_ms {
             self.next_ping_ms = now_ms + base.settings.ping_ms();

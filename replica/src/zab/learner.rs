@@ -32,7 +32,7 @@ use zoometry_wire::{Record as _, Zxid};
 
 use crate::deliberate::{Bug, chosen};
 
-use super::{Action, Base, EpochKind, Event, Link, NO_DATA, Next, Role, ServerId, kind};
+use super::{Action, Base, EpochKind, Event, Link, NO_DATA, Next, Role, ServerId, Why, kind};
 
 /// A transaction that was proposed and is not applied yet.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ pub struct Learner {
     votes: bool,
     established: bool,
     /// The leader is lost, and is left as soon as the disk has cut the log or refused to.
-    leaves: bool,
+    leaves: Option<Why>,
     /// The leader was not heard of for too long.
     silent: bool,
 }
@@ -105,7 +105,7 @@ impl Learner {
             deadline_ms: base.now_ms + base.settings.init_ms(),
             votes: base.electorate.voters.contains(&base.electorate.me),
             established: false,
-            leaves: false,
+            leaves: None,
             silent: false,
         }
     }
@@ -142,23 +142,19 @@ impl Learner {
             Event::Unreachable(to) if self.calls(to) => out.push(Action::Connect(to)),
             Event::Closed(link) if Some(link) == self.link => {
                 self.link = None;
-                return self.leave();
+                return self.leave(Why::LeaderGone(self.leader));
             }
-            Event::Resign => return self.leave(),
+            Event::Resign(why) => return self.leave(why),
             Event::Moved(link) if Some(link) == self.link && self.phase != Phase::Following => {
                 self.deadline_ms = base.now_ms + base.settings.init_ms();
             }
             Event::Tick if base.now_ms >= self.deadline_ms => {
                 self.silent = true;
-                return self.leave();
+                let silent_ms = self.patience_ms(base);
+                return self.leave(Why::LeaderSilent { leader: self.leader, silent_ms });
             }
             Event::Packet(link, packet) if Some(link) == self.link => {
-                let patience = if self.phase == Phase::Following {
-                    base.settings.patience_ms()
-                } else {
-                    base.settings.init_ms()
-                };
-                self.deadline_ms = base.now_ms + patience;
+                self.deadline_ms = base.now_ms + self.patience_ms(base);
                 return self.receive(base, packet, out);
             }
             Event::EpochStored(EpochKind::Accepted, epoch)
@@ -192,12 +188,22 @@ impl Learner {
         Next::Stay
     }
 
-    fn leave(&mut self) -> Next {
+    /// How long the leader may be silent.
+    fn patience_ms(&self, base: &Base) -> u64 {
+        let follows = self.phase == Phase::Following;
+        if follows { base.settings.patience_ms() } else { base.settings.init_ms() }
+    }
+
+    fn leave(&mut self, why: Why) -> Next {
         if matches!(self.phase, Phase::Truncating { .. }) {
-            self.leaves = true;
+            self.leaves = Some(why);
             return Next::Stay;
         }
-        Next::Look
+        Next::Look(why)
+    }
+
+    fn leader_is_confused(&self) -> Next {
+        Next::Look(Why::LeaderConfused(self.leader))
     }
 
     fn truncated(&mut self, base: &mut Base, to: Zxid, out: &mut Vec<Action>) -> Next {
@@ -205,14 +211,17 @@ impl Learner {
         (base.logged, base.applied, base.durable) = (to, to, to);
         self.last_proposed = to;
         self.phase = Phase::Synchronising { snapshot: false };
-        if self.leaves { Next::Look } else { self.receive_kept(base, out) }
+        if let Some(why) = self.leaves {
+            return Next::Look(why);
+        }
+        self.receive_kept(base, out)
     }
 
     /// Everything is as it was, and the leader's history is not behind it: the leader is asked for all of it.
     fn come_again(&mut self, base: &mut Base, out: &mut Vec<Action>) -> Next {
         base.uncuttable = Some(self.epoch);
-        if self.leaves {
-            return Next::Look;
+        if let Some(why) = self.leaves {
+            return Next::Look(why);
         }
         // Not by way of an election: the leader may lack the quorum that would name it.
         out.extend(self.link.take().map(Action::Close));
@@ -266,8 +275,9 @@ impl Learner {
 
     fn receive_kept(&mut self, base: &mut Base, out: &mut Vec<Action>) -> Next {
         for packet in std::mem::take(&mut self.kept) {
-            if self.receive(base, packet, out) == Next::Look {
-                return Next::Look;
+            let next = self.receive(base, packet, out);
+            if next != Next::Stay {
+                return next;
             }
         }
         Next::Stay
@@ -290,11 +300,12 @@ impl Learner {
 
     fn hear_epoch(&mut self, base: &mut Base, packet: &QuorumPacket, out: &mut Vec<Action>) -> Next {
         if kind(packet) != Some(PacketKind::LeaderInfo) {
-            return Next::Look;
+            return self.leader_is_confused();
         }
         self.epoch = i64::from(packet.zxid.epoch());
         if self.epoch < base.accepted_epoch {
-            return Next::Look;
+            let (leader, epoch, accepted) = (self.leader, self.epoch, base.accepted_epoch);
+            return Next::Look(Why::LeaderOutdated { leader, epoch, accepted });
         }
         if self.epoch == base.accepted_epoch {
             // Accepted before: this acknowledgement must not count for the epoch a second time.
@@ -329,7 +340,7 @@ impl Learner {
                      log cannot be cut; move its version-2 directories away and start it again",
                     packet.zxid
                 )));
-                return Next::Look;
+                return self.leader_is_confused();
             }
             Some(PacketKind::Diff) => self.phase = Phase::Synchronising { snapshot: false },
             Some(PacketKind::Trunc) if chosen(Bug::SkipTrunc) => {
@@ -347,7 +358,7 @@ impl Learner {
                 out.extend(self.link.map(Action::InstallSnapshot));
             }
             Some(PacketKind::Ping) | None => {}
-            Some(_) => return Next::Look,
+            Some(_) => return self.leader_is_confused(),
         }
         self.last_proposed = base.logged;
         Next::Stay
@@ -363,7 +374,7 @@ impl Learner {
             return Next::Stay;
         }
         if zxid.epoch() == last.epoch() && zxid != last.next() && last.counter() != 0 {
-            return Next::Look;
+            return Next::Look(Why::LeaderSkipped { leader: self.leader, last, next: zxid });
         }
         self.last_proposed = zxid;
         self.pending.push_back(Pending { zxid, payload: packet.data.unwrap_or_default(), committed });
@@ -381,7 +392,7 @@ impl Learner {
                     "the leader committed {zxid} while {} is the oldest proposal that waits",
                     oldest.zxid
                 )));
-                return Next::Look;
+                return self.leader_is_confused();
             }
             // A commit of what is committed here already, or of what nobody proposed to us.
             _ => {}

@@ -17,6 +17,7 @@ pub mod history;
 pub mod leader;
 pub mod learner;
 pub mod sync;
+mod why;
 
 use bytes::Bytes;
 use zoometry_wire::Zxid;
@@ -26,6 +27,7 @@ use election::{Decision, Election, Electorate, NotificationIntervals, Outgoing};
 use history::History;
 use leader::Leader;
 use learner::Learner;
+pub use why::Why;
 
 /// A member's number in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -91,7 +93,7 @@ pub enum Event {
     /// What a learner is answered (its `sync`, say), when everything proposed so far is committed.
     Answer(Link, QuorumPacket),
     /// This member must not go on leading: its epoch has no zxids left. Or what it is part of comes to nothing.
-    Resign,
+    Resign(Why),
 }
 
 /// What is to be done, in this order.
@@ -126,6 +128,8 @@ pub enum Action {
     /// Take the state from the disk again, behind everything that is on its way there: a snapshot was taken
     /// over from a leader that is lost, and is in memory alone. The disk's last transaction is this one.
     Reload(Zxid),
+    /// Tell the operator why something ends.
+    Tell(Why),
     /// Put a transaction into the log.
     Append(Zxid, Bytes),
     /// Cut the log behind this transaction and reload the state, or refuse and change nothing.
@@ -264,7 +268,7 @@ impl Base {
 enum Next {
     Stay,
     /// It has come to its end: look for a leader.
-    Look,
+    Look(Why),
 }
 
 #[derive(Debug)]
@@ -356,7 +360,9 @@ impl Zab {
                 self.decide(decision, out);
                 self.leave_what_comes_to_nothing(out);
             }
-            Event::Unreachable(leader) if self.has_lost(leader) => self.step_role(Event::Resign, out),
+            Event::Unreachable(leader) if self.has_lost(leader) => {
+                self.step_role(Event::Resign(Why::LeaderUnreachable(leader)), out);
+            }
             Event::Tick => {
                 let decision = self.elect(out, |election, votes| election.tick(now_ms, votes));
                 self.decide(decision, out);
@@ -400,7 +406,7 @@ impl Zab {
     /// Nobody has to wait until initLimit is over for a quorum that will not come.
     fn leave_what_comes_to_nothing(&mut self, out: &mut Vec<Action>) {
         if self.election.is_deserted() && self.hopes_for_a_quorum() {
-            self.step_role(Event::Resign, out);
+            self.step_role(Event::Resign(Why::Deserted), out);
         }
     }
 
@@ -497,12 +503,14 @@ impl Zab {
                     self.election.settle(self.election.state(), leader, epoch);
                 }
             }
-            (Next::Look, State::Leading(leader)) => {
+            (Next::Look(why), State::Leading(leader)) => {
+                out.push(Action::Tell(why));
                 leader.resign(&mut self.base, out);
                 self.state = State::Looking { early: Vec::new() };
                 self.look(out);
             }
-            (Next::Look, State::Learning(learner)) => {
+            (Next::Look(why), State::Learning(learner)) => {
+                out.push(Action::Tell(why));
                 learner.resign(&mut self.base, out);
                 if let Some(leader) = learner.given_up() {
                     self.election.give_up(leader);

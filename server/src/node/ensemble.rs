@@ -185,6 +185,7 @@ impl Node {
                 self.disk_jobs += 1;
                 self.shared.disk.install(store, move || node.leave(NodeEvent::SnapshotStored));
             }
+            Action::Tell(why) => tracing::warn!("{why}"),
             Action::Fail(why) => {
                 tracing::error!("this member's state cannot be trusted any more, it stops: {why}");
                 std::process::exit(EXIT_INCONSISTENT);

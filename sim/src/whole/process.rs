@@ -347,6 +347,7 @@ impl World {
                 process.disk.state_jobs += 1;
                 self.queue(id, Job::Install(zxid));
             }
+            Action::Tell(why) => self.note(|| format!("{id}: {why}")),
             Action::Fail(why) => panic!("{id} stops itself: {why}"),
             Action::Pong(..) | Action::Upcall(..) | Action::Apply(..) | Action::Adopt(..) => {
                 unreachable!("the member performs this itself: {action:?}")

@@ -1,0 +1,94 @@
+//! Why a member has given up its part, or a leader one of its learners: one sentence for whoever reads the log.
+//! Nothing depends on it.
+
+use zoometry_wire::Zxid;
+
+use super::ServerId;
+
+/// A reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Why {
+    /// A learner's link has ended: the leader was killed, or has closed it.
+    #[error("the connection to the leader, server {0}, has ended")]
+    LeaderGone(ServerId),
+    /// A learner has heard nothing of its leader for as long as it may be silent.
+    #[error("nothing was heard of the leader, server {leader}, for {silent_ms} ms")]
+    LeaderSilent {
+        /// The leader.
+        leader: ServerId,
+        /// `syncLimit` or `zoometry.leaderSilenceMs`; `initLimit` while it synchronises.
+        silent_ms: u64,
+    },
+    /// Its quorum port does not answer, and nor does its election port.
+    #[error("server {0}, which was elected, cannot be reached any more")]
+    LeaderUnreachable(ServerId),
+    /// It leads an epoch that is older than one that this member has accepted.
+    #[error("server {leader} leads epoch {epoch}, and this member has accepted epoch {accepted}")]
+    LeaderOutdated {
+        /// The leader.
+        leader: ServerId,
+        /// Its epoch.
+        epoch: i64,
+        /// This member's.
+        accepted: i64,
+    },
+    /// A packet that does not belong there.
+    #[error("server {0} has sent what no leader sends at that point")]
+    LeaderConfused(ServerId),
+    /// Transactions are missing between two that it proposed.
+    #[error("server {leader} proposed {next} right behind {last}: transactions are missing between them")]
+    LeaderSkipped {
+        /// The leader.
+        leader: ServerId,
+        /// The proposal before.
+        last: Zxid,
+        /// The one that came.
+        next: Zxid,
+    },
+    /// The votes that a decision rests on have changed.
+    #[error("the quorum that this election counted on has gone elsewhere")]
+    Deserted,
+    /// A leader whose learners have not come in time.
+    #[error("no quorum has come to this leader within {0} ms (initLimit)")]
+    NoQuorumCame(u64),
+    /// A leader whose learners are gone or silent.
+    #[error("this leader has lost its quorum")]
+    QuorumLost,
+    /// A leader whose learners are there and acknowledge nothing.
+    #[error("no quorum has acknowledged {zxid} within {waited_ms} ms (syncLimit)")]
+    Unacknowledged {
+        /// The oldest proposal.
+        zxid: Zxid,
+        /// How long it has waited.
+        waited_ms: u64,
+    },
+    /// A leader whose epoch is older than one that a voter has accepted.
+    #[error("a voter has accepted a later epoch than this leader's, {0}")]
+    Outranked(i64),
+    /// A leader that has given out every zxid of its epoch.
+    #[error("this leader's epoch has no zxid left; a new epoch begins")]
+    EpochFull,
+    /// A leader has heard nothing of a learner for as long as it may be silent.
+    #[error("nothing was heard of {} for {silent_ms} ms; its connection is closed", named(*learner))]
+    LearnerSilent {
+        /// The learner; −1 if it has never said.
+        learner: ServerId,
+        /// `syncLimit`, or `initLimit` while it synchronises.
+        silent_ms: u64,
+    },
+    /// It has opened a second link: the first one counts no longer.
+    #[error("server {0} has connected again; its older connection is closed")]
+    LearnerAgain(ServerId),
+    /// It cannot be led: an old protocol, a newer configuration, more history than the leader, or nonsense.
+    #[error("{} is not let in: {why}", named(*learner))]
+    LearnerUnfit {
+        /// The learner; −1 if it has not said.
+        learner: ServerId,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+fn named(learner: ServerId) -> String {
+    if learner.0 < 0 { "a learner that has not said who it is".into() } else { format!("server {learner}") }
+}
