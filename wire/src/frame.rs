@@ -13,12 +13,21 @@ pub const PREFIX: usize = 4;
 
 /// A peer announced a frame that is negative or longer than allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a frame of {announced} bytes was announced; the limit is {limit} (jute.maxbuffer)")]
+#[error("a frame of {announced} bytes was announced{}; the limit is {limit} (jute.maxbuffer)", as_text(*announced))]
 pub struct TooLong {
     /// The length that the prefix claims.
     pub announced: i32,
     /// The longest length allowed.
     pub limit: usize,
+}
+
+/// Who sends a length that reads as text speaks another protocol.
+fn as_text(announced: i32) -> String {
+    let bytes = announced.to_be_bytes();
+    match std::str::from_utf8(&bytes) {
+        Ok(text) if bytes.iter().all(|byte| matches!(byte, b' '..=b'~')) => format!(" (as text: {text:?})"),
+        _ => String::new(),
+    }
 }
 
 /// The body of the first frame in `input`, or `None` while it is incomplete. The frame takes

@@ -4,7 +4,7 @@
 //! it stops at the first lost connection: what surrounds a run either succeeds or says why not.
 
 use super::encode;
-use crate::session::{Event, Session, State, Tick};
+use crate::session::{Event, ProtocolError, Session, State, Tick};
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::{Buf, Bytes, BytesMut};
 use std::net::SocketAddr;
@@ -38,7 +38,8 @@ pub(crate) fn error_name(err: i32) -> String {
 }
 
 impl Client {
-    /// Connects to the first of `members` that lets it, trying them in turn until `deadline`.
+    /// Connects to the first of `members` that lets it, trying them in turn until `deadline`, or until they have all
+    /// answered what no ZooKeeper server says.
     pub(crate) async fn connect(
         members: &[SocketAddr],
         timeout_ms: i32,
@@ -47,14 +48,18 @@ impl Client {
         let mut last = anyhow!("no members were named");
         let mut pause = Duration::from_millis(20);
         loop {
+            let mut strangers = 0;
             for address in members {
                 match tokio::time::timeout(ATTEMPT, Self::attempt(*address, timeout_ms)).await {
                     Ok(Ok(client)) => return Ok(client),
-                    Ok(Err(error)) => last = error,
+                    Ok(Err(error)) => {
+                        strangers += usize::from(error.is::<ProtocolError>());
+                        last = error;
+                    }
                     Err(_) => last = anyhow!("{address}: no answer to the connect frame within {ATTEMPT:?}"),
                 }
             }
-            if Instant::now() >= deadline {
+            if Instant::now() >= deadline || strangers == members.len() {
                 return Err(last.context("could not open a session"));
             }
             tokio::time::sleep(pause).await;
@@ -221,5 +226,29 @@ impl Client {
         self.session.close(0, &mut self.out);
         // The server may close before we have read its answer; either way the session is over.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.exchange(&mut |_, _, _| Ok(()))).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn another_kind_of_server_is_not_waited_for() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 1024];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+            }
+        });
+        let patience = Duration::from_secs(30);
+        let members = [address];
+        let attempt = Client::connect(&members, 10_000, Instant::now() + patience);
+        let ended = tokio::time::timeout(patience / 3, attempt).await.expect("long before the deadline");
+        let error = format!("{:#}", ended.err().expect("no session"));
+        assert!(error.contains("broke the protocol") && error.contains("\"HTTP\""), "{error}");
     }
 }

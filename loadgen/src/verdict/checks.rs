@@ -72,9 +72,10 @@ fn imbalance(run: &RunData) -> Option<Reason> {
             .collect();
         let text = format!(
             "sessions were to be spread evenly, but the most on one member are {} times the mean \
-             (limit {IMBALANCE_MAX}): {}",
+             (limit {IMBALANCE_MAX}): {}{}",
             figures::digits(most / mean),
-            list.join(", ")
+            list.join(", "),
+            if per_member.contains(&0) { ". Is the member without sessions running?" } else { "" }
         );
         reason(Grade::Suspect, "connection-imbalance", "", text)
     })
