@@ -212,7 +212,7 @@ pub fn runs(directories: &[PathBuf], options: &Options) -> Result<Comparison> {
 /// Compares any number of sides with any number of runs each; ratios are to the first side.
 ///
 /// # Errors
-/// A directory that cannot be read; fewer than two sides or more than [`SIDES_MAX`]; sides that should not be
+/// A directory that cannot be read, or is named twice; fewer than two sides or more than [`SIDES_MAX`]; sides that should not be
 /// compared, unless forced.
 pub fn many(sides: &[Side], options: &Options) -> Result<Comparison> {
     ensure!(sides.len() >= 2, "a comparison needs two sides at least, {} given", sides.len());
@@ -221,6 +221,7 @@ pub fn many(sides: &[Side], options: &Options) -> Result<Comparison> {
         "{} sides are too many to tell apart; the limit is {SIDES_MAX}",
         sides.len()
     );
+    refuse_repetition(sides)?;
     let mut loaded = Vec::new();
     for side in sides {
         ensure!(!side.directories.is_empty(), "{} has no results to compare", side.label);
@@ -251,6 +252,21 @@ pub fn many(sides: &[Side], options: &Options) -> Result<Comparison> {
         comparison.report = Some(write(dir, &comparison, &loaded)?);
     }
     Ok(comparison)
+}
+
+/// A run that is counted twice would look like one that came out the same again.
+fn refuse_repetition(sides: &[Side]) -> Result<()> {
+    let mut seen = std::collections::BTreeSet::new();
+    for dir in sides.iter().flat_map(|side| &side.directories) {
+        // What cannot be found is the reader's to tell.
+        let place = dir.canonicalize().unwrap_or_else(|_| dir.clone());
+        ensure!(
+            seen.insert(place),
+            "{} is named twice; a run that is compared with itself says nothing",
+            dir.display()
+        );
+    }
+    Ok(())
 }
 
 fn refuse(differences: &[Difference], options: &Options) -> Result<()> {

@@ -122,7 +122,17 @@ fn too_few_or_too_many_sides() {
     let many = |n: usize| compare::many(&vec![side.clone(); n], &Options::default());
     assert!(format!("{:#}", many(1).unwrap_err()).contains("two sides"));
     assert!(format!("{:#}", many(8).unwrap_err()).contains("limit is 7"));
-    assert!(many(2).is_ok());
+    assert!(format!("{:#}", many(2).unwrap_err()).contains("is named twice"));
     let error = compare::runs(&[a.clone(), a.clone(), a], &Options::default()).unwrap_err();
     assert!(format!("{error:#}").contains("of one cluster"));
+}
+
+#[test]
+fn a_run_is_counted_once() {
+    let root = tempfile::tempdir().unwrap();
+    let a = put(root.path(), "a", &made("zoometry:3", 1, 75.0));
+    let b = put(root.path(), "b", &made("apache:3", 2, 75.0));
+    let again = root.path().join("b/../a");
+    let error = compare::runs(&[a, b, again], &Options::default()).unwrap_err().to_string();
+    assert!(error.contains("b/../a is named twice"), "{error}");
 }
