@@ -591,7 +591,6 @@ impl Check<'_> {
         }
         let at_ns = self.duration(table, "at");
         let for_ns = self.positive_duration(table, "for", MAX_PHASE_NS);
-        let delay_ns = self.positive_duration(table, "delay", 3600 * 1_000_000_000);
         let target = table.get("target").and_then(|node| {
             self.member(
                 node,
@@ -607,25 +606,7 @@ impl Check<'_> {
                 FaultTarget::Server,
             )
         });
-        let node = table.get("kind")?;
-        let slow = FaultKind::SlowDisk { delay_ns: delay_ns.unwrap_or(0) };
-        let kinds = [
-            ("kill", FaultKind::Kill),
-            ("stop", FaultKind::Stop),
-            ("restart", FaultKind::Restart),
-            ("cut", FaultKind::Cut),
-            ("slow-disk", slow),
-        ];
-        let kind = self.word(node, "kind", &kinds)?;
-        let is_slow = matches!(kind, FaultKind::SlowDisk { .. });
-        if is_slow != table.get("delay").is_some() {
-            let what = "a delay with slow-disk, and only with it: delay = \"100ms\" is added to every sync";
-            self.bad(table.get("delay").unwrap_or(node), if is_slow { "kind" } else { "delay" }, what);
-        }
-        let ends = matches!(kind, FaultKind::Stop | FaultKind::Cut) || is_slow;
-        if ends && table.get("for").is_none() {
-            self.bad(node, "kind", "a length with it: for = \"5s\"");
-        }
+        let kind = self.fault_kind(table)?;
         let repeat = self.count(table, "repeat", 1..=REPEAT_MAX).unwrap_or(1);
         let every_ns = self.positive_duration(table, "every", MAX_PHASE_NS);
         if table.get("repeat").is_some() != table.get("every").is_some() {
@@ -657,6 +638,31 @@ impl Check<'_> {
         let fault =
             |n: u64| Fault { at_ns: at_ns + every_ns * n, kind, target, for_ns, place: place.clone() };
         Some((0..repeat).map(fault).collect())
+    }
+
+    /// What happens to the member, and whether that has the figures it needs.
+    fn fault_kind(&mut self, table: &Table) -> Option<FaultKind> {
+        let delay_ns = self.positive_duration(table, "delay", 3600 * 1_000_000_000);
+        let node = table.get("kind")?;
+        let slow = FaultKind::SlowDisk { delay_ns: delay_ns.unwrap_or(0) };
+        let kinds = [
+            ("kill", FaultKind::Kill),
+            ("stop", FaultKind::Stop),
+            ("restart", FaultKind::Restart),
+            ("cut", FaultKind::Cut),
+            ("slow-disk", slow),
+        ];
+        let kind = self.word(node, "kind", &kinds)?;
+        let is_slow = matches!(kind, FaultKind::SlowDisk { .. });
+        if is_slow != table.get("delay").is_some() {
+            let what = "a delay with slow-disk, and only with it: delay = \"100ms\" is added to every sync";
+            self.bad(table.get("delay").unwrap_or(node), if is_slow { "kind" } else { "delay" }, what);
+        }
+        let ends = matches!(kind, FaultKind::Stop | FaultKind::Cut) || is_slow;
+        if ends && table.get("for").is_none() {
+            self.bad(node, "kind", "a length with it: for = \"5s\"");
+        }
+        Some(kind)
     }
 
     fn expectations(&mut self, root: &Table) -> Vec<Expectation> {

@@ -15,13 +15,53 @@ pub(super) fn ensemble(
     client: &mut ClientPort,
     read_file: ReadFile<'_>,
 ) -> Result<Ensemble> {
-    let init_limit = entries.number::<u32>("initLimit", 1, i32::MAX as u32)?;
-    let sync_limit = entries.number::<u32>("syncLimit", 1, i32::MAX as u32)?;
-    let standalone_enabled = entries.switch("standaloneEnabled", true)?;
     let peer_type = entries.parsed("peerType", "participant or observer", MemberRole::from_name)?;
     entries.parsed("electionAlg", "3, the only election algorithm there is", |text| {
         (text == "3").then_some(())
     })?;
+    let (membership, limits) = membership(entries, read_file)?;
+    let participants = membership.participants().count();
+    if participants == 0 && !membership.members.is_empty() {
+        return Err(entries.about(
+            "server.N",
+            "every server line is an observer, expected at least one participant; remove :observer from one",
+        ));
+    }
+    let alone = membership.members.is_empty() || (participants == 1 && membership.standalone_enabled);
+    if alone && membership.members.len() > participants {
+        return Err(entries.about(
+            "server.N",
+            "one participant with observers is no ensemble while standaloneEnabled is true; \
+             add participants or set standaloneEnabled=false",
+        ));
+    }
+    let my_id = my_id(entries, data_dir, read_file)?;
+    if let Some(id) = my_id {
+        client_from_line(entries, &membership, id, client)?;
+    }
+    if alone {
+        // A lone server line needs no myid; with a client part it is this server's all the same.
+        if my_id.is_none()
+            && let Some(only) = membership.members.keys().next()
+        {
+            client_from_line(entries, &membership, *only, client)?;
+        }
+        let server_id = my_id.or(membership.members.keys().next().copied()).unwrap_or(0);
+        return Ok(Ensemble::Standalone {
+            server_id: if membership.members.is_empty() { 0 } else { server_id },
+        });
+    }
+    member(entries, membership, my_id, data_dir, limits, peer_type)
+}
+
+/// How many ticks a follower may take: keys that an ensemble needs, with what they say.
+type Limits = [(&'static str, Option<u32>); 2];
+
+/// Who belongs to the ensemble and how they deal with each other; nothing is checked yet, and who this member is comes
+/// later.
+fn membership(entries: &mut Entries, read_file: ReadFile<'_>) -> Result<(Membership, Limits)> {
+    let init_limit = entries.number::<u32>("initLimit", 1, i32::MAX as u32)?;
+    let sync_limit = entries.number::<u32>("syncLimit", 1, i32::MAX as u32)?;
     let dynamic = entries.take("dynamicConfigFile");
     let lines = match &dynamic {
         None => Lines::take(entries)?,
@@ -49,46 +89,14 @@ pub(super) fn ensemble(
         )?,
         observer_master_port: entries.port("observerMasterPort")?.filter(|port| *port != 0),
         reconfig_enabled: entries.switch("reconfigEnabled", false)?,
-        standalone_enabled,
+        standalone_enabled: entries.switch("standaloneEnabled", true)?,
         dynamic_config_file: dynamic.as_ref().map(|entry| PathBuf::from(&entry.value)),
         members: lines.members,
         groups: lines.groups,
         weights: lines.weights,
         version: lines.version,
     };
-    let participants = membership.participants().count();
-    if participants == 0 && !membership.members.is_empty() {
-        return Err(entries.about(
-            "server.N",
-            "every server line is an observer, expected at least one participant; remove :observer from one",
-        ));
-    }
-    let alone = membership.members.is_empty() || (participants == 1 && standalone_enabled);
-    if alone && membership.members.len() > participants {
-        return Err(entries.about(
-            "server.N",
-            "one participant with observers is no ensemble while standaloneEnabled is true; \
-             add participants or set standaloneEnabled=false",
-        ));
-    }
-    let my_id = my_id(entries, data_dir, read_file)?;
-    if let Some(id) = my_id {
-        client_from_line(entries, &membership, id, client)?;
-    }
-    if alone {
-        // A lone server line needs no myid; with a client part it is this server's all the same.
-        if my_id.is_none()
-            && let Some(only) = membership.members.keys().next()
-        {
-            client_from_line(entries, &membership, *only, client)?;
-        }
-        let server_id = my_id.or(membership.members.keys().next().copied()).unwrap_or(0);
-        return Ok(Ensemble::Standalone {
-            server_id: if membership.members.is_empty() { 0 } else { server_id },
-        });
-    }
-    let limits = [("initLimit", init_limit), ("syncLimit", sync_limit)];
-    member(entries, membership, my_id, data_dir, limits, peer_type)
+    Ok((membership, [("initLimit", init_limit), ("syncLimit", sync_limit)]))
 }
 
 fn member(
@@ -96,7 +104,7 @@ fn member(
     mut membership: Membership,
     my_id: Option<u64>,
     data_dir: &Path,
-    limits: [(&str, Option<u32>); 2],
+    limits: Limits,
     peer_type: Option<MemberRole>,
 ) -> Result<Ensemble> {
     for (key, value) in limits {
