@@ -27,7 +27,7 @@ use zoometry_wire::{Id, Reader, Record as _, Request, SessionId, TxnRecord, Zxid
 
 use crate::store::session::{Keeping, SessionTracker};
 use crate::store::{Prep, Store};
-use crate::zab::{Action, Event, Following, Link, Role, Zab};
+use crate::zab::{Action, Event, Following, Link, Role, ServerId, Zab};
 
 /// What a step may look at: the clocks, and the state that the member shares with its connections.
 #[derive(Debug)]
@@ -179,6 +179,11 @@ impl Member {
     /// Who follows, if this member leads.
     pub fn following(&self) -> Option<Following> {
         self.zab.as_ref().and_then(Zab::following)
+    }
+
+    /// Who is at the other end of a link ([`Zab::learner`]).
+    pub fn learner(&self, link: Link) -> Option<ServerId> {
+        self.zab.as_ref().and_then(|zab| zab.learner(link))
     }
 
     /// The links over which somebody is being synchronised ([`Zab::synchronising`]).

@@ -183,6 +183,11 @@ impl Leader {
         unsettled.map(|(link, _)| *link).collect()
     }
 
+    pub(super) fn learner(&self, link: Link) -> Option<ServerId> {
+        let member = self.members.get(&link).filter(|member| member.stage != Stage::Unknown)?;
+        Some(member.sid)
+    }
+
     pub(super) fn following(&self) -> Following {
         let synced = |member: &&Member| matches!(member.stage, Stage::Synchronised | Stage::Following);
         let observers = self.members.values().filter(synced).filter(|member| member.observer).count();

@@ -424,6 +424,14 @@ impl Zab {
         }
     }
 
+    /// Who is at the other end, if this member leads and it has said so.
+    pub fn learner(&self, link: Link) -> Option<ServerId> {
+        match &self.state {
+            State::Leading(leader) => leader.learner(link),
+            State::Looking { .. } | State::Learning(_) => None,
+        }
+    }
+
     /// The connections over which somebody is being synchronised. Whoever runs the machine tells it when
     /// bytes [move](Event::Moved) there: a snapshot may take longer than anybody may be silent.
     pub fn synchronising(&self) -> Vec<Link> {

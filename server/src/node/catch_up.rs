@@ -45,7 +45,7 @@ impl Node {
             held.packets.push(packet);
             if held.bytes > LINK_OUTBOX_BYTES_MAX {
                 tracing::warn!(
-                    link = link.0,
+                    server = self.server_at(link),
                     "more is proposed than a learner may be behind; it has to come again"
                 );
                 self.end_link(link);
@@ -65,7 +65,12 @@ impl Node {
             PacketKind::Trunc => {}
             _ => return,
         }
-        tracing::info!(link = link.0, ?kind, zxid = %packet.zxid, "synchronising a learner");
+        tracing::info!(server = self.server_at(link), ?kind, zxid = %packet.zxid, "synchronising a learner");
+    }
+
+    /// The learner's number, for the log.
+    fn server_at(&self, link: Link) -> Option<i64> {
+        self.member.learner(link).map(|learner| learner.0)
     }
 
     /// This side wants a link's end, and consensus is to hear of it.
@@ -110,18 +115,18 @@ impl Node {
             Ok(LogSync::Diff(range)) => Some((PacketKind::Diff, upto, range)),
             Ok(LogSync::Trunc { to, then }) => Some((PacketKind::Trunc, to, then)),
             Ok(LogSync::Snap(why)) => {
-                tracing::info!(link = link.0, %learner, "a snapshot for a learner: {why}");
+                tracing::info!(server = self.server_at(link), from = %learner, "a snapshot for a learner: {why}");
                 None
             }
             Err(error) => {
-                tracing::warn!(link = link.0, %learner, "a snapshot for a learner, the log files failed: {error}");
+                tracing::warn!(server = self.server_at(link), from = %learner, "a snapshot for a learner, the log files failed: {error}");
                 None
             }
         };
         match found {
             Some((kind, zxid, range)) => {
                 let (txns, bytes) = (range.txns(), range.bytes());
-                tracing::info!(link = link.0, txns, bytes, %learner, "synchronising from the log files");
+                tracing::info!(server = self.server_at(link), txns, bytes, from = %learner, "synchronising from the log files");
                 self.send(link, QuorumPacket::new(kind, zxid));
                 if let Some(peers) = &self.peers {
                     peers.send_log(link, range);
