@@ -80,6 +80,23 @@ fn socket_for(address: SocketAddr) -> std::io::Result<TcpSocket> {
     if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }
 }
 
+/// How long one address may take to accept a connection. The system repeats what was not answered after 1, 3, 7 s and so
+/// on: when a network that was cut is whole again, nobody should have to wait for that.
+const ACCEPTING_MAX: Duration = Duration::from_secs(1);
+
+/// How long what was sent may stay without the other system's word that it has arrived. The system would repeat it
+/// ever more seldom, for a quarter of an hour, and a member that comes back would hear of an election last.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(1);
+
+/// Ends a connection as soon as the network does not carry it any more, if something is to be carried.
+pub(super) fn end_with_network(stream: &TcpStream) {
+    // Where the system does not know this it takes longer.
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
+    #[cfg(not(target_os = "linux"))]
+    let _ = (stream, UNACKNOWLEDGED_MAX);
+}
+
 /// Opens a connection to the first of the places that takes one, each within `patience`. The error is the
 /// last one's.
 pub(super) async fn open(places: &[Endpoint], patience: Duration) -> anyhow::Result<TcpStream> {
@@ -99,12 +116,13 @@ async fn open_one(place: &Endpoint) -> std::io::Result<TcpStream> {
     for address in lookup_host((place.host.as_str(), place.port)).await? {
         let socket = socket_for(address)?;
         socket.set_keepalive(true)?;
-        match socket.connect(address).await {
-            Ok(stream) => {
+        match tokio::time::timeout(ACCEPTING_MAX, socket.connect(address)).await {
+            Ok(Ok(stream)) => {
                 stream.set_nodelay(true)?;
                 return Ok(stream);
             }
-            Err(error) => last = error,
+            Ok(Err(error)) => last = error,
+            Err(_) => last = std::io::ErrorKind::TimedOut.into(),
         }
     }
     Err(last)
@@ -119,4 +137,30 @@ pub(super) fn told(text: &str) -> Result<Option<Endpoint>, Malformed> {
     let wildcard = host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified());
     let dialable = !host.is_empty() && !wildcard && port != 0;
     Ok(dialable.then(|| Endpoint { host: host.into(), port }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A system whose queue is full does not answer, as one that the network has lost.
+    #[tokio::test]
+    async fn the_systems_own_patience_is_not_waited_for() {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+        let full = socket.listen(1).expect("a port that listens");
+        let port = full.local_addr().expect("its address").port();
+        let place = [Endpoint { host: "127.0.0.1".into(), port }];
+        let patience = Duration::from_secs(60);
+        let mut held = Vec::new();
+        let error = loop {
+            match tokio::time::timeout(patience / 4, open(&place, patience)).await.expect("long before that")
+            {
+                Ok(stream) => held.push(stream),
+                Err(error) => break error.to_string(),
+            }
+            assert!(held.len() < 100, "nobody accepts, and yet there is room");
+        };
+        assert!(error.contains("timed out"), "{error}");
+    }
 }

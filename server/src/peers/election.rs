@@ -429,6 +429,7 @@ async fn exchange(
     installed: Installed,
 ) {
     let Installed { number, wake, replaced } = installed;
+    address::end_with_network(&stream);
     let (mut reader, mut writer) = stream.split();
     let ended = tokio::select! {
         biased;
