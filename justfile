@@ -61,6 +61,10 @@ datadir *ARGS:
 kill9 ROUNDS="50":
     {{python}} tests/interop/kill9.py --rounds {{ROUNDS}}
 
+# The leader's network cable pulled under load (root, Linux)
+cable *ARGS:
+    {{python}} tests/interop/cable.py {{ARGS}}
+
 # Capture the golden frames again
 golden:
     {{python}} tests/interop/capture.py wire/tests/golden

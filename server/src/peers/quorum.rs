@@ -201,6 +201,7 @@ async fn serve(
     peer: SocketAddr,
     opened: Opened,
 ) {
+    address::repeat_soon(&stream);
     let outbox = hub.links.add(peer, hub.options.outbox_bytes_max, socket);
     let _hang_up = HangUp(Arc::clone(&outbox));
     let link = outbox.link;
