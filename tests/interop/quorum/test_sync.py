@@ -112,6 +112,23 @@ def test_diff_from_a_long_log_under_load(trio, seed):
     check_equal(ensemble)
 
 
+def test_long_transactions(new_ensemble, ours):
+    """Fewer than a leader remembers, and more bytes of them than may wait for one learner."""
+    ensemble = new_ensemble({number: ours for number in (1, 2, 3)}).start_led_by(2)
+    conn = ensemble.leader().connect()
+    conn.create("/long")
+    ensemble[3].kill()
+    xids = []
+    for _ in range(300):
+        xids.append(conn.send("setData", raw.body("setData", "/long", bytes(1_000_000), -1)))
+        if len(xids) > 3:
+            assert conn.reply(xids.pop(0)).err == 0
+    assert all(conn.reply(xid).err == 0 for xid in xids)
+    conn.close_session()
+    ensemble[3].start()
+    check_equal(ensemble)
+
+
 def test_snap_when_too_far_behind(trio):
     ensemble = trio(settings={"snapshotSizeFactor": -1}).start_led_by(2)
     write_and_kill_three(ensemble)
