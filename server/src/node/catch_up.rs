@@ -52,9 +52,6 @@ impl Node {
             }
             return;
         }
-        if !self.covered.is_empty() && self.is_covered(link, &packet) {
-            return;
-        }
         if let Some(peers) = &self.peers {
             peers.send(link, &packet);
         }
@@ -85,7 +82,6 @@ impl Node {
     /// Nothing more is sent there, and what was received there does not count.
     pub(super) fn forget_link(&mut self, link: Link) {
         self.arrived.remove(&link);
-        self.covered.remove(&link);
         self.looked_for.remove(&link);
     }
 
@@ -123,6 +119,7 @@ impl Node {
                 None
             }
         };
+        let mut covered = None;
         match found {
             Some((kind, zxid, range)) => {
                 let (txns, bytes) = (range.txns(), range.bytes());
@@ -132,34 +129,34 @@ impl Node {
                     peers.send_log(link, range);
                 }
             }
-            None => self.send_state(link),
+            None => covered = Some(self.send_state(link)),
         }
         for packet in held.packets {
-            self.send(link, packet);
+            if covered.is_none_or(|upto| !is_covered(&packet, upto)) {
+                self.send(link, packet);
+            }
         }
     }
 
-    /// Sends the whole state as it is now, where consensus counted on the log files.
-    fn send_state(&mut self, link: Link) {
+    /// Sends the whole state as it is now, where consensus counted on the log files; returns its last transaction.
+    fn send_state(&mut self, link: Link) -> Zxid {
         let last_zxid = self.shared.store.read().last_zxid();
         self.send(link, QuorumPacket::new(PacketKind::Snap, last_zxid));
-        self.covered.insert(link, last_zxid);
         if let Some(peers) = &self.peers {
             peers.send_snapshot(link, Arc::clone(&self.shared.store));
         }
-    }
-
-    /// Whether a learner that is sent the whole state, though consensus counted on the log files, has this packet's
-    /// transaction in it. NEWLEADER ends the synchronisation; what comes behind is newer.
-    fn is_covered(&mut self, link: Link, packet: &QuorumPacket) -> bool {
-        let Some(&upto) = self.covered.get(&link) else { return false };
-        match PacketKind::from_code(packet.kind) {
-            Some(PacketKind::Proposal | PacketKind::Commit) => packet.zxid <= upto,
-            Some(PacketKind::NewLeader) => {
-                self.covered.remove(&link);
-                false
-            }
-            _ => false,
-        }
+        last_zxid
     }
 }
+
+/// Whether a learner that is sent the whole state up to there has this packet's transaction in it. Before NEWLEADER
+/// or behind it: writes went on while the log files were looked through. Apache's learner ends itself at a COMMIT
+/// whose proposal it was not sent.
+fn is_covered(packet: &QuorumPacket, upto: Zxid) -> bool {
+    let kind = PacketKind::from_code(packet.kind);
+    let is_of_a_txn = matches!(kind, Some(PacketKind::Proposal | PacketKind::Commit | PacketKind::Inform));
+    is_of_a_txn && packet.zxid <= upto
+}
+
+#[cfg(test)]
+mod tests;

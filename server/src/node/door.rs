@@ -146,4 +146,4 @@ impl Drop for EndWithPanic {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

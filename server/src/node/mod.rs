@@ -156,8 +156,6 @@ pub struct Node {
     held: VecDeque<FromClient>,
     /// Stores that arrived whole, until consensus says what becomes of them.
     arrived: FxHashMap<Link, Box<Store>>,
-    /// Learners that get the whole state where consensus planned the log files: up to where they have all of it.
-    covered: FxHashMap<Link, Zxid>,
     /// Learners for which the log files are being looked through.
     looked_for: FxHashMap<Link, Held>,
     outputs: Vec<Output>,
@@ -224,7 +222,6 @@ impl Node {
             reattaching: FxHashMap::default(),
             held: VecDeque::new(),
             arrived: FxHashMap::default(),
-            covered: FxHashMap::default(),
             looked_for: FxHashMap::default(),
             outputs: Vec::new(),
             committed: Vec::new(),

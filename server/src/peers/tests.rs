@@ -1,6 +1,6 @@
 //! Members and raw sockets on the loopback interface.
 
-mod links;
+pub(crate) mod links;
 mod votes;
 
 use super::*;
@@ -67,8 +67,8 @@ fn quorum_port(members: &BTreeMap<u64, Member>, id: u64) -> u16 {
 }
 
 /// A member under test: its links and what they report.
-struct Desk {
-    peers: Peers,
+pub(crate) struct Desk {
+    pub(crate) peers: Peers,
     events: UnboundedReceiver<PeerEvent>,
 }
 
@@ -81,7 +81,7 @@ impl Desk {
         Self { peers: Peers::start(options, deliver).await.expect("start"), events }
     }
 
-    async fn next(&mut self) -> PeerEvent {
+    pub(crate) async fn next(&mut self) -> PeerEvent {
         timeout(PATIENCE, self.events.recv()).await.expect("an event in time").expect("an open channel")
     }
 

@@ -30,7 +30,7 @@ use crate::view::Mode;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a member alone is made of, as `member` puts it together.
-fn standalone(home: &std::path::Path) -> (Arc<Shared>, Parts) {
+pub(in crate::node) fn standalone(home: &std::path::Path) -> (Arc<Shared>, Parts) {
     let text = format!("dataDir={}\nclientPort=2181\n", home.display());
     let config = Config::parse(&text, "zoo.cfg").expect("a configuration");
     let files = FileDisk::open(&config.data_dir, &config.data_log_dir).expect("directories");

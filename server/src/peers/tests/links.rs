@@ -8,7 +8,7 @@ use zoometry_wire::request::CreateRequest;
 use zoometry_wire::{Acl, Record, Request, SessionId, TxnRecord};
 
 /// Two members; the first has connected to the second.
-async fn pair(learner: impl FnOnce(PeerOptions) -> PeerOptions) -> (Desk, Link, Desk, Link) {
+pub(crate) async fn pair(learner: impl FnOnce(PeerOptions) -> PeerOptions) -> (Desk, Link, Desk, Link) {
     let members = lines(2);
     let mut leader = Desk::start(options(2, &members)).await;
     let mut learner = Desk::start(learner(options(1, &members))).await;
@@ -24,7 +24,7 @@ fn proposal(number: i64, data_bytes: usize) -> QuorumPacket {
 }
 
 /// The next `count` packets of a link.
-async fn packets(desk: &mut Desk, link: Link, count: usize) -> Vec<QuorumPacket> {
+pub(crate) async fn packets(desk: &mut Desk, link: Link, count: usize) -> Vec<QuorumPacket> {
     let mut all = Vec::new();
     while all.len() < count {
         match desk.next().await {
