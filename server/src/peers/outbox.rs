@@ -12,7 +12,7 @@
 //! may be cut where that leader's history is another.
 
 use std::collections::VecDeque;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -294,8 +294,16 @@ impl Outbox {
         bytes: BytesMut,
         writer: &mut (impl AsyncWrite + Unpin),
     ) -> std::io::Result<()> {
-        writer.write_all(&bytes).await?;
-        self.moved(bytes.len());
+        let mut unwritten = bytes.as_ref();
+        while !unwritten.is_empty() {
+            // Counted as they go: for all of them together a slow link may take longer than anybody may be silent.
+            let written = writer.write(unwritten).await?;
+            if written == 0 {
+                return Err(ErrorKind::WriteZero.into());
+            }
+            self.moved(written);
+            unwritten = &unwritten[written..];
+        }
         let mut desk = self.desk.lock();
         desk.unsent_bytes = desk.unsent_bytes.saturating_sub(bytes.len());
         desk.keep_spare(bytes);

@@ -206,6 +206,29 @@ async fn there_is_a_last_link() {
     assert!(matches!(desk.next().await, PeerEvent::Accepted(_)));
 }
 
+/// What a learner lacks may be many bytes, and its link slow: it must not be taken for dead meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_are_counted_before_all_of_them_have_moved() {
+    let members = lines(2);
+    let mut leader = Desk::start(options(2, &members)).await;
+    let mut slow = Raw::connect(quorum_port(&members, 2)).await;
+    let PeerEvent::Accepted(link) = leader.next().await else { panic!("expected Accepted") };
+    // More than the systems' buffers take, and more again.
+    for number in 0..64 {
+        leader.peers.send(link, &proposal(number, 1 << 20));
+    }
+    leader.peers.flush();
+    for received in [16 << 20, 32 << 20] {
+        slow.exactly(16 << 20).await;
+        let counted = async {
+            while leader.peers.moved_bytes(link) < Some(received) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, counted).await.expect("what was received has moved");
+    }
+}
+
 /// A store with `count` znodes, some with data, some below others, some of a session's.
 fn store(count: i64) -> (Store, Prep) {
     let (mut store, mut prep) = (Store::new(StoreConfig::default()), Prep::new(StoreConfig::default()));
