@@ -331,7 +331,10 @@ impl Node {
             }
             PeerEvent::Snapshot(link, packet, store) => {
                 self.arrived.insert(link, store);
-                Event::Packet(link, packet)
+                self.consensus(Event::Packet(link, packet));
+                // A link that this side has closed says no more: nobody would come for it later.
+                self.arrived.remove(&link);
+                return;
             }
             PeerEvent::Closed(link) => {
                 self.forget_link(link);

@@ -12,9 +12,11 @@ use zoometry_replica::member::Member;
 use zoometry_replica::storage::{Compression, LogOptions, TxnLog};
 use zoometry_replica::store::session::SessionTracker;
 use zoometry_replica::store::{Store, StoreConfig};
+use zoometry_replica::zab::Link;
+use zoometry_wire::peer::{PacketKind, QuorumPacket};
 use zoometry_wire::records::{ConnectResponse, ReplyHeader};
 use zoometry_wire::request::{CreateRequest, SetDataRequest};
-use zoometry_wire::{Acl, Id, Reader, Record, Request, SessionId};
+use zoometry_wire::{Acl, Id, Reader, Record, Request, SessionId, Zxid};
 
 use super::*;
 use crate::config::Config;
@@ -22,6 +24,7 @@ use crate::conn::{Conn, PendingWrite, Phase};
 use crate::disk::FileDisk;
 use crate::disk_thread::{self, Behind, DiskOptions};
 use crate::node::{FromClient, Parts, Submission, Write};
+use crate::peers::PeerEvent;
 use crate::shared::{Conns, Part, Shared};
 use crate::snapshot_thread::{SnapshotOptions, Snapshotter};
 use crate::telemetry::Tracer;
@@ -223,4 +226,15 @@ fn a_connection_that_has_ended_is_not_kept_for_its_session() {
     crate::handshake::session_opened(&shared, &conn, SessionId(5), 1000);
     assert!(shared.conns.of_session(SessionId(5)).is_none());
     Node::new(parts).end();
+}
+
+/// The link may have been closed here while its last event was on the way.
+#[test]
+fn a_state_that_nobody_waits_for_is_not_kept() {
+    let home = tempfile::tempdir().expect("a directory");
+    let mut node = Node::new(standalone(home.path()).1);
+    let packet = QuorumPacket::new(PacketKind::Snap, Zxid(5));
+    node.hear(PeerEvent::Snapshot(Link(7), packet, Box::new(Store::new(StoreConfig::default()))));
+    assert!(node.arrived.is_empty());
+    node.end();
 }
