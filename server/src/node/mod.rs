@@ -269,6 +269,10 @@ impl Node {
         if let Some(peers) = &self.peers {
             peers.stop();
         }
+        // Nobody is answered any more, and what follows may take long: clients are to go elsewhere now.
+        for conn in self.shared.conns.all() {
+            conn.close();
+        }
         self.snapshots.stop();
         self.disk.stop();
     }

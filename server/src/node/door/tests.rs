@@ -228,6 +228,25 @@ fn a_connection_that_has_ended_is_not_kept_for_its_session() {
     Node::new(parts).end();
 }
 
+/// The end of a snapshot that is being written is waited for; clients would sit there without an answer, and their
+/// sessions expire elsewhere.
+#[test]
+fn clients_are_let_go_before_the_end_is_waited_for() {
+    let home = tempfile::tempdir().expect("a directory");
+    let runtime = Runtime::new().expect("a runtime");
+    let (shared, parts) = standalone(home.path());
+    let (conn, mut client) = connect(&shared, &runtime);
+    shared.conns.admit(&conn, 0, 0).expect("there is room");
+    let store = shared.store.write();
+    assert!(parts.snapshots.start(), "it waits for the store");
+    let node = Node::new(parts);
+    let ending = std::thread::spawn(move || node.end());
+    assert_eq!(client.read(&mut [0]).expect("the end of the connection"), 0);
+    assert!(!ending.is_finished());
+    drop(store);
+    ending.join().expect("the node's thread");
+}
+
 /// The link may have been closed here while its last event was on the way.
 #[test]
 fn a_state_that_nobody_waits_for_is_not_kept() {
