@@ -190,6 +190,12 @@ fn take<D: Disk>(
             return Err(error);
         }
     };
+    let end = match purpose {
+        Purpose::Keep(_) => end,
+        // The leader sent it while writes went on: the tree is ahead of its zxid until those have come as well, and
+        // no transaction's digest would be that of the tree as it is now.
+        Purpose::Install => SnapshotEnd::default(),
+    };
     let sealed = writer.seal_up(end)?;
     if !log.is_none_or(wait_for) {
         sealed.abandon();

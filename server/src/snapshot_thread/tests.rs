@@ -1,10 +1,12 @@
 use super::*;
 use crate::disk_thread::{self, DiskOptions, DiskThread};
+use bytes::BytesMut;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 use zoometry_replica::storage::disk::mem::MemDisk;
 use zoometry_replica::storage::log::LogOptions;
 use zoometry_replica::storage::recovery::recover_store;
+use zoometry_replica::storage::snapshot::{ItemDecoder, encode_end, encode_head, encode_node};
 use zoometry_replica::storage::{Compression, Dir, RecoveryOptions, TxnLog};
 use zoometry_replica::store::StoreConfig;
 use zoometry_replica::store::prep::{Asked, Prep};
@@ -106,6 +108,36 @@ fn a_snapshot_taken_during_writes_recovers_with_the_log() {
     assert_eq!((again.digest_mismatches, again.found.warnings), (0, vec![]));
     assert_eq!(again.found.state.digest(), store.read().digest());
     assert_eq!(again.found.state.node_count(), store.read().node_count());
+}
+
+/// A leader sends its state while writes go on: the tree is ahead of its zxid until those have come too.
+#[test]
+fn a_state_that_is_ahead_of_its_zxid_recovers_with_the_log() {
+    let leader = RwLock::new(Store::new(config()));
+    let mut prep = Prep::new(config());
+    let log: Vec<_> = (1..=20).map(|_| write(&leader, &mut prep, 10)).collect();
+    let mut bytes = BytesMut::new();
+    let mut decoder = ItemDecoder::new();
+    {
+        let leader = leader.read();
+        encode_head(&leader.snapshot_head(), &mut bytes);
+        leader.walk(&mut leader.start_walk(), usize::MAX, &mut |node| encode_node(&node, &mut bytes));
+        encode_end(&mut bytes);
+    }
+    decoder.push(&bytes);
+    let items = std::iter::from_fn(|| decoder.next_item().transpose());
+    let ahead = RwLock::new(Store::load(config(), items, Zxid(10)).expect("a state"));
+    let disk = MemDisk::new();
+    install_snapshot(&disk, &ahead).expect("installed");
+    let mut txns = TxnLog::new(disk.clone(), LogOptions::default());
+    for record in &log[10..] {
+        txns.append(record.header.zxid, &record.to_bytes()).expect("append");
+    }
+    txns.commit().expect("commit");
+    let again = recover_store(&disk, RecoveryOptions::default(), config()).expect("recover");
+    assert_eq!(again.found.snapshot, Some(Zxid(10)));
+    assert_eq!(again.found.state.digest(), leader.read().digest());
+    assert_eq!((again.digest_mismatches, again.first_mismatch), (0, None));
 }
 
 #[test]

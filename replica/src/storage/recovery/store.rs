@@ -58,7 +58,7 @@ enum Fuzzy {
     No,
     /// It will be at this zxid, and then the digest is this, if the snapshot says so.
     Until(Zxid, Option<i64>),
-    /// The snapshot does not say, so nothing is compared.
+    /// The snapshot does not say; comparing starts with the first transaction that agrees.
     Unknown,
 }
 
@@ -73,6 +73,10 @@ impl Rebuild {
                 if zxid == end { tree } else { logged }
             }
             Fuzzy::No => logged,
+            Fuzzy::Unknown if logged == Some(state.digest() as i64) => {
+                self.fuzzy = Fuzzy::No;
+                None
+            }
             Fuzzy::Until(..) | Fuzzy::Unknown => None,
         };
         if expected.is_some_and(|expected| expected as u64 != state.digest()) {
