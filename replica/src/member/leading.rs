@@ -121,7 +121,8 @@ impl Member {
         }
         record.encode(&mut self.buffer);
         let payload = self.buffer.split().freeze();
-        self.proposed.push_back(Box::new(record));
+        self.proposed.push_back((Box::new(record), payload.len()));
+        self.proposed_bytes += payload.len();
         if self.zab.is_some() {
             self.step(at, Event::Propose(zxid, payload), out);
         } else {

@@ -120,9 +120,10 @@ pub struct Member {
     part: Part,
     prep: Prep,
     last_zxid: Zxid,
-    /// What was proposed here and is not committed.
+    /// What was proposed here and is not committed, each with its bytes.
     /// Boxed: it changes hands several times before it is applied.
-    proposed: VecDeque<Box<TxnRecord>>,
+    proposed: VecDeque<(Box<TxnRecord>, usize)>,
+    proposed_bytes: usize,
     owners: FxHashMap<SessionId, Owner>,
     next_session: SessionId,
     syncs: VecDeque<WaitingSync>,
@@ -151,6 +152,7 @@ impl Member {
             prep: Prep::new(store.config().clone()),
             last_zxid: store.last_zxid(),
             proposed: VecDeque::new(),
+            proposed_bytes: 0,
             owners: FxHashMap::default(),
             next_session: first_session,
             syncs: VecDeque::new(),
@@ -174,6 +176,11 @@ impl Member {
     /// Transactions proposed here and not committed yet.
     pub fn outstanding(&self) -> usize {
         self.proposed.len()
+    }
+
+    /// Their bytes.
+    pub fn outstanding_bytes(&self) -> usize {
+        self.proposed_bytes
     }
 
     /// Who follows, if this member leads.
@@ -281,7 +288,7 @@ impl Member {
     pub fn step(&mut self, at: &mut Surroundings<'_>, event: Event, out: &mut Vec<Output>) {
         let Some(zab) = &mut self.zab else {
             if let (Part::Alone, Event::Durable(upto)) = (self.part, event) {
-                while let Some(record) = self.proposed.pop_front_if(|record| record.header.zxid <= upto) {
+                while let Some(record) = self.take_proposed(|zxid| zxid <= upto) {
                     out.push(Output::Commit(record));
                 }
             }
@@ -300,6 +307,7 @@ impl Member {
     /// The member's part has changed, and what was committed before is applied.
     pub fn begin(&mut self, at: &mut Surroundings<'_>, role: Role, out: &mut Vec<Output>) {
         self.proposed.clear();
+        self.proposed_bytes = 0;
         self.syncs.clear();
         self.owners.clear();
         self.prep.reset();
@@ -359,11 +367,18 @@ impl Member {
 
     /// The transaction of a payload: as it was proposed here, or read from what the leader sent.
     fn record(&mut self, zxid: Zxid, payload: &Bytes) -> Result<Box<TxnRecord>, Action> {
-        if let Some(record) = self.proposed.pop_front_if(|record| record.header.zxid == zxid) {
+        if let Some(record) = self.take_proposed(|proposed| proposed == zxid) {
             return Ok(record);
         }
         let record = TxnRecord::decode(&mut Reader::new(payload));
         record.map(Box::new).map_err(|error| Action::Fail(format!("cannot read transaction {zxid}: {error}")))
+    }
+
+    /// The oldest of what was proposed here, if its zxid is one of these.
+    fn take_proposed(&mut self, is: impl FnOnce(Zxid) -> bool) -> Option<Box<TxnRecord>> {
+        let (record, bytes) = self.proposed.pop_front_if(|(record, _)| is(record.header.zxid))?;
+        self.proposed_bytes -= bytes;
+        Some(record)
     }
 
     fn hear_leader(&mut self, packet: &QuorumPacket, out: &mut Vec<Output>) {

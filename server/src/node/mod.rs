@@ -47,6 +47,10 @@ use ensemble::{Pending, is_everyday};
 /// share is limited by `zoometry.maxPipelined`.
 pub const PROPOSED_LIMIT: usize = 10_000;
 
+/// Their bytes, likewise. Each follower is sent all of them, and must not lose its link
+/// ([`LINK_OUTBOX_BYTES_MAX`](crate::peers::LINK_OUTBOX_BYTES_MAX)) because it has paused for a moment.
+pub const PROPOSED_BYTES_LIMIT: usize = 64 << 20;
+
 /// Containers and TTL znodes deleted in one round.
 const EXPIRED_NODES_PER_ROUND: usize = 1000;
 
@@ -252,13 +256,18 @@ impl Node {
             && self.pending.is_none()
             && self.held.is_empty()
             && self.shared.mode().is_some()
-            && self.member.outstanding() < PROPOSED_LIMIT;
+            && self.has_room();
         is_quiet
             && match event {
                 NodeEvent::Client(_) | NodeEvent::Durable(_) => true,
                 NodeEvent::Peer(PeerEvent::Packets(_, packets)) => packets.iter().all(is_everyday),
                 _ => false,
             }
+    }
+
+    /// Whether clients' writes are taken in now, or held back.
+    fn has_room(&self) -> bool {
+        self.member.outstanding() < PROPOSED_LIMIT && self.member.outstanding_bytes() < PROPOSED_BYTES_LIMIT
     }
 
     fn has_ended(&self) -> bool {
@@ -279,7 +288,7 @@ impl Node {
 
     fn step(&mut self, event: NodeEvent) {
         match event {
-            NodeEvent::Client(asked) if self.member.outstanding() < PROPOSED_LIMIT => self.take(asked),
+            NodeEvent::Client(asked) if self.has_room() => self.take(asked),
             NodeEvent::Client(asked) => self.held.push_back(asked),
             NodeEvent::Durable(durable) => {
                 self.note_sync(durable);
@@ -296,7 +305,7 @@ impl Node {
                 self.held.clear();
             }
         }
-        while self.member.outstanding() < PROPOSED_LIMIT {
+        while self.has_room() {
             let Some(asked) = self.held.pop_front() else { break };
             self.take(asked);
         }

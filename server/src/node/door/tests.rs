@@ -22,8 +22,8 @@ use super::*;
 use crate::config::Config;
 use crate::conn::{Conn, PendingWrite, Phase};
 use crate::disk::FileDisk;
-use crate::disk_thread::{self, Behind, DiskOptions};
-use crate::node::{FromClient, Parts, Submission, Write};
+use crate::disk_thread::{self, Behind, DiskOptions, Durable};
+use crate::node::{FromClient, PROPOSED_BYTES_LIMIT, Parts, Submission, Write};
 use crate::peers::PeerEvent;
 use crate::shared::{Conns, Part, Shared};
 use crate::snapshot_thread::{SnapshotOptions, Snapshotter};
@@ -255,5 +255,36 @@ fn a_state_that_nobody_waits_for_is_not_kept() {
     let packet = QuorumPacket::new(PacketKind::Snap, Zxid(5));
     node.hear(PeerEvent::Snapshot(Link(7), packet, Box::new(Store::new(StoreConfig::default()))));
     assert!(node.arrived.is_empty());
+    node.end();
+}
+
+/// A follower that has paused is sent all of it when it goes on.
+#[test]
+fn no_more_bytes_are_proposed_than_may_wait_for_a_follower() {
+    const WRITES: i32 = 40;
+    const BYTES: usize = 4 << 20;
+    let home = tempfile::tempdir().expect("a directory");
+    let runtime = Runtime::new().expect("a runtime");
+    let (shared, parts) = standalone(home.path());
+    let (conn, _client) = connect(&shared, &runtime);
+    shared.sessions.lock().open(SessionId(1), 30_000, clock::now_ms());
+    // Nobody tells this node what the disk has: nothing is committed.
+    let mut node = Node::new(parts);
+    for xid in 1..=WRITES {
+        let data = Some(Bytes::from(vec![0; BYTES]));
+        let request = SetDataRequest { path: "/".into(), data, version: -1 };
+        node.step(submission(&conn, SessionId(1), xid, Request::SetData(request)));
+    }
+    assert!(
+        (PROPOSED_BYTES_LIMIT..PROPOSED_BYTES_LIMIT + 2 * BYTES).contains(&node.member.outstanding_bytes())
+    );
+    assert_eq!(node.member.outstanding() + node.held.len(), WRITES as usize);
+    // Those that waited are proposed in their turn.
+    while node.member.outstanding() > 0 {
+        let upto = shared.store.read().last_zxid().next();
+        node.step(NodeEvent::Durable(Durable { upto, ..Durable::default() }));
+    }
+    assert!(node.held.is_empty() && node.member.outstanding_bytes() == 0);
+    assert_eq!(shared.store.read().last_zxid(), Zxid(WRITES.into()));
     node.end();
 }
