@@ -173,6 +173,14 @@ impl Member {
         self.part != Part::Nobody
     }
 
+    /// The link to the leader, if another member leads.
+    pub fn leader_link(&self) -> Option<Link> {
+        match self.part {
+            Part::Learning { link } => Some(link),
+            Part::Nobody | Part::Alone | Part::Leading { .. } => None,
+        }
+    }
+
     /// Transactions proposed here and not committed yet.
     pub fn outstanding(&self) -> usize {
         self.proposed.len()

@@ -51,6 +51,10 @@ pub const PROPOSED_LIMIT: usize = 10_000;
 /// ([`LINK_OUTBOX_BYTES_MAX`](crate::peers::LINK_OUTBOX_BYTES_MAX)) because it has paused for a moment.
 pub const PROPOSED_BYTES_LIMIT: usize = 64 << 20;
 
+/// Bytes that wait to be sent to the leader, beyond which a learner holds clients' writes back: it must not lose its
+/// link, either, because the leader has paused for a moment.
+pub const UNFORWARDED_BYTES_LIMIT: usize = 64 << 20;
+
 /// Containers and TTL znodes deleted in one round.
 const EXPIRED_NODES_PER_ROUND: usize = 1000;
 
@@ -267,7 +271,25 @@ impl Node {
 
     /// Whether clients' writes are taken in now, or held back.
     fn has_room(&self) -> bool {
-        self.member.outstanding() < PROPOSED_LIMIT && self.member.outstanding_bytes() < PROPOSED_BYTES_LIMIT
+        self.member.outstanding() < PROPOSED_LIMIT
+            && self.member.outstanding_bytes() < PROPOSED_BYTES_LIMIT
+            && self.unforwarded_bytes() < UNFORWARDED_BYTES_LIMIT
+    }
+
+    /// On a learner: what the link to the leader has not taken yet.
+    fn unforwarded_bytes(&self) -> usize {
+        match (&self.peers, self.member.leader_link()) {
+            (Some(peers), Some(leader)) => peers.unsent_bytes(leader),
+            _ => 0,
+        }
+    }
+
+    /// Takes in what was held back, as far as there is room now.
+    fn take_held(&mut self) {
+        while !self.held.is_empty() && self.has_room() {
+            let Some(asked) = self.held.pop_front() else { break };
+            self.take(asked);
+        }
     }
 
     fn has_ended(&self) -> bool {
@@ -288,7 +310,8 @@ impl Node {
 
     fn step(&mut self, event: NodeEvent) {
         match event {
-            NodeEvent::Client(asked) if self.has_room() => self.take(asked),
+            // What is held back came before.
+            NodeEvent::Client(asked) if self.held.is_empty() && self.has_room() => self.take(asked),
             NodeEvent::Client(asked) => self.held.push_back(asked),
             NodeEvent::Durable(durable) => {
                 self.note_sync(durable);
@@ -305,10 +328,7 @@ impl Node {
                 self.held.clear();
             }
         }
-        while self.has_room() {
-            let Some(asked) = self.held.pop_front() else { break };
-            self.take(asked);
-        }
+        self.take_held();
     }
 
     /// Lets the member think, with the clocks and the shared state at hand. What it says is in `outputs`.
@@ -430,6 +450,8 @@ impl Node {
             self.serve_reads_alone(now_ms);
             self.consensus(Event::Tick);
             self.publish();
+            // A link has become free without an event.
+            self.take_held();
         }
         let expired = self.think(|member, at, out| member.expire(at, out));
         for session in expired {

@@ -257,6 +257,11 @@ impl Peers {
         self.0.links.taken(link);
     }
 
+    /// Bytes that wait to be sent on a link, those included that are being written; 0 when it is gone.
+    pub fn unsent_bytes(&self, link: Link) -> usize {
+        self.0.links.unsent_bytes(link)
+    }
+
     /// Bytes that have gone over a link in either direction; `None` when it is gone. While a snapshot is on
     /// its way no packet arrives and nothing is acknowledged, for as long as it takes: that this number grows
     /// is then the sign of life.

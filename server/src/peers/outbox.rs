@@ -227,6 +227,11 @@ impl Outbox {
         self.room.add_permits(1);
     }
 
+    /// Bytes of packets that are not written yet.
+    pub(super) fn unsent_bytes(&self) -> usize {
+        self.desk.lock().unsent_bytes
+    }
+
     /// Counts bytes that were read or written.
     pub(super) fn moved(&self, bytes: usize) {
         self.moved_bytes.fetch_add(bytes as u64, Ordering::Relaxed);

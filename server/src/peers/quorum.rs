@@ -117,6 +117,10 @@ impl Links {
         }
     }
 
+    pub(super) fn unsent_bytes(&self, link: Link) -> usize {
+        self.open.lock().get(&link).map_or(0, |outbox| outbox.unsent_bytes())
+    }
+
     pub(super) fn moved_bytes(&self, link: Link) -> Option<u64> {
         self.open.lock().get(&link).map(|outbox| outbox.moved_bytes())
     }

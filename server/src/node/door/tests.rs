@@ -12,8 +12,8 @@ use zoometry_replica::member::Member;
 use zoometry_replica::storage::{Compression, LogOptions, TxnLog};
 use zoometry_replica::store::session::SessionTracker;
 use zoometry_replica::store::{Store, StoreConfig};
-use zoometry_replica::zab::Link;
-use zoometry_wire::peer::{PacketKind, QuorumPacket};
+use zoometry_replica::zab::{Link, Role, ServerId};
+use zoometry_wire::peer::{ForwardedRequest, PacketKind, QuorumPacket};
 use zoometry_wire::records::{ConnectResponse, ReplyHeader};
 use zoometry_wire::request::{CreateRequest, SetDataRequest};
 use zoometry_wire::{Acl, Id, Reader, Record, Request, SessionId, Zxid};
@@ -23,8 +23,9 @@ use crate::config::Config;
 use crate::conn::{Conn, PendingWrite, Phase};
 use crate::disk::FileDisk;
 use crate::disk_thread::{self, Behind, DiskOptions, Durable};
-use crate::node::{FromClient, PROPOSED_BYTES_LIMIT, Parts, Submission, Write};
+use crate::node::{FromClient, PROPOSED_BYTES_LIMIT, Parts, Submission, UNFORWARDED_BYTES_LIMIT, Write};
 use crate::peers::PeerEvent;
+use crate::peers::tests::links::{packets, pair};
 use crate::shared::{Conns, Part, Shared};
 use crate::snapshot_thread::{SnapshotOptions, Snapshotter};
 use crate::telemetry::Tracer;
@@ -286,5 +287,48 @@ fn no_more_bytes_are_proposed_than_may_wait_for_a_follower() {
     }
     assert!(node.held.is_empty() && node.member.outstanding_bytes() == 0);
     assert_eq!(shared.store.read().last_zxid(), Zxid(WRITES.into()));
+    node.end();
+}
+
+/// A leader that has paused reads nothing for a while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_bytes_are_forwarded_than_may_wait_for_the_leader() {
+    const WRITES: i32 = 80;
+    const BYTES: usize = 2 << 20;
+    let (learner, link, mut leader, there) = pair(|options| options).await;
+    let home = tempfile::tempdir().expect("a directory");
+    let (shared, mut parts) = standalone(home.path());
+    parts.peers = Some(learner.peers.clone());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let _client = Client::connect(listener.local_addr().expect("its number")).expect("connect");
+    let (stream, peer) = listener.accept().await.expect("accept");
+    let conn = Conn::new(shared.conns.next_id(), peer, stream.into_split().1, 16 << 20);
+    let mut node = Node::new(parts);
+    let role = Role::Following { leader: ServerId(2), link, epoch: 1 };
+    node.think(|member, at, out| member.begin(at, role, out));
+    for xid in 1..=WRITES {
+        let data = Some(Bytes::from(vec![0; BYTES]));
+        let request = SetDataRequest { path: "/".into(), data, version: -1 };
+        node.step(submission(&conn, SessionId(1), xid, Request::SetData(request)));
+        node.flush_links();
+        assert!(learner.peers.unsent_bytes(link) < UNFORWARDED_BYTES_LIMIT + 2 * BYTES);
+    }
+    assert!(!node.held.is_empty());
+    // The leader goes on, and says nothing.
+    let (reading, mut xids) = (packets(&mut leader, there, WRITES as usize), Vec::new());
+    let ticking = async {
+        loop {
+            node.tick();
+            node.flush_links();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let forwarded =
+        tokio::select! { read = reading => read, () = ticking => unreachable!("it ticks for ever") };
+    for packet in forwarded {
+        let request = ForwardedRequest::read(&packet.data.expect("a request")).expect("a request");
+        xids.push(request.cxid);
+    }
+    assert_eq!(xids, Vec::from_iter(1..=WRITES), "in their order");
     node.end();
 }
