@@ -96,6 +96,7 @@ impl Client {
     /// Writes everything, reads once, reports the replies as (index, error number, body).
     async fn exchange(&mut self, reply: &mut impl FnMut(u64, i32, &[u8]) -> Result<()>) -> Result<()> {
         let address = self.address;
+        let third = Duration::from_millis(self.session.timeout_ms().max(3) as u64 / 3);
         while self.out.has_remaining() {
             // Both ways at once: a server that cannot get rid of its replies stops reading.
             let (mut reader, mut writer) = self.stream.split();
@@ -109,18 +110,13 @@ impl Client {
                     }
                     self.take(reply)?;
                 }
+                // One that was stopped reads nothing and says nothing.
+                () = tokio::time::sleep(third) => self.tick()?,
             }
         }
         // Long waits (a slow fsync) need pings.
-        let third = Duration::from_millis(self.session.timeout_ms().max(3) as u64 / 3);
         match tokio::time::timeout(third, self.stream.read_buf(&mut self.input)).await {
-            Err(_) => {
-                let now_ns = self.now_ns();
-                if self.session.tick(now_ns, &mut self.out) == Tick::Silent {
-                    bail!("{address} has not answered for two thirds of the session timeout");
-                }
-                Ok(())
-            }
+            Err(_) => self.tick(),
             Ok(read) => {
                 if read.with_context(|| format!("read from {address}"))? == 0 {
                     bail!("{address} closed the connection");
@@ -128,6 +124,14 @@ impl Client {
                 self.take(reply)
             }
         }
+    }
+
+    fn tick(&mut self) -> Result<()> {
+        let now_ns = self.now_ns();
+        if self.session.tick(now_ns, &mut self.out) == Tick::Silent {
+            bail!("{} has not answered for two thirds of the session timeout", self.address);
+        }
+        Ok(())
     }
 
     fn take(&mut self, reply: &mut impl FnMut(u64, i32, &[u8]) -> Result<()>) -> Result<()> {
@@ -250,5 +254,35 @@ mod tests {
         let ended = tokio::time::timeout(patience / 3, attempt).await.expect("long before the deadline");
         let error = format!("{:#}", ended.err().expect("no session"));
         assert!(error.contains("broke the protocol") && error.contains("\"HTTP\""), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_stops_reading_is_not_waited_for() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("the client");
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).await;
+            let response = zoometry_wire::records::ConnectResponse {
+                protocol_version: 0,
+                timeout_ms: 600,
+                session_id: zoometry_wire::SessionId(1),
+                password: Some(Bytes::from_static(&[1; crate::session::PASSWORD])),
+            };
+            let mut out = BytesMut::new();
+            zoometry_wire::frame::put(&mut out, |out| {
+                response.encode_frame(zoometry_wire::records::ReadOnlyByte::Present(false), out);
+            });
+            let _ = stream.write_all(&out).await;
+            std::future::pending::<()>().await;
+        });
+        let soon = Instant::now() + Duration::from_secs(5);
+        let mut client = Client::connect(&[address], 600, soon).await.expect("a session");
+        let more_than_sockets_hold = Bytes::from(vec![0; 32 << 20]);
+        let create = client.create("/large", &more_than_sockets_hold);
+        let ended = tokio::time::timeout(Duration::from_secs(10), create).await.expect("it gives up");
+        let error = format!("{:#}", ended.expect_err("nobody answered"));
+        assert!(error.contains("has not answered"), "{error}");
     }
 }
