@@ -184,6 +184,21 @@ fn sessions_survive_lost_connections() {
     assert!(connect["count"].as_u64().unwrap() >= 5);
 }
 
+/// What a server says last may not be followed by the end of the connection: it may be stopped, or cut off, in between.
+#[test]
+fn sessions_that_expired_begin_anew_though_the_server_does_not_close() {
+    let directory = tempfile::tempdir().unwrap();
+    let fake = Fake::start(Behaviour { hang_up_every: Some(500), expire: true, ..Default::default() });
+    let output = run(directory.path(), &STEADY.replace("\"5s\"", "\"3s\""), &fake.address.to_string());
+    let summary = json(results(directory.path()).join("summary.json"));
+    let ops = summary["whole"]["ops"].as_array().unwrap().clone();
+    let of = |name: &str| ops.iter().find(|op| op["op"] == name).unwrap().clone();
+    let (get, connect) = (of("get"), of("connect"));
+    assert!(connect["errors_by_code"]["SESSIONEXPIRED"].as_u64().unwrap() >= 5, "{connect}");
+    assert_eq!(get["missed"], 0, "{get}\n{}", shown(&output));
+    assert!(get["response"]["max_us"].as_f64().unwrap() < 2e6, "{get}\n{}", shown(&output));
+}
+
 const WATCHED: &str = r#"
 [data]
 znodes = 5

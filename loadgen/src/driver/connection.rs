@@ -161,6 +161,10 @@ impl Worker {
                         if let Err(error) = self.received(at, &mut partial, read.filled()) {
                             return Poll::Ready(error.to_string());
                         }
+                        // The server will close, too, if it can: nobody needs to wait for it.
+                        if self.slots[at].borrow().session.state() == State::Expired {
+                            return Poll::Ready("the session has expired".into());
+                        }
                     }
                 }
             }

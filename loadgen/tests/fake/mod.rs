@@ -30,6 +30,8 @@ pub(crate) struct Behaviour {
     pub(crate) hang_up_every: Option<u64>,
     /// Ephemeral znodes are acknowledged and not made.
     pub(crate) forget_ephemerals: bool,
+    /// Sessions that come back are told that they have expired, and their connections stay open.
+    pub(crate) expire: bool,
 }
 
 #[derive(Default)]
@@ -159,6 +161,16 @@ async fn stand_still(shared: &Mutex<Shared>) {
 
 fn connect(shared: &mut Shared, body: &[u8], out: &mut BytesMut) {
     let (request, read_only) = ConnectRequest::decode_frame(body).unwrap();
+    if shared.behaviour.expire && request.session_id.0 != 0 {
+        let over = ConnectResponse {
+            protocol_version: 0,
+            timeout_ms: 0,
+            session_id: SessionId(0),
+            password: Some(Bytes::from_static(&[0; 16])),
+        };
+        frame::put(out, |out| over.encode_frame(read_only, out));
+        return;
+    }
     let session_id = if request.session_id.0 == 0 {
         shared.sessions += 1;
         SessionId(shared.sessions)
