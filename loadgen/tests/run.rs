@@ -234,6 +234,41 @@ fn watch_events_are_attributed_to_their_writes() {
     assert_eq!(heard, delivered);
 }
 
+/// `WATCHED` with watches in every other of a row of phases, in which much is written.
+fn watched_now_and_then() -> String {
+    let phase = |name: &str| {
+        format!(
+            "[[phase]]\nname = \"{name}\"\nduration = \"300ms\"\narrival = {{ constant = \"2000/s\" }}\nmix = {{ set = 1 }}\n"
+        )
+    };
+    let phases: String = ["a", "b", "c", "d", "e", "f"].map(phase).concat();
+    let rest = WATCHED.split_once("[[watchers]]").unwrap().1;
+    format!(
+        "[data]\nznodes = 1\n[sessions]\ncount = 2\nin_flight = 8\n{phases}[[watchers]]{rest}phases = [\"a\", \"c\", \"e\"]\n"
+    )
+}
+
+/// Events on their way when a phase's end takes the watches away are no second firing.
+#[test]
+fn watches_that_are_taken_away_did_not_fire_twice() {
+    let directory = tempfile::tempdir().unwrap();
+    let fake = Fake::start(Behaviour::default());
+    let output = run(directory.path(), &watched_now_and_then(), &fake.address.to_string());
+    let watches = &json(results(directory.path()).join("manifest.json"))["checks"]["watches"];
+    assert!(watches["delivered"].as_u64().unwrap() >= 50, "{watches}\n{}", shown(&output));
+    assert_eq!((&watches["duplicate"], &watches["missing"]), (&0.into(), &0.into()), "{watches}");
+}
+
+/// What a watch should have told is judged when it is taken away, not only at the end of the run.
+#[test]
+fn watches_that_are_taken_away_without_having_fired_are_missed() {
+    let directory = tempfile::tempdir().unwrap();
+    let fake = Fake::start(Behaviour { forget_watches: true, ..Default::default() });
+    let output = run(directory.path(), &watched_now_and_then(), &fake.address.to_string());
+    let watches = &json(results(directory.path()).join("manifest.json"))["checks"]["watches"];
+    assert_eq!(watches["missing"], 30, "ten watches in three phases: {watches}\n{}", shown(&output));
+}
+
 fn interrupt(child: &Child) {
     let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(status.success());

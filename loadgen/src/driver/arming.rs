@@ -4,7 +4,7 @@ use super::Settings;
 use super::encode;
 use super::receiving::{STAT, version_of};
 use super::slot::{Kind, Load, Role, Slot, Tag};
-use super::watching::{Arming, Delivery, Standing, Watch, Watcher};
+use super::watching::{Arming, Delivery, Watcher, missed_by};
 use super::worker::{Shared, Worker};
 use crate::session::{Reply, Session, State, WatchKind as Mark};
 use crate::spec::WatchKind;
@@ -29,10 +29,11 @@ impl Worker {
             watcher.wanted = wanted;
             let session = &mut slot.session;
             if wanted {
+                watcher.watches.iter_mut().for_each(|watch| watch.arming = Arming::Idle);
                 watcher.queue = (0..watcher.watches.len() as u32).collect();
             } else {
                 watcher.queue.clear();
-                disarm(&self.settings, watcher, session, &mut slot.outbox.bytes, &mut shared);
+                disarm(&self.settings, watcher, session, &mut slot.outbox.bytes);
             }
             self.arm(&mut shared, slot);
             slot.outbox.flush();
@@ -95,7 +96,7 @@ impl Worker {
         let Some(watch) = watcher.watches.get_mut(reply.tag.about as usize) else { return };
         let stat = match (reply.tag.kind, reply.err) {
             (Kind::Arm, 0) => reply.body.len().checked_sub(STAT).map(|at| &reply.body[at..]),
-            (Kind::Learn, 0) => Some(reply.body),
+            (Kind::Learn | Kind::Settle, 0) => Some(reply.body),
             (Kind::Arm | Kind::Learn | Kind::AddWatch, err) if err != 0 => {
                 watch.arming = Arming::Idle;
                 let name = super::client::error_name(err);
@@ -107,6 +108,13 @@ impl Worker {
         };
         let Some(version) = stat.and_then(version_of) else { return };
         let counts = &mut shared.log.counts;
+        if reply.tag.kind == Kind::Settle {
+            if watch.arming == Arming::Armed {
+                counts.missing += missed_by(watcher.kind, i64::from(version) - i64::from(watch.version));
+                watch.arming = Arming::Idle;
+            }
+            return;
+        }
         if watch.arming == Arming::Asked {
             counts.armed += 1;
             let behind = i64::from(version) - i64::from(watch.version);
@@ -138,8 +146,9 @@ impl Worker {
         }
         let watch = &mut watcher.watches[at as usize];
         if watch.arming != Arming::Armed {
-            // A persistent watch that stands while its version is being learned: the answer will show this change.
-            if watcher.kind == WatchKind::OneShot {
+            // A persistent watch that stands while its version is being learned: the answer will show this change. One-shot watches
+            // that are being taken away may fire until the server hears of it.
+            if watcher.kind == WatchKind::OneShot && watcher.wanted {
                 shared.log.counts.duplicate += 1;
             }
             return;
@@ -155,33 +164,36 @@ impl Worker {
     }
 }
 
-/// Takes a watcher's watches away; what still stood is judged now.
-fn disarm(
-    settings: &Settings,
-    watcher: &mut Watcher,
-    session: &mut Session<Tag>,
-    out: &mut bytes::BytesMut,
-    shared: &mut Shared,
-) {
-    let attached = session.state() == State::Attached;
-    let tag = Tag { due_ns: 0, sent_ns: 0, about: 0, bytes: 0, phase: 0, kind: Kind::Disarm };
-    let any = 3;
-    let whole = watcher.subtree;
+/// Takes a watcher's watches away. What still stands is judged by one last read: events come before the data that they are about. Not
+/// so a subtree's, whose reads would be a load of their own on the phase that follows.
+fn disarm(settings: &Settings, watcher: &mut Watcher, session: &mut Session<Tag>, out: &mut bytes::BytesMut) {
+    if session.state() != State::Attached {
+        watcher.watches.iter_mut().for_each(|watch| watch.arming = Arming::Idle);
+        return;
+    }
+    let tag = |kind, at: usize| Tag { due_ns: 0, sent_ns: 0, about: at as u64, bytes: 0, phase: 0, kind };
+    let mut path = String::new();
     for (at, watch) in watcher.watches.iter_mut().enumerate() {
-        if watch.arming == Arming::Armed {
-            let (key, version) = (watch.key, watch.version);
-            shared.log.standing.push(Standing { key, version, kind: watcher.kind });
-        }
-        *watch = Watch { arming: Arming::Idle, ..watch.clone() };
-        if !attached || (whole && at > 0) {
-            continue;
-        }
-        let mut path = String::new();
-        if whole {
-            path.push_str(settings.keys.root())
+        if watch.arming == Arming::Armed && !watcher.subtree {
+            path.clear();
+            settings.keys.push_path(watch.key, &mut path);
+            session.submit(OpCode::Exists, tag(Kind::Settle, at), out, |out| {
+                encode::path_watch(out, &path, false);
+            });
         } else {
-            settings.keys.push_path(watch.key, &mut path)
+            watch.arming = Arming::Idle;
         }
-        session.submit(OpCode::RemoveWatches, tag, out, |out| encode::path_number(out, &path, any));
+    }
+    let any = 3;
+    let removed = if watcher.subtree { 1 } else { watcher.watches.len() };
+    for (at, watch) in watcher.watches.iter().enumerate().take(removed) {
+        path.clear();
+        match watcher.subtree {
+            true => path.push_str(settings.keys.root()),
+            false => settings.keys.push_path(watch.key, &mut path),
+        }
+        session.submit(OpCode::RemoveWatches, tag(Kind::Disarm, at), out, |out| {
+            encode::path_number(out, &path, any);
+        });
     }
 }

@@ -196,7 +196,9 @@ impl Worker {
         if let Role::Watcher(watcher) = &mut load.role {
             // One-shot requests that got no answer left no watch; persistent ones must be looked at again anyway.
             for (at, watch) in watcher.watches.iter_mut().enumerate() {
-                if watch.arming == Arming::Asked {
+                if !watcher.wanted {
+                    watch.arming = Arming::Idle;
+                } else if watch.arming == Arming::Asked {
                     watch.arming = Arming::Idle;
                     watcher.queue.push_back(at as u32);
                 }

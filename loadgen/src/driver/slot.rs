@@ -35,6 +35,8 @@ pub(super) enum Kind {
     AddWatch,
     /// A read that tells the version at which a persistent watch stands.
     Learn,
+    /// A read that tells what a watch that is being taken away should have told.
+    Settle,
     /// removeWatches.
     Disarm,
     /// exists of an ephemeral znode, at the end.

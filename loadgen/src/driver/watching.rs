@@ -172,11 +172,7 @@ impl Log {
         }
         for watch in &self.standing {
             let behind = newest.get(&watch.key).map_or(0, |newest| i64::from(newest - watch.version));
-            self.counts.missing += match watch.kind {
-                // One event is all that a one-shot watch owes.
-                WatchKind::OneShot => u64::from(behind > 0),
-                WatchKind::Persistent | WatchKind::Recursive => behind.max(0) as u64,
-            };
+            self.counts.missing += missed_by(watch.kind, behind);
         }
         let mut fan_outs: Vec<FanOut> = heard
             .into_iter()
@@ -195,6 +191,15 @@ impl Log {
             .collect();
         fan_outs.sort_unstable_by_key(|fan_out| fan_out.due_ns);
         Watching { counts: self.counts, fan_outs, notifications: recorder.finish() }
+    }
+}
+
+/// How many events an armed watch still owes that is so many versions behind.
+pub(super) fn missed_by(kind: WatchKind, behind: i64) -> u64 {
+    match kind {
+        // One event is all that a one-shot watch owes.
+        WatchKind::OneShot => u64::from(behind > 0),
+        WatchKind::Persistent | WatchKind::Recursive => behind.max(0) as u64,
     }
 }
 

@@ -481,7 +481,8 @@ impl Worker {
                 }
             }
             if let Role::Watcher(watcher) = &slot.load.role {
-                let armed = watcher.watches.iter().filter(|watch| watch.arming == Arming::Armed);
+                let armed =
+                    watcher.watches.iter().filter(|watch| watcher.wanted && watch.arming == Arming::Armed);
                 standing.extend(armed.map(|watch| Standing {
                     key: watch.key,
                     version: watch.version,

@@ -32,6 +32,8 @@ pub(crate) struct Behaviour {
     pub(crate) forget_ephemerals: bool,
     /// Sessions that come back are told that they have expired, and their connections stay open.
     pub(crate) expire: bool,
+    /// Watches are taken and never fire.
+    pub(crate) forget_watches: bool,
 }
 
 #[derive(Default)]
@@ -280,7 +282,7 @@ fn apply(shared: &mut Shared, connection: u64, request: Request) -> Result<Respo
         }
         Request::GetData(get) => {
             let (data, stat) = shared.nodes.get(&get.path).ok_or(ErrorCode::NoNode)?.clone();
-            if get.watch {
+            if get.watch && !shared.behaviour.forget_watches {
                 shared.watches.push((get.path, connection));
             }
             Ok(Response::Data(Some(data), stat))
@@ -291,6 +293,11 @@ fn apply(shared: &mut Shared, connection: u64, request: Request) -> Result<Respo
         Request::GetChildren(get) => {
             shared.nodes.get(&get.path).ok_or(ErrorCode::NoNode)?;
             Ok(Response::Children(children(shared, &get.path).map(|p| path::name(p).to_string()).collect()))
+        }
+        Request::RemoveWatches(remove) => {
+            let mine = |(path, whose): &(String, u64)| *path == remove.path && *whose == connection;
+            shared.watches.retain(|watch| !mine(watch));
+            Ok(Response::Empty)
         }
         Request::Sync(path) => Ok(Response::Path(path)),
         Request::Ping | Request::CloseSession | Request::SetWatches(_) | Request::SetWatches2(_) => {
