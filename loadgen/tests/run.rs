@@ -269,6 +269,17 @@ fn watches_that_are_taken_away_without_having_fired_are_missed() {
     assert_eq!(watches["missing"], 30, "ten watches in three phases: {watches}\n{}", shown(&output));
 }
 
+/// Who was not connected at the end cannot say what it was not told.
+#[test]
+fn watchers_that_are_away_at_the_end_miss_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let fake = Fake::start(Behaviour { drop_watchers_after: Some(100), ..Default::default() });
+    let output = run(directory.path(), WATCHED, &fake.address.to_string());
+    let watches = &json(results(directory.path()).join("manifest.json"))["checks"]["watches"];
+    assert!(watches["delivered"].as_u64().unwrap() >= 50, "{watches}\n{}", shown(&output));
+    assert_eq!(watches["missing"], 0, "{watches}");
+}
+
 fn interrupt(child: &Child) {
     let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(status.success());

@@ -480,7 +480,10 @@ impl Worker {
                     created.push(path);
                 }
             }
-            if let Role::Watcher(watcher) = &slot.load.role {
+            // Only who heard the end of the session from the server has heard everything before it.
+            if let Role::Watcher(watcher) = &slot.load.role
+                && slot.session.state() == State::Closed
+            {
                 let armed =
                     watcher.watches.iter().filter(|watch| watcher.wanted && watch.arming == Arming::Armed);
                 standing.extend(armed.map(|watch| Standing {

@@ -32,6 +32,8 @@ pub(crate) struct Behaviour {
     pub(crate) forget_ephemerals: bool,
     /// Sessions that come back are told that they have expired, and their connections stay open.
     pub(crate) expire: bool,
+    /// After so many setDatas connections with watches are closed, and nobody is let back.
+    pub(crate) drop_watchers_after: Option<u64>,
     /// Watches are taken and never fire.
     pub(crate) forget_watches: bool,
 }
@@ -51,6 +53,14 @@ struct Shared {
     still_until: Option<Instant>,
     down_while: Option<PathBuf>,
     stalled: Option<Duration>,
+}
+
+impl Shared {
+    /// Whether it will have nothing to do with that connection any more.
+    fn leaves(&self, connection: u64) -> bool {
+        let over = self.behaviour.drop_watchers_after.is_some_and(|after| self.sets >= after);
+        over && self.watches.iter().any(|(_, whose)| *whose == connection)
+    }
 }
 
 /// The running fake.
@@ -121,6 +131,9 @@ async fn serve(mut stream: TcpStream, shared: Arc<Mutex<Shared>>) {
         if down {
             return;
         }
+        if shared.lock().unwrap().leaves(connection) {
+            return;
+        }
         if !connected && input.starts_with(b"srvr") {
             let _ = stream.write_all(b"Zookeeper version: fake\nMode: standalone\n").await;
             return;
@@ -131,7 +144,15 @@ async fn serve(mut stream: TcpStream, shared: Arc<Mutex<Shared>>) {
             input.advance(frame::PREFIX + body.len());
             if !connected {
                 connected = true;
-                connect(&mut shared.lock().unwrap(), &body, &mut out);
+                let shared = &mut *shared.lock().unwrap();
+                if shared.behaviour.drop_watchers_after.is_some_and(|after| shared.sets >= after) {
+                    // A new session may be whoever looks at what is left.
+                    let (request, _) = ConnectRequest::decode_frame(&body).unwrap();
+                    if request.session_id.0 != 0 {
+                        return;
+                    }
+                }
+                connect(shared, &body, &mut out);
                 continue;
             }
             let Some(closes) = answer(&shared, connection, &body, &mut out).await else { return };
