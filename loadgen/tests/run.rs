@@ -167,6 +167,35 @@ fn a_lost_acknowledged_write_ends_with_4() {
     assert!(manifest["checked_writes"]["lost"].as_u64().unwrap() >= 1);
 }
 
+fn creates(mix: &str, behaviour: Behaviour) -> (tempfile::TempDir, Output) {
+    let directory = tempfile::tempdir().unwrap();
+    let fake = Fake::start(behaviour);
+    let output = run(directory.path(), &WRITES.replace("set = 1", mix), &fake.address.to_string());
+    (directory, output)
+}
+
+/// A create that was acknowledged is looked for where its session deletes it, too: afterwards there is nothing left to look for.
+#[test]
+fn a_lost_create_is_told_though_it_was_to_be_deleted() {
+    let forgets = Behaviour { forget_creates: true, ..Default::default() };
+    let (directory, output) = creates("create = 5, delete = 5", forgets);
+    assert_eq!(output.status.code(), Some(4), "{}", shown(&output));
+    let manifest = json(results(directory.path()).join("manifest.json"));
+    assert!(manifest["checked_writes"]["lost"].as_u64().unwrap() >= 300, "{}", manifest["checked_writes"]);
+    let forgets = Behaviour { forget_ephemerals: true, ..Default::default() };
+    let (directory, output) = creates("create-ephemeral = 5, delete = 5", forgets);
+    assert_eq!(output.status.code(), Some(4), "{}", shown(&output));
+    let manifest = json(results(directory.path()).join("manifest.json"));
+    assert!(manifest["checks"]["ephemerals"]["lost"].as_u64().unwrap() >= 300, "{}", manifest["checks"]);
+}
+
+#[test]
+fn sequential_znodes_of_the_same_name_are_not_two() {
+    let (_, output) = creates("create-sequential = 1", Behaviour { same_number: true, ..Default::default() });
+    assert_eq!(output.status.code(), Some(4), "{}", shown(&output));
+    assert!(shown(&output).contains("q0000000007 was created twice"), "{}", shown(&output));
+}
+
 /// Lost connections are outcomes, not the end: sessions come back, and everything due is accounted for.
 #[test]
 fn sessions_survive_lost_connections() {

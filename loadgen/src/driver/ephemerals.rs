@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// What became of ephemeral znodes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ephemerals {
-    /// Looked for at the end by a session that never expired since it made them.
+    /// Looked for at the end by a session that never expired since it made them, or missed when that was to delete them.
     pub checked: u64,
     /// Of these, not there.
     pub lost: u64,
@@ -40,7 +40,7 @@ impl Ephemerals {
 impl Worker {
     /// Asks for all of them.
     pub(super) async fn look_for_ephemerals(&self) {
-        let mut asked = 0;
+        let mut asked = self.shared.borrow().ephemerals.checked;
         for slot in &self.slots[..self.issuers] {
             let Slot { session, outbox, load } = &mut *slot.borrow_mut();
             if session.state() != State::Attached {

@@ -2,7 +2,8 @@
 //!
 //! Per key: the highest zxid of an acknowledged write, how many writes were acknowledged, and how many have an unknown
 //! outcome. At the end the znode's `mzxid` must not be below the former and its data `version` (0 when the run
-//! created it, one more with every write) not below the latter. Per session: the znodes that it was told exist.
+//! created it, one more with every write) not below the latter. Per session: the znodes that it was
+//! told exist; one that is not there when it is to be deleted is as lost as one that is not there at the end.
 //!
 //! What this can miss: a lost write hidden by as many writes whose acknowledgement we never got and that did take effect (their number
 //! is reported beside it), and an acknowledged delete that came back.
@@ -41,6 +42,9 @@ impl Acknowledged {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     keys: FxHashMap<u64, Acknowledged>,
+    /// Znodes that were not there any more when they were to be deleted.
+    gone: u64,
+    first_gone: Option<String>,
 }
 
 impl Ledger {
@@ -57,8 +61,21 @@ impl Ledger {
         self.keys.entry(key).or_default().unknown += 1;
     }
 
+    /// A znode whose creation was acknowledged was not there when its session deleted it.
+    pub(super) fn gone(&mut self, path: String) {
+        self.gone += 1;
+        self.first_gone.get_or_insert(path);
+    }
+
+    /// How many there were, and the first of them.
+    pub(crate) fn all_gone(&self) -> (u64, Option<&str>) {
+        (self.gone, self.first_gone.as_deref())
+    }
+
     /// Adds another worker's.
     pub(super) fn merge(&mut self, other: Ledger) {
+        self.gone += other.gone;
+        self.first_gone = self.first_gone.take().or(other.first_gone);
         if self.keys.is_empty() {
             self.keys = other.keys;
             return;

@@ -138,7 +138,20 @@ pub(crate) async fn verify(
     ledger: &Ledger,
     created: &[String],
 ) -> Result<Verified> {
-    let mut verified = Verified { unknown: ledger.unknown_total(), ..Default::default() };
+    let (gone, first_gone) = ledger.all_gone();
+    let mut verified = Verified {
+        acknowledged: gone,
+        lost: gone,
+        unknown: ledger.unknown_total(),
+        first: first_gone.map(|path| format!("{path} was gone when it was to be deleted")),
+    };
+    let mut names: Vec<&String> = created.iter().collect();
+    names.sort_unstable();
+    // A name that was given to two sequential znodes is there, but one of the two is not.
+    for twice in names.windows(2).filter(|pair| pair[0] == pair[1]) {
+        verified.lost += 1;
+        verified.first.get_or_insert_with(|| format!("{} was created twice", twice[0]));
+    }
     // This member may be behind what others acknowledged.
     client.call(&Request::Sync(places.run.clone())).await?.ok();
     let written = ledger.acknowledged_keys();

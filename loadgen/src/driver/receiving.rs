@@ -106,6 +106,9 @@ impl Worker {
                 }
                 _ => {}
             }
+        } else if op == Op::Delete && err == ErrorCode::NoNode.code() {
+            // Nobody else deletes here, and this session was told that the znode is there.
+            self.is_gone(shared, load, tag.about);
         }
         let response_ns = done_ns.saturating_sub(tag.due_ns);
         shared.close_up.note(Close { at_ns: done_ns, response_ns, member: load.member, op, outcome });
@@ -127,6 +130,18 @@ impl Worker {
         if shared.phases.is_closed_loop(done_ns) {
             self.hand_out(shared, load, done_ns);
         }
+    }
+
+    /// A znode that was to be deleted was not there, though its creation had been acknowledged.
+    #[cold]
+    pub(super) fn is_gone(&self, shared: &mut Shared, load: &Load, about: u64) {
+        if let Scratch::Ephemeral(_) = Scratch::unpack(about) {
+            let noted = ErrorCode::NoNode.code();
+            return self.ephemeral_answered(&mut shared.ephemerals, load.number, about, noted);
+        }
+        let mut path = String::new();
+        self.push_scratch(load.number, Scratch::unpack(about), &mut path);
+        shared.ledger.gone(path);
     }
 
     /// Shows a finished operation to the traces' sampler.

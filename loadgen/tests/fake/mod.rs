@@ -32,6 +32,10 @@ pub(crate) struct Behaviour {
     pub(crate) forget_ephemerals: bool,
     /// Sessions that come back are told that they have expired, and their connections stay open.
     pub(crate) expire: bool,
+    /// Persistent znodes that are made by the load are acknowledged and not made.
+    pub(crate) forget_creates: bool,
+    /// Every sequential znode gets the same name.
+    pub(crate) same_number: bool,
     /// After so many setDatas connections with watches are closed, and nobody is let back.
     pub(crate) drop_watchers_after: Option<u64>,
     /// Watches are taken and never fire.
@@ -266,6 +270,12 @@ fn apply(shared: &mut Shared, connection: u64, request: Request) -> Result<Respo
     let zxid = Zxid(shared.zxid);
     match request {
         Request::Create(create) => {
+            let sequential = create.flags & CreateMode::PersistentSequential as i32 != 0;
+            if sequential && shared.behaviour.same_number {
+                let path = format!("{}0000000007", create.path);
+                shared.nodes.insert(path.clone(), (create.data.unwrap_or_default(), Stat::default()));
+                return Ok(Response::Path(path));
+            }
             if shared.nodes.contains_key(&create.path) {
                 return Err(ErrorCode::NodeExists);
             }
@@ -275,7 +285,11 @@ fn apply(shared: &mut Shared, connection: u64, request: Request) -> Result<Respo
             let data = create.data.unwrap_or_default();
             let stat =
                 Stat { czxid: zxid, mzxid: zxid, data_length: data.len() as i32, ..Default::default() };
-            if !(shared.behaviour.forget_ephemerals && create.flags == CreateMode::Ephemeral as i32) {
+            let ephemeral = create.flags == CreateMode::Ephemeral as i32;
+            let by_the_load = path::name(&create.path).starts_with('p');
+            if !(shared.behaviour.forget_ephemerals && ephemeral
+                || shared.behaviour.forget_creates && by_the_load)
+            {
                 shared.nodes.insert(create.path.clone(), (data, stat));
             }
             Ok(Response::Path(create.path))
