@@ -213,6 +213,20 @@ fn sessions_survive_lost_connections() {
     assert!(connect["count"].as_u64().unwrap() >= 5);
 }
 
+/// A server that lets sessions in and then closes (what they ask for is too long for it, say) is not pressed.
+#[test]
+fn a_server_that_closes_at_once_is_asked_again_with_pauses() {
+    let directory = tempfile::tempdir().unwrap();
+    let fake = Fake::start(Behaviour { hang_up_every: Some(1), ..Default::default() });
+    let output = run(directory.path(), &STEADY.replace("\"5s\"", "\"3s\""), &fake.address.to_string());
+    let summary = json(results(directory.path()).join("summary.json"));
+    let ops = summary["whole"]["ops"].as_array().unwrap().clone();
+    let connect = ops.iter().find(|op| op["op"] == "connect").expect("reconnects are recorded");
+    // Ten sessions, which pause for a quarter of a second each when they have been away for two seconds.
+    let count = connect["count"].as_u64().unwrap();
+    assert!((10..1_000).contains(&count), "{count} connections in 3 s\n{}", shown(&output));
+}
+
 /// What a server says last may not be followed by the end of the connection: it may be stopped, or cut off, in between.
 #[test]
 fn sessions_that_expired_begin_anew_though_the_server_does_not_close() {

@@ -4,7 +4,8 @@
 //! clients do:
 //! - a connection that was closed is opened again at once, first with the same member (it may have dropped only this connection); after
 //!   silence, with the next one;
-//! - a member that refuses, or closes before it has answered the connect frame, makes room for the next one at once;
+//! - a member that refuses, or closes before it has answered the connect frame or in less than [`SHORT_LIFE`], makes room for the
+//!   next one at once;
 //! - when all members have been tried, the session pauses: an eighth of the time since it lost its connection, within [`PAUSE`], give or
 //!   take a quarter, differently for each session. So a session comes back at most about an eighth later than it could;
 //! - a member that accepts and then says nothing (stopped, or cut off) is given up after an eighth of that time as well, within
@@ -36,6 +37,9 @@ const READS_IN_A_ROW: u32 = 4;
 const ANSWER_LIMIT: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
 /// Shortest and longest pause between two rounds through the members.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+/// A connection that ends sooner counts as none: there is something about this session, or what it asks for, that the server does not
+/// take, and it will hardly take it a moment later.
+const SHORT_LIFE: Duration = Duration::from_millis(100);
 /// Why a connection ended that was given up.
 pub(super) const SILENCE: &str = "the server was silent for two thirds of the session timeout";
 
@@ -68,6 +72,7 @@ impl Worker {
                 SessionId(0) => ANSWER_LIMIT.1,
                 _ => answer_limit(Duration::from_nanos(self.now_ns() - lost_ns)),
             };
+            let began_ns = self.now_ns();
             let reason = match self.connect(at, member, limit).await {
                 Ok(reader) => self.converse(at, reader, limit).await,
                 Err(reason) => reason,
@@ -77,7 +82,7 @@ impl Worker {
             if over {
                 break;
             }
-            if was_attached {
+            if was_attached && self.now_ns() - began_ns >= SHORT_LIFE.as_nanos() as u64 {
                 lost_ns = self.now_ns();
                 let load = &self.slots[at].borrow().load;
                 let same = load.route.iter().position(|m| *m == member).unwrap_or(0);
