@@ -25,7 +25,7 @@ use crate::disk::FileDisk;
 use crate::disk_thread::{self, Behind, DiskOptions, Durable};
 use crate::node::{FromClient, PROPOSED_BYTES_LIMIT, Parts, Submission, UNFORWARDED_BYTES_LIMIT, Write};
 use crate::peers::PeerEvent;
-use crate::peers::tests::links::{packets, pair};
+use crate::peers::tests::links::Paused;
 use crate::shared::{Conns, Part, Shared};
 use crate::snapshot_thread::{SnapshotOptions, Snapshotter};
 use crate::telemetry::Tracer;
@@ -295,7 +295,7 @@ fn no_more_bytes_are_proposed_than_may_wait_for_a_follower() {
 async fn no_more_bytes_are_forwarded_than_may_wait_for_the_leader() {
     const WRITES: i32 = 80;
     const BYTES: usize = 2 << 20;
-    let (learner, link, mut leader, there) = pair(|options| options).await;
+    let (learner, link, mut leader) = Paused::connect().await;
     let home = tempfile::tempdir().expect("a directory");
     let (shared, mut parts) = standalone(home.path());
     parts.peers = Some(learner.peers.clone());
@@ -315,7 +315,7 @@ async fn no_more_bytes_are_forwarded_than_may_wait_for_the_leader() {
     }
     assert!(!node.held.is_empty());
     // The leader goes on, and says nothing.
-    let (reading, mut xids) = (packets(&mut leader, there, WRITES as usize), Vec::new());
+    let (reading, mut xids) = (leader.read(WRITES as usize), Vec::new());
     let ticking = async {
         loop {
             node.tick();

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use zoometry_replica::storage::snapshot::{encode_end, encode_head};
 use zoometry_replica::store::prep::{Asked, Prep};
 use zoometry_wire::request::CreateRequest;
-use zoometry_wire::{Acl, Record, Request, SessionId, TxnRecord};
+use zoometry_wire::{Acl, Reader, Record, Request, SessionId, TxnRecord};
 
 /// Two members; the first has connected to the second.
 pub(crate) async fn pair(learner: impl FnOnce(PeerOptions) -> PeerOptions) -> (Desk, Link, Desk, Link) {
@@ -16,6 +16,34 @@ pub(crate) async fn pair(learner: impl FnOnce(PeerOptions) -> PeerOptions) -> (D
     let PeerEvent::Connected(_, here) = learner.next().await else { panic!("expected Connected") };
     let PeerEvent::Accepted(there) = leader.next().await else { panic!("expected Accepted") };
     (learner, here, leader, there)
+}
+
+/// The far end of a link, which takes nothing from it until it is read.
+pub(crate) struct Paused(Raw);
+
+impl Paused {
+    /// A member, its link, and the far end.
+    pub(crate) async fn connect() -> (Desk, Link, Self) {
+        let members = lines(2);
+        let mut desk = Desk::start(options(1, &members)).await;
+        let raw = Raw::connect(quorum_port(&members, 1)).await;
+        let PeerEvent::Accepted(link) = desk.next().await else { panic!("expected Accepted") };
+        (desk, link, Self(raw))
+    }
+
+    /// Reads so many packets.
+    pub(crate) async fn read(&mut self, count: usize) -> Vec<QuorumPacket> {
+        let (mut buffer, mut all) = (BytesMut::new(), Vec::new());
+        while all.len() < count {
+            let read = timeout(PATIENCE, self.0.0.read_buf(&mut buffer)).await.expect("bytes in time");
+            assert!(read.expect("read") > 0, "the link has ended");
+            while let Some(length) = QuorumPacket::measure(&buffer, 16 << 20).expect("a packet") {
+                let bytes = buffer.split_to(length);
+                all.push(QuorumPacket::decode(&mut Reader::new(&bytes)).expect("a packet"));
+            }
+        }
+        all
+    }
 }
 
 fn proposal(number: i64, data_bytes: usize) -> QuorumPacket {
