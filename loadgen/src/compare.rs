@@ -212,8 +212,8 @@ pub fn runs(directories: &[PathBuf], options: &Options) -> Result<Comparison> {
 /// Compares any number of sides with any number of runs each; ratios are to the first side.
 ///
 /// # Errors
-/// A directory that cannot be read, or is named twice; fewer than two sides or more than [`SIDES_MAX`]; sides that should not be
-/// compared, unless forced.
+/// A directory that cannot be read, or is named twice; fewer than two sides or more than [`SIDES_MAX`]; sides that
+/// should not be compared, unless forced.
 pub fn many(sides: &[Side], options: &Options) -> Result<Comparison> {
     ensure!(sides.len() >= 2, "a comparison needs two sides at least, {} given", sides.len());
     ensure!(

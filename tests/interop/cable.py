@@ -14,6 +14,7 @@ again. Needs Linux, root and iproute2 (apt-get install iproute2).
 import argparse
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,14 @@ class Network:
         self.links = {port: f"{tag}l{port}" for port in self.names}
 
     def __enter__(self):
+        try:
+            self.make()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def make(self):
         ip("netns", "add", self.bridge)
         ip("-n", self.bridge, "link", "add", "br0", "type", "bridge")
         ip("-n", self.bridge, "link", "set", "br0", "up")
@@ -52,11 +61,10 @@ class Network:
             ip("-n", name, "addr", "add", f"{self.address(port)}/24", "dev", "e0")
             ip("-n", name, "link", "set", "e0", "up")
             ip("-n", name, "link", "set", "lo", "up")
-        return self
 
     def __exit__(self, *_):
         for name in (self.bridge, *self.names.values()):
-            subprocess.run(["ip", "netns", "del", name], check=False)
+            subprocess.run(["ip", "netns", "del", name], check=False, stderr=subprocess.DEVNULL)
 
     def address(self, port):
         return f"10.77.0.{port}"
@@ -95,6 +103,11 @@ def main():
     options = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("cable.py makes network namespaces and needs root for it")
+    if not shutil.which("ip"):
+        sys.exit("cable.py needs the ip command; get it with: apt-get install iproute2")
+    program = executable().with_name("zoometry")
+    if not program.exists():
+        sys.exit(f"no {program}; build it with: cargo build --release --workspace --bins")
     load_s = options.every_s * options.rounds + 10
     with tempfile.TemporaryDirectory(prefix="cable-") as directory, Network() as network:
         home = pathlib.Path(directory)
@@ -106,7 +119,7 @@ def main():
         try:
             time.sleep(10 if options.server == "apache" else 3)
             return subprocess.run(network.inside(LOAD, [
-                executable().with_name("zoometry"), "run", REPOSITORY / "workloads/leader-failover.toml",
+                program, "run", REPOSITORY / "workloads/leader-failover.toml",
                 "--cluster", home / "lab.toml", "--set", "fault.1.kind=cut", "--set", f"fault.1.for={options.cut_s}s",
                 "--set", f"fault.1.repeat={options.rounds}", "--set", f"fault.1.every={options.every_s}s",
                 "--set", f"phase.load.duration={load_s}s", "--set", "expect.1=failover.write_gap < 60s",
