@@ -350,6 +350,7 @@ fn ctrl_c_writes_what_was_measured() {
     assert_ne!(output.status.code(), None, "it was not killed: {}\n{:?}", shown(&output), rest.join());
     let manifest = json(results(directory.path()).join("manifest.json"));
     assert_eq!(manifest["cut_short"], true);
+    assert_eq!(manifest["verdict"]["grade"], "INVALID", "{}", manifest["verdict"]);
     assert_eq!(manifest["workload_text"], workload);
     let (count, ..) = get_response(directory.path());
     assert!(count >= 500, "{count} operations were measured before");

@@ -248,8 +248,11 @@ pub struct Manifest {
     pub started_unix_ms: u64,
     /// End, milliseconds since 1970.
     pub ended_unix_ms: u64,
-    /// Somebody stopped the run before its end.
+    /// The run ended before its phases were over.
     pub cut_short: bool,
+    /// What ended it, in words (`SIGTERM`); empty when it was not cut short, or nobody knows.
+    #[serde(default)]
+    pub cut_short_by: String,
     /// Worker threads of the generator.
     pub workers: u32,
     /// Session timeout asked for.

@@ -15,8 +15,12 @@ pub(super) fn of_run(run: &RunData, summary: &Summary) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let mut add = |grade, check: &str, text: String| reasons.push(reason(grade, check, "", text));
     if manifest.cut_short {
-        let text = "the run was stopped before its end; its last phase is incomplete";
-        add(Grade::Suspect, "cut-short", text.to_string());
+        let by = match manifest.cut_short_by.as_str() {
+            "" => String::new(),
+            by => format!(" ({by})"),
+        };
+        let text = format!("the run was cut short{by}: its last phase is incomplete, later ones are missing");
+        add(Grade::Invalid, "cut-short", text);
     }
     if summary.measured().count() == 0 {
         let text = match manifest.cut_short {

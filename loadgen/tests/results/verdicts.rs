@@ -65,7 +65,9 @@ fn no_data() {
 fn cut_short() {
     let mut run = good();
     run.manifest.cut_short = true;
-    finds(&run, "cut-short", Grade::Suspect);
+    run.manifest.cut_short_by = "SIGTERM".into();
+    finds(&run, "cut-short", Grade::Invalid);
+    assert!(judge(&run).reasons[0].text.contains("cut short (SIGTERM)"));
 }
 
 #[test]
