@@ -238,13 +238,20 @@ impl Driver {
     }
 
     /// Waits for the workers and merges their notes.
-    pub fn join(self) -> anyhow::Result<Report> {
+    pub fn join(mut self) -> anyhow::Result<Report> {
         let mut notes = Vec::new();
-        for thread in self.threads {
+        for thread in std::mem::take(&mut self.threads) {
             let name = thread.thread().name().unwrap_or("worker").to_owned();
             notes.push(thread.join().map_err(|_| anyhow::anyhow!("{name} panicked; this is a bug"))??);
         }
         Ok(worker::merge(notes))
+    }
+}
+
+impl Drop for Driver {
+    /// A load that nobody waits for any more ends at once; after [`Driver::join`] there is none.
+    fn drop(&mut self) {
+        self.control.abort();
     }
 }
 

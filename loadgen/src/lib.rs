@@ -21,6 +21,7 @@ pub mod results;
 pub mod run;
 pub mod scrape;
 pub mod session;
+pub mod signals;
 pub mod spec;
 pub mod summary;
 pub mod traces;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use zoometry::cluster::{Clients, Cluster, DEFAULT_MEMBERS, Disks, Keep, Links, Making, Tracing, Wanted};
 use zoometry::progress::{Show, Waiting};
 use zoometry::run::{self, Exit, Options, Print, Repeats};
+use zoometry::signals::Signals;
 use zoometry_spans::{Resource, Setup, init_tracing};
 
 /// A seventh of a write's CPU time went into the system's allocator.
@@ -296,14 +297,10 @@ async fn stay_up(
     for warning in cluster.warnings_of(zoo_cfg) {
         eprintln!("\nwarning of server 1: {warning}");
     }
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut signals = Signals::listen()?;
     loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            asked = tokio::signal::ctrl_c() => {
-                asked?;
-                break;
-            }
+            _ = signals.came(1) => break,
             () = tokio::time::sleep(std::time::Duration::from_millis(500)) => {
                 if let Some(how) = cluster.fallen() {
                     anyhow::bail!(how);

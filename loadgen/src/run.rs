@@ -1,9 +1,9 @@
 //! One run from the workload file to the results directory and the exit code.
 //!
 //! Steps, in order: read the workload; get the cluster; make the run's znodes; open all sessions and arm watches; the phases; wait for what
-//! is outstanding; look for what was acknowledged; take the znodes away; stop the cluster; write, judge, show. The first Ctrl-C
-//! ends the phases early and goes on with the rest (the results say that the run was cut short); the second
-//! ends the program.
+//! is outstanding; look for what was acknowledged; take the znodes away; stop the cluster; write, judge, show. The first signal
+//! ([`Signals`]: Ctrl-C, SIGTERM, SIGHUP) ends the phases early and goes on with the rest (the results say that the run was cut short);
+//! the second ends the run at once.
 
 mod manifest;
 mod outcome;
@@ -23,6 +23,7 @@ use crate::progress::{Counting, Load, Position, Show, Waiting};
 use crate::recorder::INTERVAL_NS;
 use crate::results::{self, EventRow, ServerSample};
 use crate::scrape;
+use crate::signals::{Signal, Signals};
 use crate::spec::{FaultKind, Placement, Spec};
 use crate::summary::{self, Summary};
 use crate::traces::{SLOWEST_PER_SECOND, TraceSettings, Traces, write_traces_json};
@@ -107,8 +108,14 @@ pub enum Exit {
     Invalid = 3,
     /// The cluster could not be reached, or broke a promise.
     Cluster = 4,
-    /// Stopped by hand before there was anything to write.
+    /// Ended by SIGHUP.
+    HungUp = 129,
+    /// Ended by SIGINT.
     Interrupted = 130,
+    /// Ended by SIGQUIT.
+    Quit = 131,
+    /// Ended by SIGTERM.
+    Terminated = 143,
 }
 
 /// Why there are no results.
@@ -131,6 +138,18 @@ pub struct Finished {
     pub cut_short: bool,
 }
 
+impl From<Signal> for Exit {
+    /// As a shell tells that a signal has ended a program: 128 and the signal's number.
+    fn from(signal: Signal) -> Exit {
+        match signal {
+            Signal::HangUp => Exit::HungUp,
+            Signal::Interrupt => Exit::Interrupted,
+            Signal::Quit => Exit::Quit,
+            Signal::Terminate => Exit::Terminated,
+        }
+    }
+}
+
 trait Blame<T> {
     fn blame(self, exit: Exit) -> Result<T, Failure>;
 }
@@ -151,11 +170,25 @@ pub fn run(options: &Options) -> Result<Finished, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().blame(Exit::Usage)?;
     let span = info_span!("run", workload = spec.name, cluster = %options.cluster);
     let whole = async {
-        let interrupts = Interrupts::listen();
-        let run = Run::new(options, spec, interrupts.clone())?;
-        run.whole().await
+        let mut signals = Signals::listen().blame(Exit::Usage)?;
+        let run = Run::new(options, spec, signals.clone())?;
+        tokio::select! {
+            outcome = run.whole() => outcome.map(|finished| ended_by(&signals, finished)),
+            // Local members die with what is dropped here.
+            signal = signals.came(2) => Err(stopped(signal, "the run was ended at once; what it measured is not written")),
+        }
     };
     runtime.block_on(whole.instrument(span))
+}
+
+/// A run that a signal has cut short says so by its exit code, unless a promise was broken.
+fn ended_by(signals: &Signals, finished: Finished) -> Finished {
+    match signals.first() {
+        Some(signal) if finished.cut_short && finished.exit != Exit::Cluster => {
+            Finished { exit: signal.into(), ..finished }
+        }
+        _ => finished,
+    }
 }
 
 /// Whether there is the member that sessions are to be attached to.
@@ -182,11 +215,12 @@ fn check_members_are_started(options: &Options) -> Result<()> {
     }
 }
 
-fn interrupted() -> Failure {
-    Failure {
-        exit: Exit::Interrupted,
-        error: anyhow!("stopped by hand before the load began; there are no results"),
-    }
+fn stopped(signal: Signal, what: &str) -> Failure {
+    Failure { exit: signal.into(), error: anyhow!("stopped by {}: {what}", signal.name()) }
+}
+
+fn interrupted(signal: Signal) -> Failure {
+    stopped(signal, "the load had not begun; there are no results")
 }
 
 /// Raises the limit of open files as far as it goes; every session takes one.
@@ -210,38 +244,6 @@ fn allow_descriptors(sessions: u64) -> Result<()> {
     Ok(())
 }
 
-/// How often Ctrl-C was pressed.
-#[derive(Debug, Clone)]
-struct Interrupts(tokio::sync::watch::Receiver<u32>);
-
-impl Interrupts {
-    fn listen() -> Interrupts {
-        let (sender, receiver) = tokio::sync::watch::channel(0);
-        tokio::spawn(async move {
-            use tokio::signal::unix::{SignalKind, signal};
-            let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
-            loop {
-                let asked = tokio::select! {
-                    asked = tokio::signal::ctrl_c() => asked.is_ok(),
-                    asked = terminate.recv() => asked.is_some(),
-                };
-                if !asked {
-                    return;
-                }
-                sender.send_modify(|count| *count += 1);
-            }
-        });
-        Interrupts(receiver)
-    }
-
-    /// Returns when it has been pressed at least `times`.
-    async fn pressed(&mut self, times: u32) {
-        if self.0.wait_for(|count| *count >= times).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
 struct Run<'a> {
     options: &'a Options,
     spec: Arc<Spec>,
@@ -253,7 +255,7 @@ struct Run<'a> {
     started_unix_ms: u64,
     directory: PathBuf,
     show: Show,
-    interrupts: Interrupts,
+    signals: Signals,
 }
 
 /// What the load left behind.
@@ -269,7 +271,7 @@ struct Measured {
 }
 
 impl<'a> Run<'a> {
-    fn new(options: &'a Options, spec: Spec, interrupts: Interrupts) -> Result<Run<'a>, Failure> {
+    fn new(options: &'a Options, spec: Spec, signals: Signals) -> Result<Run<'a>, Failure> {
         let run_start = Instant::now();
         let started_unix_ms =
             SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
@@ -291,15 +293,15 @@ impl<'a> Run<'a> {
             started_unix_ms,
             directory,
             show: Show::on_stderr(options.quiet),
-            interrupts,
+            signals,
         })
     }
 
     async fn whole(mut self) -> Result<Finished, Failure> {
-        let mut interrupts = self.interrupts.clone();
+        let mut signals = self.signals.clone();
         let before = tokio::select! {
             before = self.before().instrument(info_span!("prepare")) => before,
-            () = interrupts.pressed(1) => Err(interrupted()),
+            signal = signals.came(1) => Err(interrupted(signal)),
         };
         let (mut cluster, parents) = match before {
             Ok(before) => before,
@@ -310,12 +312,8 @@ impl<'a> Run<'a> {
             Ok(measured) => measured,
             Err(failure) => return Err(self.abandon(failure, &parents).await),
         };
-        let after = self.after(&mut cluster, &measured.report, &parents).instrument(info_span!("verify"));
-        let (verified, complaint) = tokio::select! {
-            found = after => found,
-            // Local members die with this process.
-            () = interrupts.pressed(2) => std::process::exit(Exit::Interrupted as i32),
-        };
+        let (verified, complaint) =
+            self.after(&mut cluster, &measured.report, &parents).instrument(info_span!("verify")).await;
         let environment = scrape::environment(cluster.directory.as_deref(), cluster.is_local());
         let span_files: Vec<PathBuf> =
             std::iter::once(measured.span_file.clone()).chain(cluster.span_files()).collect();
@@ -351,8 +349,8 @@ impl<'a> Run<'a> {
         }
         let _ = std::fs::remove_file(self.directory.join(SPAN_FILE));
         let _ = match failure.exit {
-            Exit::Interrupted => std::fs::remove_dir_all(&self.directory),
-            _ => std::fs::remove_dir(&self.directory),
+            Exit::Usage | Exit::Cluster => std::fs::remove_dir(&self.directory),
+            _ => std::fs::remove_dir_all(&self.directory),
         };
         failure
     }
@@ -509,7 +507,7 @@ impl<'a> Run<'a> {
         let watches: u64 = first.map(|group| driver::watches_of(&self.spec, group)).sum();
         let started = Instant::now();
         let mut waiting = Waiting::new(self.show);
-        let mut interrupts = self.interrupts.clone();
+        let mut signals = self.signals.clone();
         while control.attached() < sessions || control.armed() < watches {
             let (attached, armed) = (control.attached(), control.armed());
             if let Some(fallen) = cluster.fallen() {
@@ -529,7 +527,7 @@ impl<'a> Run<'a> {
             });
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(10)) => {}
-                () = interrupts.pressed(1) => return Err(interrupted()),
+                signal = signals.came(1) => return Err(interrupted(signal)),
             }
         }
         Ok(())
@@ -554,21 +552,18 @@ impl<'a> Run<'a> {
         let mut cut_short = false;
         let mut notes = Vec::new();
         let mut fallen = false;
-        let mut interrupts = self.interrupts.clone();
+        let mut signals = self.signals.clone();
         while !driver.is_finished() {
-            let presses = if cut_short { 2 } else { 1 };
             let due_in = faults.as_mut().and_then(Faults::due_in).filter(|_| !cut_short);
             tokio::select! {
                 () = tokio::time::sleep(due_in.unwrap_or(REFRESH).min(REFRESH)) => {}
-                () = interrupts.pressed(presses) => {
-                    if cut_short {
-                        load.done();
-                        // Local members die with this process.
-                        std::process::exit(Exit::Interrupted as i32);
-                    }
+                signal = signals.came(1), if !cut_short => {
                     cut_short = true;
                     control.stop();
-                    load.note("stopping: waiting for replies, then writing what was measured (Ctrl-C again: end at once)");
+                    load.note(&format!(
+                        "{}: waiting for replies, then writing what was measured (once more: end at once)",
+                        signal.name()
+                    ));
                 }
             }
             if let Some(faults) = &mut faults

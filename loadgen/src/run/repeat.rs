@@ -50,10 +50,10 @@ pub fn repeat(repeats: &Repeats) -> Result<Comparison, Failure> {
             let finished = run(&options)?;
             if finished.cut_short {
                 let error = anyhow::anyhow!(
-                    "stopped by hand; what was measured is in {}",
+                    "a signal cut this run short; what was measured is in {}",
                     finished.directory.display()
                 );
-                return Err(Failure { exit: Exit::Interrupted, error });
+                return Err(Failure { exit: finished.exit, error });
             }
             if finished.exit == Exit::Cluster {
                 let error = anyhow::anyhow!(
