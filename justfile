@@ -57,6 +57,14 @@ differential *ARGS:
 datadir *ARGS:
     {{python}} tests/interop/datadir.py {{ARGS}}
 
+# Other people's own suites, run and counted
+foreign *ARGS:
+    {{python}} tests/interop/foreign/run.py {{ARGS}}
+
+# Today's speed against an older commit's, in pairs
+unharmed *ARGS:
+    {{python}} tests/interop/unharmed.py {{ARGS}}
+
 # kill -9 loses nothing acknowledged
 kill9 ROUNDS="50":
     {{python}} tests/interop/kill9.py --rounds {{ROUNDS}}

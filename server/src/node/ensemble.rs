@@ -407,7 +407,9 @@ impl Node {
         {
             return;
         }
-        tracing::warn!("still no leader; serving reads to read-only clients");
+        tracing::warn!(
+            "Read-only server started: no leader for {wait_ms} ms, only reads of read-only clients are answered"
+        );
         self.shared.sessions.lock().begin(Keeping::Touches, std::iter::empty(), now_ms);
         self.shared.set_mode(Some(Mode::ReadOnly));
     }
