@@ -2,13 +2,17 @@
 //! the run is over.
 //!
 //! An expectation is met only by a number. Missing data, zero samples and too few samples for the
-//! percentile are failures with their reason, never a pass; and one that could not fail (about an operation
-//! that no phase issues, about misses in a closed loop) is refused when the workload is read.
+//! percentile are failures with their reason, never a pass; and one that could not fail, or never hold (about
+//! an operation that no phase issues, about misses in a closed loop, `errors.total >= 0`), is refused when the
+//! workload is read. What depends on how much load there is, such as whether there are samples enough, is told
+//! before the run by [`crate::foresee`].
 //!
 //! Without a phase, a latency, a rate or a share must hold in *every* phase that is not a warm-up and
 //! issues the operation, and the worst of them is reported. Counts are summed over those phases instead.
 
 use serde::{Deserialize, Serialize};
+
+mod range;
 
 use crate::figures;
 use crate::op::Op;
@@ -189,7 +193,7 @@ impl Metric {
     }
 
     /// The operations that it is about, if it is about operations of a phase.
-    fn ops(&self) -> Option<Ops> {
+    pub(crate) fn ops(&self) -> Option<Ops> {
         match *self {
             Metric::Latency(_, ops, _) | Metric::Rate(ops) | Metric::Errors(ops) => Some(ops),
             Metric::ErrorShare(ops) | Metric::Missed(ops) | Metric::MissedShare(ops) => Some(ops),
@@ -262,7 +266,7 @@ impl Unit {
 }
 
 impl Relation {
-    fn holds(self, value: f64, bound: f64) -> bool {
+    pub(crate) fn holds(self, value: f64, bound: f64) -> bool {
         match self {
             Relation::Less => value < bound,
             Relation::AtMost => value <= bound,
@@ -464,6 +468,7 @@ impl Expectation {
         }
         let unit = metric.unit();
         let bound = unit.parse(right).ok_or_else(|| format!("bound `{right}`: expected {}", unit.form()))?;
+        range::of(&metric).check(relation, bound)?;
         Ok(Expectation { text: text.trim().to_string(), phase, metric, relation, bound })
     }
 
@@ -524,7 +529,7 @@ impl Expectation {
     }
 
     /// The phases that it looks at.
-    fn phases<'a>(&self, spec: &'a Spec) -> Vec<&'a Phase> {
+    pub(crate) fn phases<'a>(&self, spec: &'a Spec) -> Vec<&'a Phase> {
         let ops = self.metric.ops();
         let named = |phase: &Phase| self.phase.as_ref().is_none_or(|name| *name == phase.name);
         let occurs = |n: usize| ops.is_none_or(|ops| ops.occur(spec, n));

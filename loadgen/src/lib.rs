@@ -11,6 +11,7 @@ pub mod expect;
 pub mod failover;
 pub mod faults;
 pub mod figures;
+pub mod foresee;
 pub mod keys;
 pub mod op;
 pub mod plan;

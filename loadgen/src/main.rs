@@ -47,6 +47,14 @@ struct Cli {
 enum Command {
     /// Run a workload file and leave a results directory
     Run(RunArgs),
+    /// Say what a run of a workload file would be, without a cluster; exit code 2 if it has faults
+    Check {
+        /// The workload
+        file: PathBuf,
+        /// Override a value of the workload; repeatable
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        overrides: Vec<String>,
+    },
     /// Start servers on this machine, and nothing else; Ctrl-C stops them
     Up(UpArgs),
     /// Write the charts and report.html of a results directory again
@@ -103,6 +111,9 @@ struct RunArgs {
     /// Draw no charts and write no report
     #[arg(long)]
     no_charts: bool,
+    /// Check everything that can be checked before a run, say what it would be, and run nothing
+    #[arg(long)]
+    dry_run: bool,
     /// Print nothing but the summary
     #[arg(short, long)]
     quiet: bool,
@@ -169,6 +180,7 @@ fn share(text: &str) -> Result<f64, String> {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run_workload(args),
+        Command::Check { file, overrides } => exit_of(run::check(&file, &overrides), Exit::Usage),
         Command::Up(args) => up(args),
         Command::Report { directory } => exit_of(run::report(&directory), Exit::Usage),
         Command::Compare(args) => compare(args),
@@ -213,6 +225,9 @@ fn run_workload(args: RunArgs) -> ExitCode {
         exporter: telemetry.exporter().cloned(),
         command: run::command_line(std::env::args_os()),
     };
+    if args.dry_run {
+        return exit_of(run::dry_run(&options), Exit::Usage);
+    }
     let result = run::run(&options);
     // The options hold a handle on the queue; what it still holds goes out now.
     telemetry.shutdown(LAST_SPANS);

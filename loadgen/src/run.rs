@@ -17,6 +17,7 @@ use crate::cluster::{Clients, Cluster, Disks, Keep, Links, Making, Tracing, Want
 use crate::driver::{self, Client, Control, Driver, Places, Report, Settings, Verified, workers_for};
 use crate::faults::{self, Faults};
 use crate::figures;
+use crate::foresee::{self, Outlook};
 use crate::keys::KeySpace;
 use crate::plan::Plan;
 use crate::progress::{Counting, Load, Position, Show, Waiting};
@@ -162,11 +163,10 @@ impl<T, E: Into<anyhow::Error>> Blame<T> for Result<T, E> {
 
 /// Runs a workload. Must be called on a thread that lives until the end (local members die with it), inside no runtime.
 pub fn run(options: &Options) -> Result<Finished, Failure> {
-    let spec = Spec::load(&options.file, &options.overrides).blame(Exit::Usage)?;
-    faults::check(&spec, &options.cluster).blame(Exit::Usage)?;
-    check_placement(&spec, &options.cluster).blame(Exit::Usage)?;
-    check_members_are_started(options).blame(Exit::Usage)?;
-    allow_descriptors(u64::from(spec.sessions.count) + spec.watcher_sessions()).blame(Exit::Usage)?;
+    let spec = spec(options).blame(Exit::Usage)?;
+    if !options.quiet {
+        warn_of_expectations(&spec);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().blame(Exit::Usage)?;
     let span = info_span!("run", workload = spec.name, cluster = %options.cluster);
     let whole = async {
@@ -189,6 +189,53 @@ fn ended_by(signals: &Signals, finished: Finished) -> Finished {
         }
         _ => finished,
     }
+}
+
+/// The workload, checked against the cluster that is wanted and against this machine's limits.
+fn spec(options: &Options) -> Result<Spec> {
+    let spec = Spec::load(&options.file, &options.overrides)?;
+    faults::check(&spec, &options.cluster)?;
+    check_placement(&spec, &options.cluster)?;
+    check_members_are_started(options)?;
+    allow_descriptors(u64::from(spec.sessions.count) + spec.watcher_sessions())?;
+    Ok(spec)
+}
+
+/// What is known before the run about expectations that it cannot judge.
+fn warn_of_expectations(spec: &Spec) {
+    for expectation in &spec.expect {
+        let why = match foresee::outlook(spec, expectation) {
+            Outlook::Open => continue,
+            Outlook::Doubtful(why) => format!("may lack samples: {why}"),
+            Outlook::Settled(why) => format!("cannot be judged: {why}"),
+        };
+        eprintln!("warning: expectation `{}` {why}", expectation.text);
+    }
+}
+
+/// Says what a run of the workload will be, without a cluster.
+///
+/// # Errors
+/// Everything that is wrong with the workload; an expectation that cannot be judged.
+pub fn check(file: &Path, overrides: &[String]) -> Result<()> {
+    foretell(&Spec::load(file, overrides)?)
+}
+
+/// [`check`], and what the options and this machine allow.
+///
+/// # Errors
+/// As [`check`]; what the cluster that is wanted, or this machine, cannot do.
+pub fn dry_run(options: &Options) -> Result<()> {
+    foretell(&spec(options)?)
+}
+
+fn foretell(spec: &Spec) -> Result<()> {
+    let (text, judged) = foresee::text(spec);
+    say(&text);
+    if !judged {
+        bail!("an expectation cannot be judged; change it, or the load");
+    }
+    Ok(())
 }
 
 /// Whether there is the member that sessions are to be attached to.

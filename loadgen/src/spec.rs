@@ -165,6 +165,12 @@ pub struct Phase {
 }
 
 impl Phase {
+    /// The share of its operations of the kinds that `holds`, 0 to 1.
+    pub fn share(&self, holds: impl Fn(Op) -> bool) -> f64 {
+        let sum: f64 = self.mix.iter().map(|(_, weight)| weight).sum();
+        self.mix.iter().filter(|(op, _)| holds(*op)).map(|(_, weight)| weight / sum).sum()
+    }
+
     /// Whether operations of this kind occur.
     pub fn issues(&self, op: Op) -> bool {
         self.mix.iter().any(|&(kind, _)| kind == op)

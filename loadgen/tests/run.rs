@@ -125,6 +125,45 @@ fn bad_input_ends_with_2_and_says_where() {
     assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
 }
 
+/// `zoometry check FILE` with these expectations: its exit code and what it says.
+fn checked(expect: &str) -> (Option<i32>, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("test.toml");
+    std::fs::write(&file, format!("expect = [{expect}]\n{STEADY}")).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_zoometry")).arg("check").arg(file).output().unwrap();
+    let said = shown(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+    (output.status.code(), said)
+}
+
+#[test]
+fn a_workload_is_checked_without_a_cluster() {
+    let (code, said) = checked("\"response.get.p99 < 5ms\"");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("5.0 s in 1 phase,") && said.contains("5,000") && said.contains("can be judged"),
+        "{said}"
+    );
+    let (code, said) = checked("\"errors.total >= 0\"");
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("test.toml:1:11: ") && said.contains("could not fail"), "{said}");
+    let (code, said) = checked("\"response.get.p99.9 < 5ms\"");
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("p99.9 needs 10,000") && said.contains("5,000 such operations"), "{said}");
+}
+
+/// What is wrong is told before anything is started, with the cluster's own faults among it.
+#[test]
+fn a_dry_run_starts_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = command(directory.path(), STEADY, "127.0.0.1:1").arg("--dry-run").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+    assert!(!directory.path().join("results").exists());
+    let nowhere = STEADY.replace("[sessions]", "[sessions]\nplacement = \"server 2\"");
+    let output = command(directory.path(), &nowhere, "127.0.0.1:1").arg("--dry-run").output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
+    assert!(shown(&output).contains("no server 2"), "{}", shown(&output));
+}
+
 #[test]
 fn an_expectation_that_is_not_met_ends_with_1() {
     let directory = tempfile::tempdir().unwrap();

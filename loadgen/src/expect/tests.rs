@@ -214,6 +214,63 @@ fn what_could_not_fail_is_refused() {
 }
 
 #[test]
+fn what_holds_always_or_never_is_refused() {
+    let always = [
+        "errors.total >= 0",
+        "phase.steady.errors.set.total >= 0",
+        "missed.total >= 0",
+        "missed.share <= 100%",
+        "errors.get.share >= 0%",
+        "lag.max >= 0us",
+        "response.get.p99 >= 0ms",
+        "response.get.p99 > 0ms",
+        "service.mean > 0ns",
+        "response.max < 1h",
+        "notify.p99 >= 0ms",
+        "rate.get >= 0/s",
+        "lost_acknowledged_writes >= 0",
+        "sessions_expired >= 0",
+        "ephemerals_lost >= 0",
+        "failover.write_gap >= 0s",
+        "failover.read_gap.median > 0s",
+    ];
+    let never = [
+        "errors.total < 0",
+        "errors.total = 0.5",
+        "missed.share > 100%",
+        "errors.share < 0%",
+        "response.get.p99 <= 0ms",
+        "response.get.p99 = 0ms",
+        "lag.p50 < 0ms",
+        "response.get.max > 1h",
+        "rate < 0/s",
+        "sessions_expired < 0",
+        "failover.write_gap <= 0s",
+    ];
+    for (texts, expected) in [(&always[..], "could not fail"), (&never[..], "could never hold")] {
+        for text in texts {
+            let why = Expectation::parse(text).expect_err(text);
+            assert!(why.contains(expected), "{text} gave {why}");
+        }
+    }
+    // The nearest that say something.
+    for text in [
+        "errors.total >= 1",
+        "errors.total < 0.5",
+        "missed.share < 100%",
+        "missed.share >= 100%",
+        "lag.max > 0us",
+        "lag.max <= 0us",
+        "response.max < 9m",
+        "rate > 0/s",
+        "rate <= 0/s",
+        "sessions_expired <= 0",
+    ] {
+        Expectation::parse(text).unwrap_or_else(|why| panic!("{text}: {why}"));
+    }
+}
+
+#[test]
 fn samples_needed_leave_ten_beyond() {
     for (percentile, samples) in [(50.0, 20), (90.0, 100), (99.0, 1000), (99.9, 10_000), (99.99, 100_000)] {
         assert_eq!(samples_needed(percentile), samples, "p{percentile}");

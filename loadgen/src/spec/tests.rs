@@ -72,6 +72,9 @@ fn every_shipped_workload_is_good_and_explains_itself() {
         assert!(header.iter().any(|line| line.contains("How to read the answer")), "{}", spec.name);
         let readme = include_str!("../../../workloads/README.md");
         assert!(readme.contains(&format!("{}.toml", spec.name)), "{} is not in the README", spec.name);
+        let (foreseen, judged) = crate::foresee::text(&spec);
+        assert!(judged, "{foreseen}");
+        assert!(foreseen.lines().all(|line| line.chars().count() <= 80), "{foreseen}");
     }
 }
 
