@@ -21,7 +21,11 @@
 //! not sent at all, the figures are about the generator.
 //!
 //! **Phases with faults** are meant to be disturbed: errors, missed operations, unsteadiness and a low rate
-//! are the finding there, not a flaw of the measurement. Up to the first fault they are judged as others.
+//! are the finding there, not a flaw of the measurement, up to a quarter of the operations: beyond it the figures
+//! describe the lucky ones. Up to the first fault they are judged as others.
+//!
+//! Each phase has a grade of its own, so that one which is not to be believed does not hide the others; the run's is the
+//! worst.
 //!
 //! Uses only what the results directory holds, so a report can judge again.
 
@@ -45,10 +49,17 @@ pub const LAG_SHARE_SUSPECT: f64 = 0.20;
 pub const LAG_SHARE_INVALID: f64 = 0.50;
 /// Send lag below this is the price of a timer, whatever its share.
 pub const LAG_FLOOR_US: f64 = 250.0;
+/// Send lag below this is what a sleeping machine takes to wake up, and no late generator: it makes nothing INVALID.
+pub const LAG_INVALID_FLOOR_US: f64 = 1_000.0;
 /// Share of operations that waited for the in-flight limit, above which lag is the cluster's doing.
 pub const AT_CAP_SHARE: f64 = 0.01;
 /// Share of offered operations that may be missed before the run is INVALID (one makes it SUSPECT).
 pub const MISSED_SHARE_INVALID: f64 = 0.01;
+/// So few missed operations are not INVALID, whatever their share.
+pub const MISSED_FLOOR: u64 = 10;
+/// Share of a phase's operations that may fail or be missed because of a fault. Beyond it the figures are those of a
+/// selection, whoever is to blame.
+pub const DISTURBED_INVALID: f64 = 0.25;
 /// Answered over offered, in a second and in a phase, below which the schedule was not kept up with.
 pub const ACHIEVED_SUSPECT: f64 = 0.99;
 /// Answered over offered in a phase, below which its figures describe a growing queue.
@@ -115,17 +126,33 @@ pub struct Verdict {
     pub grade: Grade,
     /// Worst first.
     pub reasons: Vec<Reason>,
+    /// Each measured phase's own grade, in their order; empty in directories from before it was told.
+    #[serde(default)]
+    pub phases: Vec<PhaseGrade>,
+}
+
+/// How far one phase can be believed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseGrade {
+    /// The phase, by name.
+    pub phase: String,
+    /// The worst of the reasons that name it, or VALID without any.
+    pub grade: Grade,
 }
 
 impl Verdict {
     /// Judges a run by what the results directory holds of it.
     pub fn judge(run: &RunData, summary: &Summary) -> Verdict {
         let mut reasons = checks::of_run(run, summary);
+        let worst =
+            |reasons: &[Reason]| reasons.iter().map(|reason| reason.grade).max().unwrap_or(Grade::Valid);
+        let mut phases = Vec::new();
         for (at, phase) in run.manifest.phases.iter().enumerate().filter(|(_, phase)| !phase.warmup) {
-            reasons.extend(checks::of_phase(run, at, phase, &summary.phases[at]));
+            let of_phase = checks::of_phase(run, at, phase, &summary.phases[at]);
+            phases.push(PhaseGrade { phase: phase.name.clone(), grade: worst(&of_phase) });
+            reasons.extend(of_phase);
         }
         reasons.sort_by_key(|reason| std::cmp::Reverse(reason.grade));
-        let grade = reasons.first().map_or(Grade::Valid, |worst| worst.grade);
-        Verdict { grade, reasons }
+        Verdict { grade: worst(&reasons), reasons, phases }
     }
 }

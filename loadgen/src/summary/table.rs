@@ -203,6 +203,14 @@ fn expectations(out: &mut String, manifest: &Manifest, style: Style) {
 
 fn verdict(out: &mut String, manifest: &Manifest, style: Style) {
     let _ = writeln!(out, "\nverdict  {}", style.grade(manifest.verdict.grade));
+    let phases = &manifest.verdict.phases;
+    if phases.len() > 1 && phases.iter().any(|phase| phase.grade != phases[0].grade) {
+        let grades =
+            phases.iter().map(|phase| format!("{} {}", phase.phase, phase.grade)).collect::<Vec<_>>();
+        for line in wrap(&format!("by phase: {}", grades.join(", ")), WIDTH - 2) {
+            let _ = writeln!(out, "  {line}");
+        }
+    }
     for reason in &manifest.verdict.reasons {
         let text = if reason.phase.is_empty() {
             format!("{}: {}", reason.check, reason.text)

@@ -62,7 +62,7 @@ fn imbalance(run: &RunData) -> Option<Reason> {
     let per_member: Vec<u32> = manifest
         .members
         .iter()
-        .map(|member| manifest.connections.get(&member.address).copied().unwrap_or(0))
+        .map(|member| manifest.connections.get(member.key()).copied().unwrap_or(0))
         .collect();
     let most = f64::from(*per_member.iter().max()?);
     let mean = f64::from(per_member.iter().sum::<u32>()) / per_member.len() as f64;
@@ -72,7 +72,7 @@ fn imbalance(run: &RunData) -> Option<Reason> {
             .members
             .iter()
             .zip(&per_member)
-            .map(|(member, n)| format!("{} {n}", member.address))
+            .map(|(member, n)| format!("{} {n}", member.key()))
             .collect();
         let text = format!(
             "sessions were to be spread evenly, but the most on one member are {} times the mean \
@@ -171,11 +171,15 @@ impl Look<'_> {
 
     fn errors(&self) -> Option<Finding> {
         let share = self.all.errors as f64 / self.all.offered as f64;
-        if self.disturbed() || share <= ERRORS_SUSPECT {
+        let (suspect, invalid) = match self.disturbed() {
+            true => (DISTURBED_INVALID, DISTURBED_INVALID),
+            false => (ERRORS_SUSPECT, ERRORS_INVALID),
+        };
+        if share <= suspect {
             return None;
         }
-        let grade = if share > ERRORS_INVALID { Grade::Invalid } else { Grade::Suspect };
-        let limit = if share > ERRORS_INVALID { ERRORS_INVALID } else { ERRORS_SUSPECT };
+        let (grade, limit) =
+            if share > invalid { (Grade::Invalid, invalid) } else { (Grade::Suspect, suspect) };
         let codes: Vec<&str> = self.all.errors_by_code.keys().map(String::as_str).collect();
         Some((
             grade,
@@ -191,19 +195,16 @@ impl Look<'_> {
 
     fn missed(&self) -> Option<Finding> {
         let share = self.all.missed as f64 / self.all.offered as f64;
-        let grade = match share {
-            0.0 => return None,
-            _ if self.disturbed() => Grade::Suspect,
-            share if share > MISSED_SHARE_INVALID => Grade::Invalid,
+        let (limit, why) = match self.disturbed() {
+            true => (DISTURBED_INVALID, "the fault kept them waiting"),
+            false => (MISSED_SHARE_INVALID, "lower the rate or raise the limit in flight"),
+        };
+        let grade = match self.all.missed {
+            0 => return None,
+            missed if share > limit && missed > MISSED_FLOOR => Grade::Invalid,
             _ => Grade::Suspect,
         };
-        let advice = match self.disturbed() {
-            true => "the fault kept them waiting".to_string(),
-            false => format!(
-                "INVALID above {}: lower the rate or raise the limit in flight",
-                figures::percent(MISSED_SHARE_INVALID)
-            ),
-        };
+        let advice = format!("INVALID above {}: {why}", figures::percent(limit));
         Some((
             grade,
             "missed",
@@ -320,7 +321,7 @@ impl Look<'_> {
             );
             return Some((Grade::Suspect, "in-flight-limit", text));
         }
-        let invalid = lag > response * LAG_SHARE_INVALID;
+        let invalid = lag > response * LAG_SHARE_INVALID && lag >= LAG_INVALID_FLOOR_US;
         let limit = if invalid { LAG_SHARE_INVALID } else { LAG_SHARE_SUSPECT };
         Some((
             if invalid { Grade::Invalid } else { Grade::Suspect },

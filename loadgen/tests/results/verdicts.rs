@@ -42,7 +42,7 @@ fn finds_not(run: &RunData, check: &str) {
 #[test]
 fn a_good_run_is_valid() {
     let verdict = judge(&good());
-    assert_eq!(verdict, Verdict { grade: Grade::Valid, reasons: Vec::new() });
+    assert_eq!(verdict, Verdict { grade: Grade::Valid, reasons: Vec::new(), phases: verdict.phases.clone() });
     assert_eq!(judge(&Made::default().run()).grade, Grade::Valid);
 }
 
@@ -134,6 +134,12 @@ fn send_lag() {
             c.sent_ns = c.due_ns + (2_000_000.0 * share) as u64;
         })
     };
+    // A quiet phase on a machine that sleeps: late in proportion, but hardly late.
+    let quiet = good_but(|c| {
+        c.sent_ns = c.due_ns + 956_000;
+        c.done_ns = c.due_ns + 1_300_000;
+    });
+    finds(&quiet, "send-lag", Grade::Suspect);
     finds_not(&late(0.1), "send-lag");
     finds(&late(0.3), "send-lag", Grade::Suspect);
     finds(&late(0.6), "send-lag", Grade::Invalid);
@@ -156,6 +162,40 @@ fn missed() {
     };
     finds(&with_missed(1), "missed", Grade::Suspect);
     finds(&with_missed(500), "missed", Grade::Invalid);
+    // A fault excuses much, but not that most was never sent.
+    let with_fault = |missed: u64| {
+        let mut run = with_missed(missed);
+        run.events.push(EventRow {
+            at_ns: 4_000_000_000,
+            duration_ns: 0,
+            kind: "fault".into(),
+            target: address(0),
+            detail: "kill".into(),
+        });
+        run
+    };
+    finds(&with_fault(500), "missed", Grade::Suspect);
+    finds(&with_fault(10_000), "missed", Grade::Invalid);
+}
+
+#[test]
+fn a_few_missed_ones_are_not_invalid_in_a_small_phase() {
+    let mut run = good_but(|_| ());
+    let arrivals = run.recording.arrivals.values_mut().next().unwrap();
+    *arrivals = Default::default();
+    (0..100).for_each(|at| arrivals.add(at, 1, u32::from(at < 5)));
+    finds(&run, "missed", Grade::Suspect);
+}
+
+#[test]
+fn each_phase_has_a_grade_of_its_own() {
+    let mut run = Made::default().run();
+    let short = run.manifest.phases.iter().position(|phase| phase.name == "low").unwrap();
+    run.recording.totals.retain(|key, _| usize::from(key.phase) != short);
+    let verdict = judge(&run);
+    let grades: Vec<(&str, Grade)> = verdict.phases.iter().map(|of| (of.phase.as_str(), of.grade)).collect();
+    assert_eq!(grades, [("low", Grade::Invalid), ("middle", Grade::Valid), ("failover", Grade::Valid)]);
+    assert_eq!(verdict.grade, Grade::Invalid);
 }
 
 #[test]
@@ -253,6 +293,14 @@ fn faults_excuse_what_they_cause() {
         detail: "kill".into(),
     });
     assert_eq!(judge(&run).grade, Grade::Valid, "{:#?}", judge(&run));
+    // When a fault costs most of the answers, what is left is a selection.
+    let half = good_but(|c| {
+        if c.due_ns > 4_000_000_000 {
+            c.outcome = Outcome::Error(ErrorCode::ConnectionLoss);
+        }
+    });
+    let half = RunData { events: run.events, ..half };
+    finds(&half, "errors", Grade::Invalid);
 }
 
 #[test]
