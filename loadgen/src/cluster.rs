@@ -15,8 +15,9 @@ mod relay;
 pub use apache::Installation;
 pub use child::Child;
 pub use file::{ClusterFile, Commands, FileMember};
-pub use local::{Disks, Links, Local, Making, Process};
+pub use local::{Disks, Links, Local, Making, Process, free_ports};
 
+use crate::credentials::Credentials;
 use crate::driver::Client;
 use crate::progress::Waiting;
 use crate::results::MemberFingerprint;
@@ -70,13 +71,44 @@ pub enum Wanted {
     Zoometry(u32),
     /// `apache:N`: Apache ZooKeeper, N members.
     Apache(u32),
-    /// `host:port,host:port`.
-    Hosts(Vec<String>),
+    /// `host:port,host:port`, or with the znode behind it below which everything is to happen: `host:port,host:port/app`.
+    Hosts(Vec<String>, Chroot),
     /// `FILE.toml`: hosts, and the commands that break them.
     File(ClusterFile),
 }
 
+/// A path in front of every other path, as in the connect strings of ZooKeeper's clients; empty for none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Chroot(String);
+
+impl std::str::FromStr for Chroot {
+    type Err = String;
+
+    /// `/app`; `/` and nothing are no chroot.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() || text == "/" {
+            return Ok(Chroot::default());
+        }
+        match zoometry_wire::path::validate(text) {
+            Ok(()) if text.contains(',') => {
+                Err(format!("'{text}': the chroot goes behind the last host: host:port,host:port/chroot"))
+            }
+            Ok(()) => Ok(Chroot(text.to_owned())),
+            Err(error) => Err(format!("'{text}' behind the hosts is no path of a znode: {error}")),
+        }
+    }
+}
+
 impl Wanted {
+    /// The path in front of every other path; empty for none.
+    pub fn chroot(&self) -> &str {
+        match self {
+            Wanted::Zoometry(_) | Wanted::Apache(_) => "",
+            Wanted::Hosts(_, chroot) => &chroot.0,
+            Wanted::File(file) => &file.chroot.0,
+        }
+    }
+
     /// Whether its members are started for the run, and belong to nobody else.
     pub fn is_started_here(&self) -> bool {
         matches!(self, Wanted::Zoometry(_) | Wanted::Apache(_))
@@ -86,7 +118,7 @@ impl Wanted {
     pub fn members(&self) -> usize {
         match self {
             Wanted::Zoometry(n) | Wanted::Apache(n) => *n as usize,
-            Wanted::Hosts(hosts) => hosts.len(),
+            Wanted::Hosts(hosts, _) => hosts.len(),
             Wanted::File(file) => file.members.len(),
         }
     }
@@ -108,8 +140,8 @@ impl Wanted {
         match self {
             Wanted::Zoometry(n) => format!("zoometry-{n}"),
             Wanted::Apache(n) => format!("apache-{n}"),
-            Wanted::Hosts(hosts) if hosts.len() == 1 => hosts[0].clone(),
-            Wanted::Hosts(hosts) => format!("{}-and-{}-more", hosts[0], hosts.len() - 1),
+            Wanted::Hosts(hosts, _) if hosts.len() == 1 => hosts[0].clone(),
+            Wanted::Hosts(hosts, _) => format!("{}-and-{}-more", hosts[0], hosts.len() - 1),
             Wanted::File(file) => file.name.clone(),
         }
     }
@@ -120,10 +152,10 @@ impl std::fmt::Display for Wanted {
         match self {
             Wanted::Zoometry(n) => write!(f, "zoometry:{n}"),
             Wanted::Apache(n) => write!(f, "apache:{n}"),
-            Wanted::Hosts(hosts) => write!(f, "{}", hosts.join(",")),
+            Wanted::Hosts(hosts, chroot) => write!(f, "{}{}", hosts.join(","), chroot.0),
             Wanted::File(file) => {
                 let addresses: Vec<&str> = file.members.iter().map(|m| m.address.as_str()).collect();
-                write!(f, "{}", addresses.join(","))
+                write!(f, "{}{}", addresses.join(","), file.chroot.0)
             }
         }
     }
@@ -142,18 +174,21 @@ impl std::str::FromStr for Wanted {
             Some(("apache", n)) => members(n).map(Wanted::Apache),
             _ if text.ends_with(".toml") => ClusterFile::load(Path::new(text)).map(Wanted::File),
             _ => {
-                let hosts: Vec<String> = text.split(',').map(|host| host.trim().to_owned()).collect();
+                let (hosts, chroot) = text.split_at(text.find('/').unwrap_or(text.len()));
+                let chroot: Chroot = chroot.parse()?;
+                let hosts: Vec<String> = hosts.split(',').map(|host| host.trim().to_owned()).collect();
                 hosts.iter().try_for_each(|host| check_address(host))?;
                 if let Some(at) = (1..hosts.len()).find(|at| hosts[..*at].contains(&hosts[*at])) {
                     return Err(format!("'{}' is there twice; name every member once", hosts[at]));
                 }
-                Ok(Wanted::Hosts(hosts))
+                Ok(Wanted::Hosts(hosts, chroot))
             }
         }
     }
 }
 
-const EXPECTED: &str = "expected zoometry:N, apache:N, host:port,host:port,... or a cluster file (.toml)";
+const EXPECTED: &str =
+    "expected zoometry:N, apache:N, host:port,host:port,...[/chroot] or a cluster file (.toml)";
 
 /// Complains about what is not `host:port`.
 fn check_address(host: &str) -> Result<(), String> {
@@ -167,11 +202,19 @@ fn check_address(host: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// What a member is called everywhere, counted from 1: as in zoo.cfg. Of a cluster that is already there, in the order in which its
+/// members are given.
+pub fn server_name(number: usize) -> String {
+    format!("server.{number}")
+}
+
 /// One member.
 #[derive(Debug)]
 pub struct Member {
-    /// `host:port` as given, or the loopback address.
+    /// `server.3`, see [`server_name`].
     pub name: String,
+    /// `host:port` as given, or the loopback address.
+    pub host: String,
     /// Its client port.
     pub address: SocketAddr,
     /// Its process, if we start it.
@@ -191,6 +234,8 @@ pub struct Cluster {
     pub members: Vec<Member>,
     /// Where local members keep their things; `None` for hosts.
     pub directory: Option<PathBuf>,
+    /// Who our sessions are.
+    pub credentials: Credentials,
     relays: Option<relay::Relays>,
 }
 
@@ -227,17 +272,27 @@ impl Cluster {
     /// A host that does not resolve.
     pub fn hosts(wanted: &Wanted) -> Result<Cluster> {
         let members = match wanted {
-            Wanted::Hosts(hosts) => {
-                hosts.iter().map(|host| resolve(host, Commands::default())).collect::<Result<Vec<_>>>()?
+            Wanted::Hosts(hosts, _) => {
+                let members = hosts.iter().zip(1..);
+                members
+                    .map(|(host, number)| resolve(number, host, Commands::default()))
+                    .collect::<Result<Vec<_>>>()?
             }
             Wanted::File(file) => file
                 .members
                 .iter()
-                .map(|member| resolve(&member.address, member.commands.clone()))
+                .zip(1..)
+                .map(|(member, number)| resolve(number, &member.address, member.commands.clone()))
                 .collect::<Result<Vec<_>>>()?,
             _ => bail!("{wanted} is not a list of hosts"),
         };
-        Ok(Cluster { wanted: wanted.clone(), members, directory: None, relays: None })
+        Ok(Cluster {
+            wanted: wanted.clone(),
+            members,
+            directory: None,
+            credentials: Credentials::default(),
+            relays: None,
+        })
     }
 
     /// Resolves the hosts, or starts the members below `directory` and waits until each has opened a session for us.
@@ -252,7 +307,7 @@ impl Cluster {
         waiting: &mut Waiting,
     ) -> Result<Cluster> {
         let (members, relays) = match wanted {
-            Wanted::Hosts(_) | Wanted::File(_) => return Cluster::hosts(wanted),
+            Wanted::Hosts(..) | Wanted::File(_) => return Cluster::hosts(wanted),
             Wanted::Zoometry(n) => start_members(*n, directory, making, &Program::Zoometry)?,
             Wanted::Apache(n) => {
                 let installation = Installation::find(&|name| std::env::var_os(name))?;
@@ -260,9 +315,20 @@ impl Cluster {
             }
         };
         let directory = Some(directory.to_owned());
-        let mut cluster = Cluster { wanted: wanted.clone(), members, directory, relays };
+        let credentials = Credentials::default();
+        let mut cluster = Cluster { wanted: wanted.clone(), members, directory, credentials, relays };
         cluster.wait_until_serving(waiting).await?;
         Ok(cluster)
+    }
+
+    /// The same, for sessions that say who they are.
+    pub fn with_credentials(self, credentials: Credentials) -> Cluster {
+        Cluster { credentials, ..self }
+    }
+
+    /// A session with the first member that lets us, by `deadline`.
+    pub(crate) async fn client(&self, timeout_ms: i32, deadline: Instant) -> Result<Client> {
+        Client::connect(&self.addresses(), timeout_ms, deadline, &self.credentials).await
     }
 
     /// Waits until every member has opened a session for us.
@@ -272,7 +338,9 @@ impl Cluster {
         for at in 0..self.members.len() {
             let address = self.members[at].address;
             loop {
-                if let Ok(client) = Client::connect(&[address], PROBE_TIMEOUT_MS, Instant::now()).await {
+                if let Ok(client) =
+                    Client::connect(&[address], PROBE_TIMEOUT_MS, Instant::now(), &self.credentials).await
+                {
                     client.close().await;
                     break;
                 }
@@ -282,9 +350,9 @@ impl Cluster {
                 let member = &self.members[at];
                 if started.elapsed() > limit {
                     let last_words = member.local.as_ref().map_or_else(String::new, Local::last_words);
-                    bail!("the server on {} does not serve after {limit:?}{last_words}", member.name);
+                    bail!("{member} does not serve after {limit:?}{last_words}");
                 }
-                waiting.still(started.elapsed(), || format!("waiting for the server on {}", member.name));
+                waiting.still(started.elapsed(), || format!("waiting for {member}"));
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
@@ -293,9 +361,10 @@ impl Cluster {
 
     /// The files in which local members leave their spans, as far as they exist.
     pub fn span_files(&self) -> Vec<PathBuf> {
-        let homes = self.directory.iter().flat_map(|directory| {
-            (1..=self.members.len()).map(move |member| directory.join(format!("member-{member}")))
-        });
+        let homes = self
+            .directory
+            .iter()
+            .flat_map(|directory| (1..=self.members.len()).map(move |number| local::home(directory, number)));
         homes.map(|home| home.join(SPAN_FILE)).filter(|file| file.is_file()).collect()
     }
 
@@ -306,8 +375,8 @@ impl Cluster {
 
     /// The connect string that other clients take.
     pub fn connect_string(&self) -> String {
-        let names: Vec<&str> = self.members.iter().map(|member| member.name.as_str()).collect();
-        names.join(",")
+        let names: Vec<&str> = self.members.iter().map(|member| member.host.as_str()).collect();
+        format!("{}{}", names.join(","), self.wanted.chroot())
     }
 
     /// Whether its members share this machine with us: they were started here, or listen on loopback.
@@ -319,7 +388,7 @@ impl Cluster {
     pub async fn fingerprints(&self) -> Vec<MemberFingerprint> {
         let mut all = Vec::new();
         for member in &self.members {
-            let mut found = scrape::fingerprint(&member.name, member.address).await;
+            let mut found = scrape::fingerprint(&member.name, &member.host, member.address).await;
             found.settings.extend(member.settings.clone());
             all.push(found);
         }
@@ -350,7 +419,7 @@ impl Cluster {
     pub fn fallen(&mut self) -> Option<String> {
         self.members.iter_mut().find_map(|member| {
             let how = member.local.as_mut()?.fallen()?;
-            Some(format!("{} ended {how}", member.name))
+            Some(format!("{member} ended {how}"))
         })
     }
 
@@ -369,21 +438,20 @@ impl Cluster {
         let member = &self.members[at];
         if let Some(local) = &member.local {
             if matches!(deed, Deed::Cut | Deed::Heal) && self.relays.is_none() {
-                bail!("{} has no others that it could be cut off from", member.name);
+                bail!("{member} has no others that it could be cut off from");
             }
             if matches!(deed, Deed::SlowDisk { .. } | Deed::FastDisk) && local.delay_file.is_none() {
-                bail!("the disk of {} cannot be made slow", member.name);
+                bail!("the disk of {member} cannot be made slow");
             }
             return Ok(());
         }
         // The command that starts a member also ends the process that it had.
         if deed != Deed::End && member.command(deed).is_none() {
             bail!(
-                "{} was not started by this run, and nothing says how to {} it: give --cluster a file with \
+                "{member} was not started by this run, and nothing says how to {} it: give --cluster a file with \
                  [[member]] address = \"{}\", {} = \"command\"",
-                member.name,
                 deed.key(),
-                member.name,
+                member.host,
                 deed.key()
             );
         }
@@ -395,7 +463,7 @@ impl Cluster {
     /// # Errors
     /// What could not be done.
     pub async fn perform(&mut self, at: usize, deed: Deed) -> Result<()> {
-        let name = self.members[at].name.clone();
+        let name = self.members[at].to_string();
         let done = self.do_to(at, deed).await;
         done.with_context(|| format!("{} {name}", deed.key()))
     }
@@ -439,12 +507,12 @@ impl Cluster {
         self.members.iter_mut().filter_map(|member| member.local.as_mut()).for_each(Local::ask_to_end);
         for member in &mut self.members {
             if let Some(local) = &mut member.local {
-                local.end(STOP_LIMIT).await.with_context(|| format!("stop {}", member.name))?;
+                local.end(STOP_LIMIT).await.with_context(|| format!("stop {member}"))?;
             }
         }
         if let (Some(directory), Keep::Nothing) = (&self.directory, keep) {
-            for member in 1..=self.members.len() {
-                let data = directory.join(format!("member-{member}")).join("data");
+            for number in 1..=self.members.len() {
+                let data = local::home(directory, number).join("data");
                 std::fs::remove_dir_all(&data).with_context(|| format!("remove {}", data.display()))?;
             }
         }
@@ -477,6 +545,13 @@ impl Deed {
     }
 }
 
+impl std::fmt::Display for Member {
+    /// `server.3 (zk3:2181)`
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.name, self.host)
+    }
+}
+
 impl Member {
     fn command(&self, deed: Deed) -> Option<&str> {
         let Commands { kill, restart, stop, resume, cut, heal, slow_disk, fast_disk } = &self.commands;
@@ -495,13 +570,14 @@ impl Member {
     }
 }
 
-fn resolve(host: &str, commands: Commands) -> Result<Member> {
+fn resolve(number: usize, host: &str, commands: Commands) -> Result<Member> {
     let address = host
         .to_socket_addrs()
         .with_context(|| format!("{host} cannot be resolved; --cluster takes host:port,host:port,..."))?
         .next()
         .with_context(|| format!("{host} has no address"))?;
-    Ok(Member { name: host.to_owned(), address, local: None, commands, settings: BTreeMap::new() })
+    let (name, host) = (server_name(number), host.to_owned());
+    Ok(Member { name, host, address, local: None, commands, settings: BTreeMap::new() })
 }
 
 #[cfg(test)]
@@ -510,12 +586,17 @@ mod tests {
 
     #[test]
     fn clusters_are_named_as_documented() {
+        let hosts = |hosts: &[&str], chroot: &str| {
+            Wanted::Hosts(hosts.iter().map(|host| (*host).to_owned()).collect(), Chroot(chroot.into()))
+        };
         let good = [
             ("zoometry:1", Wanted::Zoometry(1), "zoometry-1"),
             ("apache:1", Wanted::Apache(1), "apache-1"),
             ("apache:3", Wanted::Apache(3), "apache-3"),
-            ("zk1:2181", Wanted::Hosts(vec!["zk1:2181".into()]), "zk1:2181"),
-            ("a:1, b:2", Wanted::Hosts(vec!["a:1".into(), "b:2".into()]), "a:1-and-1-more"),
+            ("zk1:2181", hosts(&["zk1:2181"], ""), "zk1:2181"),
+            ("zk1:2181/", hosts(&["zk1:2181"], ""), "zk1:2181"),
+            ("a:1, b:2", hosts(&["a:1", "b:2"], ""), "a:1-and-1-more"),
+            ("a:1,b:2/app/x", hosts(&["a:1", "b:2"], "/app/x"), "a:1-and-1-more"),
         ];
         for (text, wanted, label) in good {
             assert_eq!(text.parse(), Ok(wanted.clone()), "{text}");
@@ -530,6 +611,8 @@ mod tests {
             ("", "is no address"),
             ("a:1,,b:2", "is no address"),
             ("a:1,b:2,a:1", "'a:1' is there twice"),
+            ("a:1,b:2/app/", "'/app/' behind the hosts is no path of a znode"),
+            ("a:1/app,b:2", "the chroot goes behind the last host"),
             ("no-such-cluster.toml", "cannot be read"),
         ] {
             let error = text.parse::<Wanted>().unwrap_err();
@@ -541,7 +624,11 @@ mod tests {
     async fn what_nobody_said_how_to_do_is_refused_with_what_is_missing() {
         let commands = Commands { kill: Some("true".into()), ..Commands::default() };
         let member = FileMember { address: "127.0.0.1:2181".into(), commands };
-        let wanted = Wanted::File(ClusterFile { name: "lab".into(), members: vec![member] });
+        let wanted = Wanted::File(ClusterFile {
+            name: "lab".into(),
+            members: vec![member],
+            chroot: Chroot::default(),
+        });
         let mut cluster = Cluster::hosts(&wanted).unwrap();
         cluster.perform(0, Deed::Kill).await.unwrap();
         let error = format!("{:#}", cluster.perform(0, Deed::Stop).await.unwrap_err());

@@ -20,6 +20,7 @@ mod connection;
 mod encode;
 mod ephemerals;
 mod ledger;
+pub(crate) mod mark;
 mod phases;
 mod prepare;
 mod receiving;
@@ -30,14 +31,15 @@ mod timer;
 mod watching;
 mod worker;
 
-pub(crate) use client::Client;
+pub(crate) use client::{Client, Refused, error_name};
 pub use ephemerals::Ephemerals;
 pub(crate) use ledger::Ledger;
+pub(crate) use prepare::{MADE_BY, MADE_FOR_RUNS, clean_up, needs_scratch, prepare, verify};
 pub use prepare::{Places, Verified};
-pub(crate) use prepare::{clean_up, needs_scratch, prepare, verify};
 pub use watching::{FanOut, WatchCounts, Watching};
 
 use crate::closeup::CloseUp;
+use crate::credentials::Credentials;
 use crate::keys::KeySpace;
 use crate::plan::Plan;
 use crate::recorder::{Recent, Recording};
@@ -73,6 +75,8 @@ pub struct Settings {
     pub leader: Option<usize>,
     /// Worker threads, at least one.
     pub workers: u32,
+    /// Who the sessions are.
+    pub credentials: Credentials,
 }
 
 /// What main and workers tell each other.

@@ -93,7 +93,7 @@ pub struct Spread {
 pub struct Round {
     /// Counted from 1.
     pub number: u32,
-    /// What was done: `kill server 3 (leader)`.
+    /// What was done: `kill server.3 (leader)`.
     pub what: String,
     /// When it was done.
     pub at_ns: u64,
@@ -162,7 +162,7 @@ pub struct Part {
 /// A member's own gaps, by the sessions attached to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MemberOutage {
-    /// `host:port`.
+    /// `server.3`.
     pub member: String,
     /// Of writes.
     pub writes: Option<Gap>,
@@ -346,7 +346,7 @@ impl<'a> Look<'a> {
         let members = self.run.manifest.members.iter().zip(&self.by_member);
         members
             .map(|(member, by_class)| MemberOutage {
-                member: member.address.clone(),
+                member: member.key().to_owned(),
                 writes: gap(&by_class[Class::Writes as usize]),
                 reads: gap(&by_class[Class::Reads as usize]),
             })
@@ -384,7 +384,7 @@ impl<'a> Look<'a> {
     fn role_before(&self, member: &str, at_ns: u64) -> Option<Role> {
         let seen = self.roles(0, at_ns).filter(|(_, of, role)| *of == member && role.serves()).last();
         seen.map(|(_, _, role)| role).or_else(|| {
-            let found = self.run.manifest.members.iter().find(|found| found.address == member)?;
+            let found = self.run.manifest.members.iter().find(|found| found.key() == member)?;
             Role::of_name(&found.role)
         })
     }

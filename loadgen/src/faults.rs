@@ -104,7 +104,7 @@ pub fn check(spec: &Spec, wanted: &Wanted) -> Result<()> {
     for fault in &spec.faults {
         let why = match (fault.target, fault.kind) {
             (FaultTarget::Server(n), _) if n as usize > members => {
-                format!("{wanted} has {members} members, and no server {n}")
+                format!("{wanted} has {members} members, and no server.{n}")
             }
             (FaultTarget::Follower, _) if members < 2 => format!("{wanted} has no follower"),
             (_, FaultKind::Cut) if members < 2 => {
@@ -227,7 +227,7 @@ impl Faults {
                 duration_ns: 0,
                 kind: "fault".into(),
                 target: cluster.members[*at].name.clone(),
-                detail: format!("{} server {} ({role})", verb(deed), at + 1).replace(" ()", ""),
+                detail: format!("{} server.{} ({role})", verb(deed), at + 1).replace(" ()", ""),
             });
         }
         let told =
@@ -243,7 +243,7 @@ impl Faults {
         for at in struck.members {
             cluster.perform(at, deed).await?;
             let at_ns = self.clock.now_ns();
-            let detail = format!("{} server {}", verb(deed), at + 1);
+            let detail = format!("{} server.{}", verb(deed), at + 1);
             told.push(detail.clone());
             let target = cluster.members[at].name.clone();
             self.events.push(EventRow { at_ns, duration_ns: 0, kind: "heal".into(), target, detail });
@@ -371,7 +371,7 @@ mod tests {
         };
         let hosts: Wanted = "a:1,b:2".parse().unwrap();
         for (fault, wanted, why) in [
-            ("kind = \"kill\"\ntarget = \"server 4\"\n", Wanted::Zoometry(3), "no server 4"),
+            ("kind = \"kill\"\ntarget = \"server 4\"\n", Wanted::Zoometry(3), "no server.4"),
             ("kind = \"kill\"\ntarget = \"follower\"\n", Wanted::Apache(1), "no follower"),
             ("kind = \"cut\"\ntarget = \"leader\"\nfor = \"1s\"\n", Wanted::Apache(1), "no other members"),
             (

@@ -5,6 +5,7 @@ pub mod charts;
 pub mod closeup;
 pub mod cluster;
 pub mod compare;
+pub mod credentials;
 pub mod draw;
 pub mod driver;
 pub mod expect;

@@ -37,7 +37,7 @@ pub fn write(dir: &Path) -> Result<PathBuf> {
 }
 
 /// What `watches.csv` holds; nothing when nobody watched.
-fn fan_outs(dir: &Path) -> Result<Vec<FanOut>> {
+pub(crate) fn fan_outs(dir: &Path) -> Result<Vec<FanOut>> {
     let path = dir.join(results::file::WATCHES);
     if !path.exists() {
         return Ok(Vec::new());

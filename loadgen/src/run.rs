@@ -5,16 +5,21 @@
 //! ([`Signals`]: Ctrl-C, SIGTERM, SIGHUP) ends the phases early and goes on with the rest (the results say that the run was cut short);
 //! the second ends the run at once.
 
+mod leftovers;
 mod manifest;
 mod outcome;
 mod repeat;
 mod scraper;
 
+pub use leftovers::clean;
 pub use manifest::command_line;
-pub use repeat::{Repeats, repeat};
+pub use repeat::{Repeats, Setup, repeat, setups};
 
 use crate::cluster::{Clients, Cluster, Disks, Keep, Links, Making, Tracing, Wanted};
-use crate::driver::{self, Client, Control, Driver, Places, Report, Settings, Verified, workers_for};
+use crate::credentials::Credentials;
+use crate::driver::{
+    self, Client, Control, Driver, Places, Refused, Report, Settings, Verified, workers_for,
+};
 use crate::faults::{self, Faults};
 use crate::figures;
 use crate::foresee::{self, Outlook};
@@ -29,6 +34,7 @@ use crate::spec::{FaultKind, Placement, Spec};
 use crate::summary::{self, Summary};
 use crate::traces::{SLOWEST_PER_SECOND, TraceSettings, Traces, write_traces_json};
 use anyhow::{Context, Result, anyhow, bail};
+use leftovers::Mark;
 use scraper::Scraper;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -81,6 +87,8 @@ pub struct Options {
     pub workers: Option<u32>,
     /// Share of requests traced.
     pub trace_sample: f64,
+    /// Who the sessions are.
+    pub credentials: Credentials,
     /// OTLP, if it is on.
     pub exporter: Option<Exporter>,
     /// The command that repeats this run.
@@ -242,7 +250,7 @@ fn foretell(spec: &Spec) -> Result<()> {
 fn check_placement(spec: &Spec, wanted: &Wanted) -> Result<()> {
     match (spec.sessions.placement, wanted.members()) {
         (Placement::Server(n), members) if n as usize > members => {
-            bail!("sessions.placement: {wanted} has {members} members, and no server {n}")
+            bail!("sessions.placement: {wanted} has {members} members, and no server.{n}")
         }
         _ => Ok(()),
     }
@@ -327,7 +335,7 @@ impl<'a> Run<'a> {
         let directory = results::make_directory(&options.out, &name).blame(Exit::Usage)?;
         // Two runs at one time, even of one machine, must not share a name.
         let run_id = format!("run-{:x}-{:x}", started_unix_ms, std::process::id());
-        let places = Places::new(&spec.data.root, &run_id);
+        let places = Places::new(&format!("{}{}", options.cluster.chroot(), spec.data.root), &run_id);
         let keys = Arc::new(places.keys(&spec));
         Ok(Run {
             options,
@@ -350,7 +358,7 @@ impl<'a> Run<'a> {
             before = self.before().instrument(info_span!("prepare")) => before,
             signal = signals.came(1) => Err(interrupted(signal)),
         };
-        let (mut cluster, parents) = match before {
+        let (mut cluster, parents, mark) = match before {
             Ok(before) => before,
             Err(failure) => return Err(self.abandon(failure, &[]).await),
         };
@@ -359,6 +367,7 @@ impl<'a> Run<'a> {
             Ok(measured) => measured,
             Err(failure) => return Err(self.abandon(failure, &parents).await),
         };
+        mark.take_away().await;
         let (verified, complaint) =
             self.after(&mut cluster, &measured.report, &parents).instrument(info_span!("verify")).await;
         let environment = scrape::environment(cluster.directory.as_deref(), cluster.is_local());
@@ -386,10 +395,12 @@ impl<'a> Run<'a> {
     async fn abandon(&self, failure: Failure, parents: &[String]) -> Failure {
         if !self.options.cluster.is_started_here()
             && let Ok(cluster) = Cluster::hosts(&self.options.cluster)
-            && let Ok(mut client) =
-                Client::connect(&cluster.addresses(), OWN_TIMEOUT_MS, Instant::now()).await
+            && let cluster = cluster.with_credentials(self.options.credentials.clone())
+            && let Ok(mut client) = cluster.client(OWN_TIMEOUT_MS, Instant::now()).await
         {
-            if driver::clean_up(&mut client, &self.places, parents).await.is_err() {
+            let cleaned = driver::clean_up(&mut client, &self.places, parents).await;
+            // What we were not let make is not there either.
+            if cleaned.is_err() && !matches!(client.stat(&self.places.run).await, Ok(None)) {
                 self.tell(&format!("{} is left behind", self.places.run));
             }
             client.close().await;
@@ -409,7 +420,7 @@ impl<'a> Run<'a> {
     }
 
     /// The cluster, and the run's znodes on it.
-    async fn before(&self) -> Result<(Cluster, Vec<String>), Failure> {
+    async fn before(&self) -> Result<(Cluster, Vec<String>, Mark), Failure> {
         let home = match &self.options.data_dir {
             Some(data_dir) => data_dir.join(self.places.run.rsplit('/').next().unwrap_or("run")),
             None => self.directory.join("cluster"),
@@ -426,19 +437,22 @@ impl<'a> Run<'a> {
         let slows = has(|kind| matches!(kind, FaultKind::SlowDisk { .. }));
         let links = if cuts { Links::Relayed } else { Links::Direct };
         let disks = if slows { Disks::Slowed } else { Disks::Plain };
-        let making = Making { tracing, links, disks, zoo_cfg: &self.options.zoo_cfg };
+        let zoo_cfg = &self.options.zoo_cfg;
+        let making = Making { tracing, links, disks, zoo_cfg, client_ports: &[], metrics_ports: &[] };
         let cluster =
             Cluster::start(&self.options.cluster, &home, making, &mut waiting).await.blame(Exit::Cluster)?;
+        let cluster = cluster.with_credentials(self.options.credentials.clone());
         waiting.done();
         faults::check_commands(&self.spec, &cluster).blame(Exit::Usage)?;
         if let Some(advice) = self.options.cluster.advice() {
             self.tell(&advice);
         }
         for warning in cluster.warnings_of(&self.options.zoo_cfg) {
-            self.tell(&format!("warning of server 1: {warning}"));
+            self.tell(&format!("warning of server.1: {warning}"));
         }
         let deadline = Instant::now() + REACH_LIMIT;
-        let mut client = Client::connect(&cluster.addresses(), OWN_TIMEOUT_MS, deadline)
+        let mut client = cluster
+            .client(OWN_TIMEOUT_MS, deadline)
             .await
             .with_context(|| {
                 format!(
@@ -447,6 +461,7 @@ impl<'a> Run<'a> {
                 )
             })
             .blame(Exit::Cluster)?;
+        self.look_around(&mut client).await.blame(Exit::Cluster)?;
         let total = self.keys.len();
         let what = format!("creating {} znodes below {}", figures::count(total), self.places.run);
         let mut counting = Counting::new(self.show, &what, total);
@@ -454,10 +469,45 @@ impl<'a> Run<'a> {
         let parents =
             driver::prepare(&mut client, &self.spec, &self.plan, &self.places, &self.keys, progress)
                 .await
-                .context("preparing the data")
+                .map_err(|error| self.denied(error).context("preparing the data"))
                 .blame(Exit::Cluster)?;
-        client.close().await;
-        Ok((cluster, parents))
+        let mark = Mark::keep(client, &cluster, &self.places.run);
+        Ok((cluster, parents, mark))
+    }
+
+    /// What to do about a data root that is not open to us.
+    fn denied(&self, error: anyhow::Error) -> anyhow::Error {
+        let denied = Some(zoometry_wire::ErrorCode::NoAuth.code());
+        if error.downcast_ref::<Refused>().map(|refused| refused.code) != denied {
+            return error;
+        }
+        let whom = match self.options.credentials.is_empty() {
+            true => {
+                "sessions that do not say who they are: give their credentials, ZOOMETRY_AUTH=digest:user:password in the \
+                 environment or --auth-file FILE"
+            }
+            false => "sessions with these credentials: give others",
+        };
+        error.context(format!(
+            "data.root = {:?} is closed to {whom}; or choose a root that is open, --set data.root=/path",
+            self.spec.data.root
+        ))
+    }
+
+    /// Before anything is made on a cluster that is not ours: whether the chroot is there, and what killed runs left.
+    async fn look_around(&self, client: &mut Client) -> Result<()> {
+        if self.options.cluster.is_started_here() {
+            return Ok(());
+        }
+        let chroot = self.options.cluster.chroot();
+        if !chroot.is_empty() && client.stat(chroot).await?.is_none() {
+            bail!("the chroot {chroot} of {} is not there; create it first", self.options.cluster);
+        }
+        let root = format!("{chroot}{}", self.spec.data.root);
+        if let Some(told) = leftovers::told(&leftovers::found(client, &root).await?, &self.options.cluster) {
+            self.tell(&told);
+        }
+        Ok(())
     }
 
     // ------------------------------------------------------------------------------------- the load
@@ -487,6 +537,7 @@ impl<'a> Run<'a> {
             members: cluster.addresses(),
             leader,
             workers,
+            credentials: self.options.credentials.clone(),
         };
         let driver =
             Driver::start(settings, samplers).context("start the worker threads").blame(Exit::Usage)?;
@@ -663,7 +714,7 @@ impl<'a> Run<'a> {
     ) -> (Option<Verified>, Option<anyhow::Error>) {
         let look = async {
             let deadline = Instant::now() + REACH_LIMIT;
-            let mut client = Client::connect(&cluster.addresses(), OWN_TIMEOUT_MS, deadline).await?;
+            let mut client = cluster.client(OWN_TIMEOUT_MS, deadline).await?;
             let verified =
                 driver::verify(&mut client, &self.places, &self.keys, &report.ledger, &report.created)
                     .await?;
@@ -697,9 +748,9 @@ pub fn report(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Prints how results directories compare.
-pub fn compare(directories: &[PathBuf], options: &crate::compare::Options) -> Result<()> {
-    let comparison = crate::compare::runs(directories, options)?;
+/// Prints how sides compare, and where the comparison is.
+pub fn compare(sides: &[crate::compare::Side], options: &crate::compare::Options) -> Result<()> {
+    let comparison = crate::compare::many(sides, options)?;
     say(&comparison.text);
     if let Some(report) = &comparison.report {
         say(&format!("\nreport   {}\n", report.display()));

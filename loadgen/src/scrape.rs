@@ -39,7 +39,7 @@ pub async fn role(address: SocketAddr) -> Option<String> {
 }
 
 /// What a member says about itself.
-pub async fn fingerprint(name: &str, address: SocketAddr) -> MemberFingerprint {
+pub async fn fingerprint(name: &str, host: &str, address: SocketAddr) -> MemberFingerprint {
     let srvr = word(address, "srvr").await.unwrap_or_default();
     let line = |prefix: &str| {
         srvr.lines()
@@ -49,7 +49,8 @@ pub async fn fingerprint(name: &str, address: SocketAddr) -> MemberFingerprint {
     let conf = word(address, "conf").await.unwrap_or_default();
     let settings = conf.lines().filter_map(|line| line.split_once('='));
     MemberFingerprint {
-        address: name.to_owned(),
+        name: name.to_owned(),
+        address: host.to_owned(),
         version: line("Zookeeper version: "),
         role: line("Mode: "),
         settings: settings.map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned())).collect(),

@@ -15,6 +15,7 @@
 //! It does not retry, choose servers, or time anything but pings. Read-only servers are refused (the readOnly
 //! byte says false). Sources: `ClientCnxn.java`, reference sections 2 and 4.
 
+use crate::credentials::Credentials;
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeSet, VecDeque};
 use zoometry_wire::frame;
@@ -109,6 +110,9 @@ pub enum ProtocolError {
         /// What came.
         got: i32,
     },
+    /// The server does not take what the session says it is.
+    #[error("the server does not take the credentials (error {0}); is their scheme known there?")]
+    AuthFailed(i32),
 }
 
 /// Promises of ZooKeeper that this session saw broken.
@@ -175,6 +179,7 @@ pub struct Session<T> {
     broken: BrokenPromises,
     last_sent_ns: u64,
     last_heard_ns: u64,
+    credentials: Credentials,
 }
 
 /// What [`Session::tick`] wants of the owner.
@@ -204,7 +209,13 @@ impl<T> Session<T> {
             broken: BrokenPromises::default(),
             last_sent_ns: 0,
             last_heard_ns: 0,
+            credentials: Credentials::default(),
         }
+    }
+
+    /// The same, and it says on every connection who it is.
+    pub fn with_credentials(self, credentials: Credentials) -> Self {
+        Self { credentials, ..self }
     }
 
     /// Where the session stands.
@@ -259,6 +270,8 @@ impl<T> Session<T> {
             password: Some(Bytes::copy_from_slice(&self.password)),
         };
         frame::put(out, |out| request.encode_frame(ReadOnlyByte::Present(false), out));
+        // Servers take them in order: before any request that needs them.
+        self.credentials.put(out);
     }
 
     /// Appends a request; `body` writes what follows the header. Returns the xid.
@@ -350,6 +363,7 @@ impl<T> Session<T> {
         let header = ReplyHeader::decode(&mut input)?;
         match header.xid {
             xid::NOTIFICATION => return self.notification(header.zxid, &mut input, report),
+            xid::AUTH if header.err != 0 => return Err(ProtocolError::AuthFailed(header.err)),
             xid::AUTH => return Ok(()),
             xid::PING => self.saw(header.zxid, header.xid),
             xid::SET_WATCHES => {

@@ -121,7 +121,7 @@ fn a_fault_that_cannot_be_carried_out_ends_the_run() {
     assert!(shown(&missing).contains("nothing says how to kill it"), "{}", shown(&missing));
     let nobody = run(directory.path(), &workload.replace("server 1", "server 2"), &member);
     assert_eq!(nobody.status.code(), Some(2), "{}", shown(&nobody));
-    assert!(shown(&nobody).contains("no server 2"), "{}", shown(&nobody));
+    assert!(shown(&nobody).contains("no server.2"), "{}", shown(&nobody));
 }
 
 #[test]

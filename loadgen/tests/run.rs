@@ -3,6 +3,7 @@
 mod fake;
 
 use fake::{Behaviour, Fake};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -120,7 +121,7 @@ fn bad_input_ends_with_2_and_says_where() {
     let nowhere = STEADY.replace("[sessions]", "[sessions]\nplacement = \"server 2\"");
     let output = run(directory.path(), &nowhere, "127.0.0.1:1");
     assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
-    assert!(shown(&output).contains("no server 2"), "{}", shown(&output));
+    assert!(shown(&output).contains("no server.2"), "{}", shown(&output));
     let output = run(directory.path(), STEADY, "nonsense");
     assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
 }
@@ -161,7 +162,7 @@ fn a_dry_run_starts_nothing() {
     let nowhere = STEADY.replace("[sessions]", "[sessions]\nplacement = \"server 2\"");
     let output = command(directory.path(), &nowhere, "127.0.0.1:1").arg("--dry-run").output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
-    assert!(shown(&output).contains("no server 2"), "{}", shown(&output));
+    assert!(shown(&output).contains("no server.2"), "{}", shown(&output));
 }
 
 #[test]
@@ -369,7 +370,6 @@ fn interrupt(child: &Child) {
 
 #[test]
 fn ctrl_c_writes_what_was_measured() {
-    use std::io::{BufRead, BufReader};
     let directory = tempfile::tempdir().unwrap();
     let fake = Fake::start(Behaviour::default());
     let workload = STEADY.replace("\"5s\"", "\"300s\"");
@@ -421,7 +421,6 @@ fn a_misspelt_line_for_zoo_cfg_is_told() {
 /// A member must not survive us, whatever ends us.
 #[test]
 fn no_member_is_left_behind() {
-    use std::io::{BufRead, BufReader};
     let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_zoometry"));
@@ -459,6 +458,142 @@ fn a_workload_can_be_compared_on_two_clusters() {
     }
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
-    assert_eq!(std::fs::read_dir(directory.path().join("results")).unwrap().count(), 4, "two runs each");
+    assert_eq!(
+        std::fs::read_dir(directory.path().join("results")).unwrap().count(),
+        5,
+        "two runs each, and the comparison"
+    );
     assert!(shown(&output).contains("run 4 of 4"), "{}", shown(&output));
+}
+
+/// Nothing more is measured when one side's figures will not count.
+#[test]
+fn an_invalid_side_ends_a_comparison_at_once() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().unwrap();
+    let fakes = [Fake::start(Behaviour::default()), Fake::start(Behaviour::default())];
+    let file = directory.path().join("test.toml");
+    std::fs::write(&file, STEADY.replace("1000/s", "3000000/s").replace("\"5s\"", "\"1s\"")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zoometry"));
+    command.arg("compare").arg(&file).args(["--repeats", "1", "--out"]).arg(directory.path().join("results"));
+    for (label, fake) in ["one", "other"].into_iter().zip(&fakes) {
+        command.args(["--cluster", &format!("{label}={}", fake.address)]);
+    }
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", shown(&output));
+    assert!(shown(&output).contains("this run of one is INVALID"), "{}", shown(&output));
+    assert!(!shown(&output).contains("run 2 of 2"), "{}", shown(&output));
+}
+
+/// [`STEADY`] as short as it can be.
+fn short() -> String {
+    STEADY.replace("1000/s", "200/s").replace("\"5s\"", "\"1s\"")
+}
+
+/// Whether any file below a directory has these bytes in it.
+fn has_bytes(directory: &Path, wanted: &str) -> bool {
+    std::fs::read_dir(directory).unwrap().any(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            return has_bytes(&path, wanted);
+        }
+        std::fs::read(path).unwrap().windows(wanted.len()).any(|bytes| bytes == wanted.as_bytes())
+    })
+}
+
+#[test]
+fn a_closed_cluster_is_told_who_asks_and_nobody_else_is() {
+    let fake = Fake::start(Behaviour { closed: Some("ann:hunter2"), ..Default::default() });
+    let address = fake.address.to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let output = run(directory.path(), &short(), &address);
+    let said = shown(&output);
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains("NOAUTH") && said.contains("data.root = \"/zoometry\" is closed"), "{said}");
+    assert!(said.contains("ZOOMETRY_AUTH=digest:user:password"), "{said}");
+
+    let _alone = alone();
+    // Each request of every session would fail without it, so that nothing would be left to measure.
+    let mut command = command(directory.path(), &short(), &address);
+    let output = command.args(["--auth", "digest:ann:hunter2"]).output().unwrap();
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{}", shown(&output));
+    let manifest = json(results(directory.path()).join("manifest.json"));
+    assert!(
+        manifest["command"].as_str().unwrap().contains("--auth 'digest:ann:***'"),
+        "{}",
+        manifest["command"]
+    );
+    let summary = json(results(directory.path()).join("summary.json"));
+    assert_eq!(summary["whole"]["groups"][0]["errors"], 0, "{}", shown(&output));
+    assert!(!has_bytes(directory.path().join("results").as_path(), "hunter2"));
+    assert!(!shown(&output).contains("hunter2"));
+}
+
+#[test]
+fn everything_is_below_the_chroot() {
+    let fake = Fake::start(Behaviour { only_below: Some("/app/"), ..Default::default() });
+    let cluster = format!("{}/app", fake.address);
+    let directory = tempfile::tempdir().unwrap();
+    let output = run(directory.path(), &short(), &cluster);
+    assert_eq!(output.status.code(), Some(4), "{}", shown(&output));
+    assert!(shown(&output).contains("the chroot /app of"), "{}", shown(&output));
+    fake.make("/app");
+    let output = run(directory.path(), &short(), &cluster);
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{}", shown(&output));
+    assert_eq!(fake.paths(), ["/", "/app"]);
+}
+
+/// `zoometry clean` of a cluster that wants to know who asks.
+fn clean(cluster: &str) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zoometry"));
+    let output =
+        command.args(["clean", cluster]).env("ZOOMETRY_AUTH", "digest:ann:hunter2").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+    shown(&output)
+}
+
+#[test]
+fn what_a_killed_run_left_is_named_and_removed() {
+    let fake = Fake::start(Behaviour { closed: Some("ann:hunter2"), ..Default::default() });
+    let address = fake.address.to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let _alone = alone();
+    let start = || {
+        let mut command = command(directory.path(), STEADY, &address);
+        command.env("ZOOMETRY_AUTH", "digest:ann:hunter2").stdout(Stdio::null()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let marked = |fake: &Fake| fake.paths().iter().any(|path| path.contains("/alive-"));
+    let mut killed = start();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !marked(&fake) {
+        assert!(Instant::now() < deadline, "no run has left a mark: {:?}", fake.paths());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    // Its session has not ended yet: it looks as if it lived.
+    let said = clean(&address);
+    assert!(said.contains("in use   /zoometry/run-") && said.contains("process "), "{said}");
+    fake.take_away("alive-");
+    // Somebody else's znodes are nobody's business.
+    fake.make("/zoometry/run-1-2");
+    fake.make("/zoometry/other");
+    let mut next = start();
+    let mut lines = BufReader::new(next.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let note = lines.find(|line| line.contains("runs that were killed left"));
+    next.kill().unwrap();
+    next.wait().unwrap();
+    let note = note.expect("it says what is left");
+    assert!(
+        note.contains("/zoometry/run-") && note.contains(&format!("`zoometry clean {address}`")),
+        "{note}"
+    );
+    fake.take_away("alive-");
+    let said = clean(&address);
+    assert!(said.contains("removed  /zoometry/run-"), "{said}");
+    assert_eq!(fake.paths(), ["/", "/zoometry", "/zoometry/other", "/zoometry/run-1-2"]);
+    fake.take_away("run-");
+    fake.take_away("other");
+    assert!(clean(&address).contains("nothing is left of any run"));
 }

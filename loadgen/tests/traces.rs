@@ -114,7 +114,7 @@ fn over_otlp(spans: &[Received]) {
             head += 1;
             let server = server.unwrap_or_else(|| panic!("{:?} has no server side", client.span));
             assert_eq!(server.span.parent, Some(client.span.span));
-            assert_eq!(server.service, "zookeeper-1", "OTEL_SERVICE_NAME is not handed down");
+            assert_eq!(server.service, "server.1", "OTEL_SERVICE_NAME is not handed down");
             assert_eq!(server.span.name, client.span.name);
             assert_eq!(client.span.tracestate, identity.rate().tracestate().unwrap());
         }

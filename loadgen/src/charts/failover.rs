@@ -341,7 +341,7 @@ impl View {
         for (at, (member, counts)) in members.iter().zip(&counts).enumerate() {
             // The first member on top.
             let base = (members.len() - 1 - at) as f64;
-            for (from_ns, to_ns, role) in self.roles(run, &member.address, &member.role) {
+            for (from_ns, to_ns, role) in self.roles(run, member.key(), &member.role) {
                 boxes.push((self.x(from_ns), self.x(to_ns), base + 0.55, base + 0.85, role_colour(role)));
             }
             for (bin, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
@@ -351,7 +351,7 @@ impl View {
             }
         }
         let lanes = members.len() as f64;
-        let name = |at: usize| (lanes - at as f64 - 0.5, format!("server {}", at + 1));
+        let name = |at: usize| (lanes - at as f64 - 0.5, format!("server.{}", at + 1));
         let y = Axis {
             name: String::new(),
             scale: Scale::Linear,

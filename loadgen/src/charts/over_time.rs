@@ -81,8 +81,8 @@ fn skeleton(run: &RunData, title: String, subtitle: String) -> Option<Plot> {
     // Of roles, who leads: the others change several times around each fault.
     let text = |event: &EventRow| match (event.kind.as_str(), Role::of_name(&event.detail)) {
         ("role", Some(Role::Leader)) => {
-            let at = run.manifest.members.iter().position(|member| member.address == event.target)?;
-            Some(format!("server {} leads", at + 1))
+            let at = run.manifest.members.iter().position(|member| member.key() == event.target)?;
+            Some(format!("server.{} leads", at + 1))
         }
         ("role", Some(_)) => None,
         _ => Some(event.detail.clone()),

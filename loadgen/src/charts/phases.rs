@@ -25,7 +25,7 @@ pub(super) fn chart(run: &RunData, summary: &Summary) -> Option<Chart> {
         title: title(&rates),
         subtitle: format!("{}: the measured phases side by side", run.manifest.workload),
         legend: Vec::new(),
-        x: columns(&phases),
+        x: columns(&phases.iter().map(|phase| phase.name.as_str()).collect::<Vec<_>>()),
         upright_grid: false,
         panels: vec![bars("throughput", "per second", &rates, palette::BLUE, 120.0, figures::rate)],
         bands: Vec::new(),
@@ -60,18 +60,18 @@ fn title(rates: &[f64]) -> String {
     }
 }
 
-/// One column per phase, its name below; only numbers when names would not fit.
-pub(super) fn columns(phases: &[&PhaseSummary]) -> Axis {
-    let room = 60 / phases.len();
-    let named = phases.iter().all(|phase| phase.name.chars().count() <= room * 2);
-    let ticks = phases.iter().enumerate().map(|(at, phase)| {
-        let label = if named { phase.name.clone() } else { (at + 1).to_string() };
+/// One column per name, with that below; only numbers when names would not fit.
+pub(super) fn columns(names: &[&str]) -> Axis {
+    let room = 60 / names.len().max(1);
+    let named = names.iter().all(|name| name.chars().count() <= room * 2);
+    let ticks = names.iter().enumerate().map(|(at, name)| {
+        let label = if named { (*name).to_string() } else { (at + 1).to_string() };
         (at as f64 + 0.5, label)
     });
     Axis {
-        name: if named { String::new() } else { "phase, by its number".to_string() },
+        name: if named { String::new() } else { "by number, in the order of the table".to_string() },
         scale: Scale::Linear,
-        range: (0.0, phases.len() as f64),
+        range: (0.0, names.len() as f64),
         ticks: ticks.collect(),
     }
 }

@@ -53,7 +53,7 @@ pub(super) fn overlay(sides: &[SideRuns<'_>]) -> Option<Chart> {
         .zip(palette::SERIES)
         .map(|(side, colour)| Source {
             name: side.label.clone(),
-            runs: side.runs.iter().map(|(run, _)| (*run, measured(run))).collect(),
+            runs: side.runs.iter().map(|run| (*run, measured(run))).collect(),
             colour,
         })
         .collect();
@@ -62,8 +62,9 @@ pub(super) fn overlay(sides: &[SideRuns<'_>]) -> Option<Chart> {
     plot.title = format!("Response time by percentile: {}", labels.join(", "));
     plot.subtitle = "All measured phases and runs together, successes only".to_string();
     let caption =
-        "Response time: from the moment an operation was due to its answer. Lines are dotted where \
-                   fewer than ten samples lie above."
+        "Response time: from the moment an operation was due to its answer. Each line is one distribution of all of \
+         a side's runs; the table's percentiles are means of each run's own. Lines are dotted where fewer than ten \
+         samples lie above."
             .to_string();
     Some(Chart { name: "compare-spectrum".to_string(), caption, plot })
 }

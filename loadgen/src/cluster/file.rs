@@ -12,7 +12,7 @@
 //! Commands are run by `sh -c`; one that fails, or takes longer than [`COMMAND_LIMIT`], ends the run. `restart` starts a member that
 //! was killed, and starts one anew that runs. Only the commands that a workload's faults need must be there.
 
-use super::Deed;
+use super::{Chroot, Deed};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::path::Path;
@@ -35,6 +35,8 @@ pub struct ClusterFile {
     pub name: String,
     /// At least one.
     pub members: Vec<FileMember>,
+    /// `chroot`: the znode below which everything is to happen.
+    pub chroot: Chroot,
 }
 
 /// One member in a cluster file.
@@ -71,6 +73,8 @@ pub struct Commands {
 #[serde(deny_unknown_fields)]
 struct Document {
     #[serde(default)]
+    chroot: String,
+    #[serde(default)]
     member: Vec<toml::Spanned<toml::Table>>,
 }
 
@@ -95,6 +99,7 @@ impl ClusterFile {
 
     fn parse(name: String, text: &str) -> Result<ClusterFile, String> {
         let document: Document = toml::from_str(text).map_err(|error| error.to_string().trim().to_owned())?;
+        let chroot: Chroot = document.chroot.parse().map_err(|why| format!("chroot: {why}"))?;
         let mut members: Vec<FileMember> = Vec::new();
         for table in document.member {
             let line = text[..table.span().start].matches('\n').count() + 1;
@@ -111,7 +116,7 @@ impl ClusterFile {
         if members.is_empty() {
             return Err("there is no [[member]] with an address".into());
         }
-        Ok(ClusterFile { name, members })
+        Ok(ClusterFile { name, members, chroot })
     }
 }
 
@@ -173,9 +178,10 @@ mod tests {
 
     #[test]
     fn a_cluster_file_names_members_and_their_commands() {
-        let text = "[[member]]\naddress = \"zk1:2181\"\nkill = \"kill -9 7\"\ncontinue = \"kill -CONT 7\"\n\n\
+        let text = "chroot = \"/app\"\n[[member]]\naddress = \"zk1:2181\"\nkill = \"kill -9 7\"\ncontinue = \"kill -CONT 7\"\n\n\
                     [[member]]\naddress = \"zk2:2181\"\n";
         let file = ClusterFile::parse("lab".into(), text).unwrap();
+        assert_eq!(file.chroot, "/app".parse().unwrap());
         assert_eq!(file.members[0].commands.kill.as_deref(), Some("kill -9 7"));
         assert_eq!(file.members[0].commands.resume.as_deref(), Some("kill -CONT 7"));
         assert_eq!(file.members[1], FileMember { address: "zk2:2181".into(), commands: Commands::default() });
@@ -206,6 +212,10 @@ mod tests {
             ("\n[[member]]\naddress = \"zk1\"\n", "[[member]] at line 2: 'zk1' has no port"),
             ("[[member]]\naddress = \"a:1\"\nkil = \"x\"\n", "unknown key `kil`; did you mean `kill`?"),
             ("[[member]]\naddress = \"a:1\"\nkill = 9\n", "kill: expected a string"),
+            (
+                "chroot = \"app\"\n[[member]]\naddress = \"a:1\"\n",
+                "chroot: 'app' behind the hosts is no path",
+            ),
             ("[[server]]\naddress = \"a:1\"\n", "server"),
         ] {
             let error = ClusterFile::parse("lab".into(), text).unwrap_err();

@@ -1,7 +1,7 @@
 //! Members that are started on this machine: their directories, ports and zoo.cfg, and their processes, which faults end and
 //! start again.
 //!
-//! Every member has `member-N/` with `zoo.cfg`, `server.log` (appended to by every process that it has had) and `data/`. Ports are
+//! Every member has `server.N/` with `zoo.cfg`, `server.log` (appended to by every process that it has had) and `data/`. Ports are
 //! asked of the OS, all of an ensemble's at one time, so that they are distinct. They come from the range that outgoing connections
 //! use as well; Linux gives even ports to these and odd ones to us, so a member finds its ports free when it comes back.
 
@@ -61,6 +61,18 @@ pub struct Making<'a> {
     pub disks: Disks,
     /// Lines for every member's zoo.cfg, key and value; they take the place of those written otherwise.
     pub zoo_cfg: &'a [(String, String)],
+    /// The members' client ports; any free ones if empty.
+    pub client_ports: &'a [u16],
+    /// The ports on which members show Prometheus what they measure; none if empty.
+    pub metrics_ports: &'a [u16],
+}
+
+/// So many free ports of 127.0.0.1, distinct.
+pub fn free_ports(count: u32) -> Result<Vec<u16>> {
+    let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let held: std::io::Result<Vec<TcpListener>> = (0..count).map(bind).collect();
+    let ports = held.and_then(|held| held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect());
+    ports.context("find free ports on 127.0.0.1")
 }
 
 /// A member's ports on 127.0.0.1.
@@ -72,18 +84,17 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// For so many members. Another process can take a port before its member does; the member then says so.
-    fn find(members: u32) -> Result<Vec<Ports>> {
-        let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-        let held: std::io::Result<Vec<TcpListener>> = (0..members * 3).map(bind).collect();
-        let held = held.context("find free ports on 127.0.0.1")?;
-        let ports: std::io::Result<Vec<u16>> =
-            held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect();
-        let ports = ports.context("find free ports on 127.0.0.1")?;
-        Ok(ports
-            .chunks(3)
-            .map(|three| Ports { client: three[0], quorum: three[1], election: three[2] })
-            .collect())
+    /// For so many members, with these client ports if there are any. Another process can take a port before its member does; the
+    /// member then says so.
+    fn find(members: u32, client: &[u16]) -> Result<Vec<Ports>> {
+        let ports = free_ports(members * 3)?;
+        let chosen = client.iter().copied().map(Some).chain(std::iter::repeat(None));
+        let ports = ports.chunks(3).zip(chosen).map(|(three, client)| Ports {
+            client: client.unwrap_or(three[0]),
+            quorum: three[1],
+            election: three[2],
+        });
+        Ok(ports.collect())
     }
 }
 
@@ -220,6 +231,12 @@ impl Local {
     }
 }
 
+/// A member's own directory, counted from 1. Data directories of before were called `member-N`, and are used on.
+pub(super) fn home(directory: &Path, number: usize) -> PathBuf {
+    let before = directory.join(format!("member-{number}"));
+    if before.is_dir() { before } else { directory.join(super::server_name(number)) }
+}
+
 /// Starts `count` members below `directory`; says which relays lie between them.
 pub(super) fn start_members(
     count: u32,
@@ -227,14 +244,14 @@ pub(super) fn start_members(
     making: Making<'_>,
     program: &Program,
 ) -> Result<(Vec<Member>, Option<relay::Relays>)> {
-    let ports = Ports::find(count)?;
+    let ports = Ports::find(count, making.client_ports)?;
     let relays = match making.links {
         Links::Relayed if count > 1 => Some(relay::Relays::start(&ports)?),
         _ => None,
     };
     let mut members = Vec::new();
     for (at, own) in ports.iter().enumerate() {
-        let home = directory.join(format!("member-{}", at + 1));
+        let home = home(directory, at + 1);
         let data = home.join("data");
         std::fs::create_dir_all(&data)
             .with_context(|| format!("create the data directory {}", data.display()))?;
@@ -249,9 +266,13 @@ pub(super) fn start_members(
             std::fs::write(&myid, format!("{}\n", at + 1))
                 .with_context(|| format!("write {}", myid.display()))?;
         }
+        if let Some(port) = making.metrics_ports.get(at) {
+            text.push_str(&metrics_cfg(*port));
+        }
         let mut delay_file = None;
         if let Program::Zoometry = program {
             text.push_str(&tracing_cfg(&home.join(SPAN_FILE), making.tracing));
+            text.push_str(&format!("zoometry.serviceName={}\n", super::server_name(at + 1)));
             if making.disks == Disks::Slowed {
                 let file = home.join("sync-delay-ms");
                 text.push_str(&format!("zoometry.syncDelayFile={}\n", file.display()));
@@ -282,7 +303,8 @@ pub(super) fn start_members(
         local.start()?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, own.client));
         members.push(Member {
-            name: address.to_string(),
+            name: super::server_name(at + 1),
+            host: address.to_string(),
             address,
             local: Some(local),
             commands: Default::default(),
@@ -332,6 +354,14 @@ fn ensemble_cfg(at: usize, real: &[Ports], others: &[Ports]) -> String {
     text
 }
 
+/// Figures for Prometheus, of our members and Apache's alike.
+fn metrics_cfg(port: u16) -> String {
+    format!(
+        "metricsProvider.className=org.apache.zookeeper.metrics.prometheus.PrometheusMetricsProvider\n\
+         metricsProvider.httpHost=127.0.0.1\nmetricsProvider.httpPort={port}\n"
+    )
+}
+
 /// What only our own members understand.
 fn tracing_cfg(file: &Path, tracing: Tracing) -> String {
     let Tracing { sample, slow_ms, slowest, clients } = tracing;
@@ -350,11 +380,26 @@ mod tests {
 
     #[test]
     fn ports_of_an_ensemble_are_distinct() {
-        let ports = Ports::find(9).unwrap();
+        let ports = Ports::find(9, &[]).unwrap();
         let mut all: Vec<u16> = ports.iter().flat_map(|p| [p.client, p.quorum, p.election]).collect();
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 27);
+    }
+
+    #[test]
+    fn data_of_before_is_used_on() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("member-2")).unwrap();
+        assert_eq!(home(dir.path(), 1), dir.path().join("server.1"));
+        assert_eq!(home(dir.path(), 2), dir.path().join("member-2"));
+    }
+
+    #[test]
+    fn client_ports_can_be_chosen() {
+        let ports = Ports::find(3, &[29_801, 29_802]).unwrap();
+        assert_eq!((ports[0].client, ports[1].client), (29_801, 29_802));
+        assert!(ports[2].client != 0 && ports[0].quorum != ports[0].election);
     }
 
     #[test]

@@ -6,15 +6,24 @@ use crate::figures;
 use crate::results::{Manifest, RunData};
 use crate::verdict::Grade;
 
-use super::Loaded;
+use super::sides::{Loaded, LoadedRun};
 
 /// What a difference means for a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Weight {
-    /// Figures are not comparable.
+    /// A run is INVALID: its figures do not describe its cluster.
+    Invalid,
+    /// The runs were not asked the same: figures are not comparable.
     Refuses,
     /// They are, if one knows it.
     Notable,
+}
+
+impl Weight {
+    /// Whether figures should not be compared.
+    pub fn refuses(self) -> bool {
+        self != Weight::Notable
+    }
 }
 
 /// Something in which the sides differ.
@@ -31,7 +40,7 @@ pub struct Difference {
 /// A property of a run, as text.
 type Property = (&'static str, Weight, fn(&Manifest) -> String);
 
-const PROPERTIES: [Property; 14] = [
+const PROPERTIES: [Property; 15] = [
     ("workload", Weight::Refuses, |m| format!("{} {}", m.workload, m.workload_hash)),
     ("overrides", Weight::Refuses, |m| m.overrides.join(" ")),
     ("sessions per phase", Weight::Refuses, |m| of_phases(m, |p| p.sessions)),
@@ -44,6 +53,7 @@ const PROPERTIES: [Property; 14] = [
             .data_on_tmpfs
             .map_or("unknown".to_string(), |yes| if yes { "yes" } else { "no" }.to_string())
     }),
+    ("zoo.cfg", Weight::Notable, zoo_cfg),
     ("seed", Weight::Notable, |m| m.seed.to_string()),
     ("members", Weight::Notable, |m| m.members.len().to_string()),
     ("generator's machine", Weight::Notable, |m| {
@@ -83,14 +93,23 @@ fn force_sync(manifest: &Manifest) -> String {
     values.into_iter().collect::<Vec<_>>().join(",")
 }
 
+/// The lines that were asked for on the command line, of members that were started for the run.
+fn zoo_cfg(manifest: &Manifest) -> String {
+    let lines: BTreeSet<String> = manifest
+        .members
+        .iter()
+        .flat_map(|member| &member.settings)
+        .filter_map(|(name, value)| Some(format!("{}={value}", name.strip_prefix("zoo.cfg ")?)))
+        .collect();
+    lines.into_iter().collect::<Vec<_>>().join(" ")
+}
+
 /// In what the runs differ, gravest first.
 pub(super) fn differences(sides: &[Loaded]) -> Vec<Difference> {
     let mut differences = Vec::new();
     for (what, weight, value) in PROPERTIES {
-        let values: Vec<String> = sides
-            .iter()
-            .map(|side| distinct(side.runs.iter().map(|(run, _)| value(&run.manifest))))
-            .collect();
+        let values: Vec<String> =
+            sides.iter().map(|side| distinct(side.runs.iter().map(|one| value(&one.run.manifest)))).collect();
         if values.iter().any(|value| *value != values[0] || value.contains(" / ")) {
             differences.push(Difference { what: what.to_string(), values, weight });
         }
@@ -108,18 +127,24 @@ fn distinct(values: impl Iterator<Item = String>) -> String {
     values.into_iter().collect::<Vec<_>>().join(" / ")
 }
 
-/// Runs that are not VALID are named; INVALID ones refuse.
+/// Runs that are not VALID are named; INVALID ones refuse, with their reasons.
 fn believed(sides: &[Loaded]) -> Option<Difference> {
-    let grades = |side: &Loaded| -> Vec<Grade> {
-        side.runs.iter().map(|(run, _)| run.manifest.verdict.grade).collect()
-    };
-    let worst = sides.iter().flat_map(grades).max()?;
+    let grade = |one: &LoadedRun| one.run.manifest.verdict.grade;
+    let worst = sides.iter().flat_map(|side| &side.runs).map(grade).max()?;
     let weight = match worst {
         Grade::Valid => return None,
         Grade::Suspect => Weight::Notable,
-        Grade::Invalid => Weight::Refuses,
+        Grade::Invalid => Weight::Invalid,
     };
-    let text = |side: &Loaded| distinct(grades(side).into_iter().map(|grade| grade.to_string()));
+    let told = |one: &LoadedRun| {
+        let verdict = &one.run.manifest.verdict;
+        match verdict.reasons.iter().find(|reason| reason.grade == Grade::Invalid) {
+            Some(reason) if reason.phase.is_empty() => format!("{} ({})", verdict.grade, reason.check),
+            Some(reason) => format!("{} ({} in {})", verdict.grade, reason.check, reason.phase),
+            None => verdict.grade.to_string(),
+        }
+    };
+    let text = |side: &Loaded| distinct(side.runs.iter().map(told));
     Some(Difference { what: "verdict".to_string(), values: sides.iter().map(text).collect(), weight })
 }
 
@@ -135,7 +160,7 @@ fn phases(sides: &[Loaded]) -> Option<Difference> {
         texts.collect::<Vec<_>>().join(",")
     };
     let of = |text: &dyn Fn(&RunData) -> String| -> Vec<String> {
-        sides.iter().map(|side| distinct(side.runs.iter().map(|(run, _)| text(run)))).collect()
+        sides.iter().map(|side| distinct(side.runs.iter().map(|one| text(&one.run)))).collect()
     };
     for (what, values) in [("phases", of(&names)), ("lengths of phases", of(&lengths))] {
         if values.iter().any(|value| *value != values[0]) {

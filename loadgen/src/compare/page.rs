@@ -8,11 +8,12 @@ use crate::charts::{Chart, escape};
 use crate::figures;
 use crate::report::{Page, figure};
 
-use super::{Comparison, Finding, Loaded, Row, Weight, text};
+use super::sides::{Loaded, short};
+use super::{Comparison, Finding, Row, Weight, text};
 
 /// The whole page.
 pub(super) fn render(comparison: &Comparison, sides: &[Loaded], charts: &[Chart]) -> Result<String> {
-    let manifest = &sides[0].runs[0].0.manifest;
+    let manifest = &sides[0].runs[0].run.manifest;
     let title = format!("{}: {}", manifest.workload, comparison.labels.join(" against "));
     let mut page = Page::new(&title);
     let sides_text: Vec<String> = sides
@@ -29,7 +30,11 @@ pub(super) fn render(comparison: &Comparison, sides: &[Loaded], charts: &[Chart]
     page.push(&differences(comparison));
     page.section("figures", "Side by side");
     page.push(&table(comparison));
-    page.push(&format!("<p class=note>{}</p>", escape(&text::basis(comparison))));
+    for paragraph in text::basis(comparison) {
+        page.push(&format!("<p class=note>{}</p>", escape(&paragraph)));
+    }
+    page.section("kept", "Promises, failures, sessions");
+    page.push(&kept(comparison));
     page.section("charts", "Charts");
     for chart in charts {
         page.push(&figure(chart)?);
@@ -45,11 +50,15 @@ fn differences(comparison: &Comparison) -> String {
                 same machine.</p></div>"
             .to_string();
     }
-    let grave = comparison.differences.iter().any(|d| d.weight == Weight::Refuses);
-    let (class, word, meaning) = if grave {
-        ("invalid", "NOT COMPARABLE", "These runs were not asked the same; the comparison was forced.")
-    } else {
-        ("suspect", "NOTE", "All runs were asked the same. Good to know before comparing them:")
+    let worst = comparison.differences.iter().map(|difference| difference.weight).min();
+    let (class, word, meaning) = match worst {
+        Some(Weight::Invalid) => {
+            ("invalid", "NOT COMPARABLE", "Not all of these runs can be believed; the comparison was forced.")
+        }
+        Some(Weight::Refuses) => {
+            ("invalid", "NOT COMPARABLE", "These runs were not asked the same; the comparison was forced.")
+        }
+        _ => ("suspect", "NOTE", "All runs were asked the same. Good to know before comparing them:"),
     };
     let mut html = format!(
         "<div class=\"verdict {class}\"><div class=grade>{word}</div><div><p>{meaning}</p><div class=scroll>\
@@ -60,7 +69,7 @@ fn differences(comparison: &Comparison) -> String {
     }
     html.push_str("</tr></thead><tbody>");
     for difference in &comparison.differences {
-        let class = if difference.weight == Weight::Refuses { "failed" } else { "text" };
+        let class = if difference.weight.refuses() { "failed" } else { "text" };
         let _ = write!(html, "<tr><td class={class}>{}</td>", escape(&difference.what));
         for value in &difference.values {
             let _ = write!(html, "<td class=text>{}</td>", escape(value));
@@ -98,7 +107,14 @@ fn line(row: &Row) -> String {
     );
     for (at, value) in row.values.iter().enumerate() {
         let shown = value.map_or("-".to_string(), |value| text::shown(row.figure, value));
-        let _ = write!(html, "<td data-v={}>{}</td>", value.unwrap_or(-1.0), shown.replace(' ', "&nbsp;"));
+        let sorted = value.map_or(-1.0, |value| value.min(f64::MAX));
+        let runs: Vec<String> = row.runs[at].iter().map(|value| text::shown(row.figure, *value)).collect();
+        let _ = write!(
+            html,
+            "<td data-v={sorted} title=\"runs: {}\">{}</td>",
+            escape(&runs.join(", ")),
+            shown.replace(' ', "&nbsp;")
+        );
         if at == 0 {
             continue;
         }
@@ -106,13 +122,14 @@ fn line(row: &Row) -> String {
             None => html.push_str("<td data-v=-1>-</td><td></td><td></td>"),
             Some(against) => {
                 let better = match against.finding {
-                    Finding::Higher => Some(row.figure.more_is_better()),
-                    Finding::Lower => Some(!row.figure.more_is_better()),
+                    Finding::Higher | Finding::HigherInEachRun => Some(row.figure.more_is_better()),
+                    Finding::Lower | Finding::LowerInEachRun => Some(!row.figure.more_is_better()),
                     Finding::Same | Finding::Unclear => None,
                 };
                 let class =
                     better.map_or("text", |better| if better { "\"text better\"" } else { "\"text worse\"" });
-                let words = if against.interval.is_some() { against.finding.words() } else { "" };
+                let told = against.interval.is_some() || against.finding.is_in_each_run();
+                let words = if told { against.finding.words() } else { "" };
                 let _ = write!(
                     html,
                     "<td data-v={}>{}</td><td>{}</td><td class={class}>{}</td>",
@@ -128,24 +145,45 @@ fn line(row: &Row) -> String {
     html
 }
 
+fn kept(comparison: &Comparison) -> String {
+    let mut html = "<div class=scroll><table class=plain><thead><tr><th class=text></th>".to_string();
+    for label in &comparison.labels {
+        let _ = write!(html, "<th class=text>{}</th>", escape(label));
+    }
+    html.push_str("</tr></thead><tbody>");
+    for kept in &comparison.kept {
+        let _ = write!(html, "<tr><td class=text>{}</td>", escape(kept.what));
+        for side in &kept.sides {
+            let broken = kept.is_promise && side.is_some_and(|tally| tally.count > 0);
+            let class = if broken { "failed" } else { "text" };
+            let shown = side.map_or("-".to_string(), text::tally);
+            let _ = write!(html, "<td class={class}>{}</td>", escape(&shown));
+        }
+        html.push_str("</tr>");
+    }
+    html.push_str("</tbody></table></div>");
+    html
+}
+
 fn runs(sides: &[Loaded]) -> String {
     let mut html =
         "<div class=scroll><table class=plain><thead><tr><th class=text>side</th><th class=text>started \
                     (UTC)</th><th class=text>verdict</th><th class=text>version of the servers</th>\
-                    <th class=text>command</th></tr></thead><tbody>"
+                    <th class=text>directory</th><th class=text>command</th></tr></thead><tbody>"
             .to_string();
     for side in sides {
-        for (run, _) in &side.runs {
-            let manifest = &run.manifest;
+        for one in &side.runs {
+            let manifest = &one.run.manifest;
             let version = manifest.members.first().map_or("", |member| member.version.as_str());
             let _ = write!(
                 html,
                 "<tr><td class=text>{}</td><td class=text>{}</td><td class=text>{}</td><td class=text>{}</td>\
-                 <td class=text><code>{}</code></td></tr>",
+                 <td class=text>{}</td><td class=text><code>{}</code></td></tr>",
                 escape(&side.label),
                 figures::utc(manifest.started_unix_ms),
                 manifest.verdict.grade,
                 escape(version),
+                escape(&short(&one.directory)),
                 escape(&manifest.command)
             );
         }

@@ -29,8 +29,11 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// The mean that suits ratios.
+/// The mean that suits ratios; of one value, that.
 pub(super) fn geometric_mean(values: &[f64]) -> f64 {
+    if let [one] = values {
+        return *one;
+    }
     (values.iter().map(|v| v.ln()).sum::<f64>() / values.len() as f64).exp()
 }
 
@@ -66,6 +69,49 @@ fn around(log_ratio: f64, reach: f64) -> Interval {
     Interval { low: (log_ratio - reach).exp(), high: (log_ratio + reach).exp() }
 }
 
+/// Runs that do not overlap are worth a word when chance alone does it at most this often; three against three do.
+pub(super) const APART_MAX: f64 = 0.1;
+
+/// How often two sets of runs of the same do not overlap, by chance alone: the exact permutation test, two-sided. `None` if
+/// these do overlap.
+pub(super) fn apart_by_chance(a: &[f64], b: &[f64]) -> Option<f64> {
+    let ends = |values: &[f64]| {
+        let fold = |(low, high): (f64, f64), value: &f64| (low.min(*value), high.max(*value));
+        values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), fold)
+    };
+    let ((low_a, high_a), (low_b, high_b)) = (ends(a), ends(b));
+    let apart = !a.is_empty() && !b.is_empty() && (high_a < low_b || high_b < low_a);
+    apart.then(|| apart_chance(a.len(), b.len()))
+}
+
+/// The same for so many runs: two arrangements of all that there are.
+pub(super) fn apart_chance(a: usize, b: usize) -> f64 {
+    let arrangements = (1..=b).map(|n| (a + n) as f64 / n as f64).product::<f64>();
+    2.0 / arrangements
+}
+
+/// Standard error of a figure's logarithm from parts of one run that are alike, such as its rounds of faults, drawn with
+/// replacement. `None` of fewer than [`BLOCKS_MIN`].
+pub(super) fn of_parts(parts: &[f64], figure: impl Fn(&[f64]) -> Option<f64>) -> Option<f64> {
+    if parts.len() < BLOCKS_MIN || parts.iter().any(|part| !part.is_finite()) {
+        return None;
+    }
+    let mut random = SmallRng::seed_from_u64(SEED);
+    let logs: Option<Vec<f64>> = (0..RESAMPLES)
+        .map(|_| {
+            let drawn: Vec<f64> =
+                (0..parts.len()).map(|_| parts[random.random_range(0..parts.len())]).collect();
+            Some(figure(&drawn).filter(|value| *value > 0.0)?.ln())
+        })
+        .collect();
+    logs.map(|logs| deviation(&logs))
+}
+
+fn deviation(logs: &[f64]) -> f64 {
+    let mean = logs.iter().sum::<f64>() / logs.len() as f64;
+    (logs.iter().map(|log| (log - mean).powi(2)).sum::<f64>() / (logs.len() - 1) as f64).sqrt()
+}
+
 /// Standard error of a figure's logarithm within one run: the phase's seconds, drawn with replacement.
 /// `None` for figures that have no value per second, and phases too short for it.
 pub(super) fn within_run(run: &RunData, phase: &str, op: &str, figure: Figure) -> Option<f64> {
@@ -74,7 +120,7 @@ pub(super) fn within_run(run: &RunData, phase: &str, op: &str, figure: Figure) -
         Figure::P50 => |bins| bins.quantile(0.5).map(|ns| ns as f64),
         Figure::P99 => |bins| bins.quantile(0.99).map(|ns| ns as f64),
         Figure::P999 => |bins| bins.quantile(0.999).map(|ns| ns as f64),
-        Figure::ServerCpu => return None,
+        Figure::ServerCpu | Figure::Median | Figure::Longest => return None,
     };
     let blocks = blocks(run, phase, op)?;
     let mut random = SmallRng::seed_from_u64(SEED);
@@ -84,9 +130,7 @@ pub(super) fn within_run(run: &RunData, phase: &str, op: &str, figure: Figure) -
             (0..blocks.len()).map(|_| &blocks[random.random_range(0..blocks.len())]).collect();
         logs.push(value(&Bins::merged(&drawn)).filter(|value| *value > 0.0)?.ln());
     }
-    let mean = logs.iter().sum::<f64>() / RESAMPLES as f64;
-    let variance = logs.iter().map(|log| (log - mean).powi(2)).sum::<f64>() / (RESAMPLES - 1) as f64;
-    Some(variance.sqrt())
+    Some(deviation(&logs))
 }
 
 /// The successes of each whole second of a phase.
@@ -99,7 +143,10 @@ fn blocks(run: &RunData, phase: &str, op: &str) -> Option<Vec<Bins>> {
     }
     let mut blocks = vec![Bins::default(); count];
     for (key, intervals) in &run.recording.intervals {
-        let mine = op == key.op.name() || (op == "all" && Class::of(key.op).is_some());
+        let mine = match op {
+            "all" => Class::of(key.op).is_some(),
+            _ => op == key.op.name() || Class::of_name(key.op.name()) == Some(op),
+        };
         if usize::from(key.phase) == at && key.outcome == Outcome::Ok && mine {
             for interval in intervals {
                 let middle_ns = interval.index * run.recording.interval_ns + run.recording.interval_ns / 2;
@@ -210,6 +257,14 @@ mod tests {
             let computed = student(p, freedom);
             assert!((computed - t).abs() / t < 2e-3, "{p}, {freedom}: {computed}, table {t}");
         }
+    }
+
+    #[test]
+    fn runs_that_do_not_overlap() {
+        assert_eq!(apart_by_chance(&[1.0, 2.0, 3.0], &[4.0, 5.0, 6.0]), Some(0.1));
+        assert_eq!(apart_by_chance(&[6.0, 4.0, 5.0], &[3.0, 1.0, 2.0]), Some(0.1));
+        assert_eq!(apart_by_chance(&[1.0, 2.0, 4.5], &[4.0, 5.0, 6.0]), None);
+        assert!((apart_chance(5, 5) - 2.0 / 252.0).abs() < 1e-12 && apart_chance(2, 3) == 0.2);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! it stops at the first lost connection: what surrounds a run either succeeds or says why not.
 
 use super::encode;
+use crate::credentials::Credentials;
 use crate::session::{Event, ProtocolError, Session, State, Tick};
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::{Buf, Bytes, BytesMut};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use zoometry_wire::request::CreateMode;
-use zoometry_wire::{ErrorCode, OpCode, Request, Response, Stat};
+use zoometry_wire::{ErrorCode, OpCode, Request, Response, SessionId, Stat};
 
 /// Requests outstanding at most; Apache throttles a server beyond 1000.
 pub(crate) const WINDOW: usize = 500;
@@ -32,6 +33,16 @@ pub(crate) struct Client {
     pub(crate) address: SocketAddr,
 }
 
+/// What the cluster answered to something that had to succeed.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {}", error_name(*.code))]
+pub(crate) struct Refused {
+    /// What was asked.
+    pub(crate) what: String,
+    /// The error number.
+    pub(crate) code: i32,
+}
+
 /// An error number of a reply, in words.
 pub(crate) fn error_name(err: i32) -> String {
     ErrorCode::from_code(err).map_or_else(|| format!("error {err}"), |code| code.to_string())
@@ -44,13 +55,14 @@ impl Client {
         members: &[SocketAddr],
         timeout_ms: i32,
         deadline: Instant,
+        credentials: &Credentials,
     ) -> Result<Client> {
         let mut last = anyhow!("no members were named");
         let mut pause = Duration::from_millis(20);
         loop {
             let mut strangers = 0;
             for address in members {
-                match tokio::time::timeout(ATTEMPT, Self::attempt(*address, timeout_ms)).await {
+                match tokio::time::timeout(ATTEMPT, Self::attempt(*address, timeout_ms, credentials)).await {
                     Ok(Ok(client)) => return Ok(client),
                     Ok(Err(error)) => {
                         strangers += usize::from(error.is::<ProtocolError>());
@@ -67,12 +79,12 @@ impl Client {
         }
     }
 
-    async fn attempt(address: SocketAddr, timeout_ms: i32) -> Result<Client> {
+    async fn attempt(address: SocketAddr, timeout_ms: i32, credentials: &Credentials) -> Result<Client> {
         let stream = TcpStream::connect(address).await.with_context(|| format!("connect to {address}"))?;
         stream.set_nodelay(true)?;
         let mut client = Client {
             stream,
-            session: Session::new(timeout_ms),
+            session: Session::new(timeout_ms).with_credentials(credentials.clone()),
             out: BytesMut::new(),
             input: BytesMut::with_capacity(64 * 1024),
             started: Instant::now(),
@@ -87,6 +99,20 @@ impl Client {
             bail!("{address} refused a new session");
         }
         Ok(client)
+    }
+
+    /// The session's id.
+    pub(crate) fn session(&self) -> SessionId {
+        self.session.id()
+    }
+
+    /// Keeps the session, and does nothing else, until its connection is lost.
+    pub(crate) async fn stay(&mut self) -> Result<()> {
+        loop {
+            let now_ns = self.now_ns();
+            self.session.wrote(now_ns);
+            self.exchange(&mut |_, _, _| Ok(())).await?;
+        }
     }
 
     fn now_ns(&self) -> u64 {
@@ -142,7 +168,12 @@ impl Client {
                 outcome = reply(r.tag, r.err, r.body);
             }
         });
-        let taken = taken.with_context(|| format!("{} broke the protocol", self.address))?;
+        let taken = match taken {
+            Err(refused @ ProtocolError::AuthFailed(_)) => {
+                return Err(anyhow::Error::from(refused).context(self.address.to_string()));
+            }
+            taken => taken.with_context(|| format!("{} broke the protocol", self.address))?,
+        };
         self.input.advance(taken);
         outcome
     }
@@ -221,7 +252,7 @@ impl Client {
         match outcome {
             0 => Ok(true),
             err if err == ErrorCode::NodeExists.code() => Ok(false),
-            err => bail!("create {path}: {}", error_name(err)),
+            code => Err(Refused { what: format!("create {path}"), code }.into()),
         }
     }
 
@@ -249,8 +280,8 @@ mod tests {
             }
         });
         let patience = Duration::from_secs(30);
-        let members = [address];
-        let attempt = Client::connect(&members, 10_000, Instant::now() + patience);
+        let (members, nobody) = ([address], Credentials::default());
+        let attempt = Client::connect(&members, 10_000, Instant::now() + patience, &nobody);
         let ended = tokio::time::timeout(patience / 3, attempt).await.expect("long before the deadline");
         let error = format!("{:#}", ended.err().expect("no session"));
         assert!(error.contains("broke the protocol") && error.contains("\"HTTP\""), "{error}");
@@ -278,7 +309,8 @@ mod tests {
             std::future::pending::<()>().await;
         });
         let soon = Instant::now() + Duration::from_secs(5);
-        let mut client = Client::connect(&[address], 600, soon).await.expect("a session");
+        let mut client =
+            Client::connect(&[address], 600, soon, &Credentials::default()).await.expect("a session");
         let more_than_sockets_hold = Bytes::from(vec![0; 32 << 20]);
         let create = client.create("/large", &more_than_sockets_hold);
         let ended = tokio::time::timeout(Duration::from_secs(10), create).await.expect("it gives up");

@@ -4,9 +4,10 @@
 //! session for what the load creates. A run never writes into a znode that it did not make: if its own is already there, it
 //! refuses. Afterwards the whole subtree is deleted, and that it is gone is checked.
 
-use super::client::{Client, error_name};
+use super::client::{Client, Refused, error_name};
 use super::encode::{self, Filler};
 use super::ledger::Ledger;
+use super::mark;
 use crate::keys::KeySpace;
 use crate::op::Op;
 use crate::plan::Plan;
@@ -16,6 +17,11 @@ use bytes::{Bytes, BytesMut};
 use zoometry_wire::jute::Record;
 use zoometry_wire::request::CreateMode;
 use zoometry_wire::{ErrorCode, OpCode, Request, Stat};
+
+/// How the value of a run's znode begins.
+pub(crate) const MADE_BY: &str = "zoometry workload ";
+/// The value of znodes above it that had to be made.
+pub(crate) const MADE_FOR_RUNS: &str = "made by zoometry for its runs";
 
 /// Where a run's znodes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,8 +63,9 @@ pub(crate) async fn prepare(
     keys: &KeySpace,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Vec<String>> {
-    let parents = make_parents(client, &spec.data.root).await?;
-    let described = Bytes::from(format!("zoometry workload {}", spec.name));
+    let (root, _) = places.run.rsplit_once('/').expect("an absolute path");
+    let parents = make_parents(client, root).await?;
+    let described = Bytes::from(format!("{MADE_BY}{}", spec.name));
     if !client.create(&places.run, &described).await? {
         bail!(
             "{} is already there, and a run writes only into a znode of its own: \
@@ -67,6 +74,7 @@ pub(crate) async fn prepare(
             places.run
         );
     }
+    mark::put(client, &places.run).await?;
     client.create(&places.data, &Bytes::new()).await?;
     client.create(&places.scratch, &Bytes::new()).await?;
     let inner: Vec<String> = keys.inner_paths().collect();
@@ -97,7 +105,8 @@ pub(crate) async fn prepare(
     client
         .pipeline(total, make, |index, err, _| {
             if err != 0 {
-                bail!("creating znode {index} of {total} below {}: {}", places.run, error_name(err));
+                let what = format!("creating znode {index} of {total} below {}", places.run);
+                return Err(Refused { what, code: err }.into());
             }
             done += 1;
             progress(done, total);
@@ -110,7 +119,7 @@ pub(crate) async fn prepare(
 async fn make_parents(client: &mut Client, root: &str) -> Result<Vec<String>> {
     let mut made = Vec::new();
     for end in root.match_indices('/').map(|(at, _)| at).skip(1).chain([root.len()]) {
-        if client.create(&root[..end], &Bytes::new()).await? {
+        if client.create(&root[..end], &Bytes::from(MADE_FOR_RUNS)).await? {
             made.push(root[..end].to_owned());
         }
     }

@@ -134,7 +134,7 @@ impl Worker {
         let timeout_ms = spec.sessions.timeout_ms as i32;
         let slot = |number: u32, role: Role| {
             RefCell::new(Slot {
-                session: Session::new(timeout_ms),
+                session: Session::new(timeout_ms).with_credentials(settings.credentials.clone()),
                 outbox: Outbox::default(),
                 load: Load {
                     number,

@@ -149,7 +149,7 @@ impl RoleWatch {
         let told = now
             .iter()
             .enumerate()
-            .map(|(at, role)| format!("server {} {}", at + 1, role.map_or("not seen yet", Role::name)));
+            .map(|(at, role)| format!("server.{} {}", at + 1, role.map_or("not seen yet", Role::name)));
         told.collect::<Vec<_>>().join(", ")
     }
 

@@ -73,7 +73,7 @@ fn sessions(spec: &Spec) -> String {
         Placement::Even => "spread evenly".to_string(),
         Placement::Leader => "on the leader".to_string(),
         Placement::Followers => "on the followers".to_string(),
-        Placement::Server(n) => format!("on server {n}"),
+        Placement::Server(n) => format!("on server.{n}"),
     };
     let more = match spec.watcher_sessions() {
         0 => String::new(),
@@ -117,7 +117,7 @@ fn fault(fault: &crate::spec::Fault) -> String {
         FaultTarget::Follower => "a follower".to_string(),
         FaultTarget::Quorum => "a quorum, the leader among them".to_string(),
         FaultTarget::All => "all members".to_string(),
-        FaultTarget::Server(n) => format!("server {n}"),
+        FaultTarget::Server(n) => format!("server.{n}"),
     };
     let length =
         fault.for_ns.map_or(String::new(), |ns| format!(", for {}", figures::seconds(ns as f64 / 1e9)));

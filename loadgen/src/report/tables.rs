@@ -365,17 +365,19 @@ fn members(manifest: &Manifest) -> String {
     if manifest.members.is_empty() {
         return String::new();
     }
-    let mut html = "<div class=scroll><table class=plain><thead><tr><th class=text>member</th><th class=text>role at \
+    let mut html = "<div class=scroll><table class=plain><thead><tr><th class=text>member</th><th class=text>address</th><th class=text>role at \
                     start</th><th class=text>version</th><th>sessions</th><th class=text>settings</th></tr></thead>\
                     <tbody>"
         .to_string();
     for member in &manifest.members {
         let settings: Vec<String> = member.settings.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        let sessions = manifest.connections.get(&member.address).map_or("-".to_string(), |n| n.to_string());
+        let sessions = manifest.connections.get(member.key()).map_or("-".to_string(), |n| n.to_string());
         let _ = write!(
             html,
-            "<tr><td class=text>{}</td><td class=text>{}</td><td class=text>{}</td><td>{sessions}</td>\
+            "<tr><td class=text>{}</td><td class=text>{}</td><td class=text>{}</td><td class=text>{}</td>\
+             <td>{sessions}</td>\
              <td class=\"text small\">{}</td></tr>",
+            escape(member.key()),
             escape(&member.address),
             escape(&member.role),
             escape(&member.version),

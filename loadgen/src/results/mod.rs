@@ -96,7 +96,7 @@ pub struct EventRow {
 pub struct ServerSample {
     /// When it was read.
     pub at_ns: u64,
-    /// `host:port` of the client port.
+    /// `server.3`; see [`MemberFingerprint::key`].
     pub member: String,
     /// `leader`, `follower`, `observer`, `standalone`; empty when unknown.
     pub role: String,
@@ -140,6 +140,9 @@ pub struct GeneratorStats {
 /// What a member said about itself, for the fingerprint that comparisons check.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct MemberFingerprint {
+    /// `server.3`, as everywhere in the directory; empty in directories from before, where the address was the name.
+    #[serde(default)]
+    pub name: String,
     /// `host:port` of the client port.
     pub address: String,
     /// The version line of `srvr` or `envi`.
@@ -148,6 +151,13 @@ pub struct MemberFingerprint {
     pub role: String,
     /// Settings that change what is measured (`forceSync`, `maxClientCnxns`, `tickTime`, `-Xmx`), from `conf`.
     pub settings: BTreeMap<String, String>,
+}
+
+impl MemberFingerprint {
+    /// What the member is called in events, samples and counts of this directory.
+    pub fn key(&self) -> &str {
+        if self.name.is_empty() { &self.address } else { &self.name }
+    }
 }
 
 /// The machine that the generator ran on.

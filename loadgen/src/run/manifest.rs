@@ -27,16 +27,16 @@ pub(super) fn manifest(options: &Options, spec: &Spec) -> Manifest {
             Placement::Even => "spread".to_owned(),
             Placement::Leader => "leader".to_owned(),
             Placement::Followers => "followers".to_owned(),
-            Placement::Server(n) => format!("server {n}"),
+            Placement::Server(n) => format!("server.{n}"),
         },
         ..Manifest::default()
     }
 }
 
-/// Arguments as a shell takes them again.
+/// Arguments as a shell takes them again, without what is secret.
 pub fn command_line(arguments: impl Iterator<Item = std::ffi::OsString>) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./:,=+@%".contains(c);
-    let quoted = arguments.map(|argument| {
+    let quoted = crate::credentials::hide(arguments).map(|argument| {
         let text = argument.to_string_lossy();
         match !text.is_empty() && text.chars().all(plain) {
             true => text.into_owned(),

@@ -132,8 +132,8 @@ fn exit(run: &RunData) -> Exit {
 }
 
 fn session_event(happening: &driver::Happening, members: &[results::MemberFingerprint]) -> EventRow {
-    let member = members.get(usize::from(happening.member)).map_or("", |member| member.address.as_str());
-    let name = |at: u16| members.get(usize::from(at)).map_or("", |member| member.address.as_str());
+    let member = members.get(usize::from(happening.member)).map_or("", |member| member.key());
+    let name = |at: u16| members.get(usize::from(at)).map_or("", |member| member.key());
     // The first word is read again by `failover::session_change`.
     let (duration_ns, change, told) = match &happening.what {
         What::Lost(reason) => (0, Change::Lost, format!("connection to {member}: {reason}")),

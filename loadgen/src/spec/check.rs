@@ -34,8 +34,8 @@ const KEYS_FORM: &str =
     "\"uniform\", \"sequential\", { zipf = 0.99 } or { hot = { keys = 10, share = \"90%\" } }";
 const VALUE_FORM: &str = "a size such as \"100B\", a range { min = \"10B\", max = \"1KiB\" }, \
                           or a list [{ size = \"100B\", weight = 9 }, { size = \"1KiB\", weight = 1 }]";
-const PLACEMENT_FORM: &str = "\"even\", \"leader\", \"followers\" or \"server 2\"";
-const TARGET_FORM: &str = "\"leader\", \"follower\", \"quorum\", \"all\" or \"server 2\"";
+const PLACEMENT_FORM: &str = "\"even\", \"leader\", \"followers\" or \"server.2\"";
+const TARGET_FORM: &str = "\"leader\", \"follower\", \"quorum\", \"all\" or \"server.2\"";
 
 /// How often one [[fault]] can strike.
 const REPEAT_MAX: u64 = 1000;

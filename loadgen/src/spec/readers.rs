@@ -192,7 +192,7 @@ impl Check<'_> {
         found
     }
 
-    /// A word, or `server n`.
+    /// A word, or `server.n` (`server n` before).
     pub(super) fn member<T>(
         &mut self,
         node: &Node,
@@ -203,7 +203,7 @@ impl Check<'_> {
     ) -> Option<T> {
         let text = if let Value::Text(text) = &node.value { text.as_str() } else { "" };
         let numbered = || {
-            let n: u64 = text.strip_prefix("server ")?.trim().parse().ok()?;
+            let n: u64 = text.strip_prefix("server")?.strip_prefix(['.', ' '])?.trim().parse().ok()?;
             (1..=MAX_SERVERS).contains(&n).then(|| server(n as u32))
         };
         let found = word(text).or_else(numbered);

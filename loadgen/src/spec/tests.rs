@@ -250,7 +250,7 @@ fn mistakes_in_other_places() {
         ("[data]\nvalue = \"1MiB\"\n", "w.toml:2:9: value = \"1MiB\": expected at most"),
         (
             "[sessions]\nplacement = \"server 0\"\n",
-            "expected \"even\", \"leader\", \"followers\" or \"server 2\"",
+            "expected \"even\", \"leader\", \"followers\" or \"server.2\"",
         ),
         ("[sessions]\ncount = 0\n", "count = 0: expected a whole number from 1 to 1000000"),
         ("[sessions]\ncount = 1.5\n", "count = 1.5: expected a whole number"),
@@ -343,7 +343,7 @@ fn what_does_not_fit_together() {
         (fault("at = \"1s\"\nkind = \"kil\"\ntarget = \"leader\"\n"), "did you mean `kill`?"),
         (
             fault("at = \"1s\"\nkind = \"kill\"\ntarget = \"server\"\n"),
-            "\"leader\", \"follower\", \"quorum\", \"all\" or \"server 2\"",
+            "\"leader\", \"follower\", \"quorum\", \"all\" or \"server.2\"",
         ),
         (fault("at = \"1s\"\nkind = \"kill\"\ntarget = \"all\"\nrepeat = 3\n"), "repeat and every together"),
         (
@@ -411,6 +411,7 @@ fn overrides_change_the_document() {
     assert_eq!(with(&["seed=7"]).seed, 7);
     assert_eq!(with(&["name = other"]).name, "other");
     assert_eq!(with(&["sessions.count=100"]).sessions.count, 100);
+    assert_eq!(with(&["sessions.placement=server.2"]).sessions.placement, Placement::Server(2));
     assert_eq!(with(&["sessions.placement=server 2"]).sessions.placement, Placement::Server(2));
     assert_eq!(with(&["phase.b.duration=5s"]).phases[1].duration_ns, 5_000_000_000);
     assert_eq!(with(&["phase.a.duration=5s"]).phases[0].duration_ns, 5_000_000_000, "before the default");

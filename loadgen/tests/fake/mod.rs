@@ -40,6 +40,10 @@ pub(crate) struct Behaviour {
     pub(crate) drop_watchers_after: Option<u64>,
     /// Watches are taken and never fire.
     pub(crate) forget_watches: bool,
+    /// Who has not said on its connection that it is this, with this password, may do nothing.
+    pub(crate) closed: Option<&'static str>,
+    /// Znodes can be made below this one only.
+    pub(crate) only_below: Option<&'static str>,
 }
 
 #[derive(Default)]
@@ -52,6 +56,8 @@ struct Shared {
     zxid: i64,
     sessions: i64,
     connections: u64,
+    /// Connections that have said who they are.
+    known: Vec<u64>,
     gets: u64,
     sets: u64,
     still_until: Option<Instant>,
@@ -109,6 +115,16 @@ impl Fake {
     /// How long it really stood still.
     pub(crate) fn stalled(&self) -> Option<Duration> {
         self.shared.lock().unwrap().stalled
+    }
+
+    /// Makes an empty znode.
+    pub(crate) fn make(&self, path: &str) {
+        self.shared.lock().unwrap().nodes.insert(path.into(), (Bytes::new(), Stat::default()));
+    }
+
+    /// Takes away every znode whose name begins so, as the end of a session does.
+    pub(crate) fn take_away(&self, prefix: &str) {
+        self.shared.lock().unwrap().nodes.retain(|path, _| !path::name(path).starts_with(prefix));
     }
 
     /// The znodes that are left.
@@ -268,7 +284,22 @@ fn apply(shared: &mut Shared, connection: u64, request: Request) -> Result<Respo
         shared.zxid += 1;
     }
     let zxid = Zxid(shared.zxid);
+    let open = matches!(request, Request::Auth(_) | Request::Ping | Request::CloseSession);
+    if shared.behaviour.closed.is_some() && !open && !shared.known.contains(&connection) {
+        return Err(ErrorCode::NoAuth);
+    }
     match request {
+        Request::Auth(packet) => {
+            if packet.auth.as_deref() == shared.behaviour.closed.map(str::as_bytes) {
+                shared.known.push(connection);
+            }
+            Ok(Response::Empty)
+        }
+        Request::Create(create)
+            if shared.behaviour.only_below.is_some_and(|root| !create.path.starts_with(root)) =>
+        {
+            Err(ErrorCode::NoAuth)
+        }
         Request::Create(create) => {
             let sequential = create.flags & CreateMode::PersistentSequential as i32 != 0;
             if sequential && shared.behaviour.same_number {

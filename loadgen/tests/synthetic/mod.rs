@@ -269,6 +269,8 @@ impl Made {
             },
             members: (0..self.members)
                 .map(|m| MemberFingerprint {
+                    // As in directories from before members had names.
+                    name: String::new(),
                     address: address(m),
                     version: if self.cluster.starts_with("apache") { "3.8.0" } else { "zoometry 0.1.0" }
                         .into(),
