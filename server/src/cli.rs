@@ -12,7 +12,7 @@ use zoometry_spans::{Setup, SetupError, init_tracing};
 
 use crate::config::Config;
 use crate::telemetry::{self, Tracer};
-use crate::{dump, member};
+use crate::{descriptors, dump, member};
 
 /// Bad usage or a configuration that cannot be used.
 const EXIT_USAGE: u8 = 2;
@@ -107,6 +107,9 @@ fn run(config: Config) -> anyhow::Result<()> {
     let telemetry = init_tracing(Setup { resource, log: None, default_level: &config.own.log })?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
+    }
+    if let Err(error) = descriptors::raise_limit() {
+        tracing::warn!(%error, "cannot raise the limit of open files to the hard one (`ulimit -Hn`)");
     }
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = config.own.worker_threads {

@@ -9,16 +9,20 @@ use tokio::net::TcpListener;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::watch;
 
-use crate::clock;
+use crate::config::{Config, Ensemble};
 use crate::conn::{self, Conn, Phase};
-use crate::shared::Shared;
+use crate::seldom::Seldom;
+use crate::shared::{ConnLimits, Shared};
 use crate::stats::Counter;
+use crate::{clock, descriptors, peers};
 
 /// Wait before accepting again when the process has no file descriptor left.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Accepts connections until `stop` turns true.
 pub async fn accept(shared: Arc<Shared>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+    let limits = limits(&shared.config);
+    let (refusals, failures) = (Seldom::default(), Seldom::default());
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -32,10 +36,20 @@ pub async fn accept(shared: Arc<Shared>, listener: TcpListener, mut stop: watch:
                     }
                     let (reader, writer) = stream.into_split();
                     let outbox_limit = shared.config.own.max_outbox_bytes;
-                    admit(&shared, Conn::new(shared.conns.next_id(), peer, writer, outbox_limit), reader);
+                    let conn = Conn::new(shared.conns.next_id(), peer, writer, outbox_limit);
+                    if let Err(refused) = shared.conns.admit(&conn, limits) {
+                        shared.stats.add(Counter::ConnectionsRejected, 1);
+                        if let Some(left_out) = refusals.say(clock::now_ns()) {
+                            tracing::warn!(%peer, left_out, "refusing a connection: {refused}");
+                        }
+                    } else {
+                        serve(&shared, conn, reader);
+                    }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a client; trying again (raise `ulimit -n`?)");
+                    if let Some(left_out) = failures.say(clock::now_ns()) {
+                        tracing::warn!(%error, left_out, "cannot accept a client; trying again (raise `ulimit -Hn`?)");
+                    }
                     tokio::time::sleep(ACCEPT_RETRY).await;
                 }
             },
@@ -44,15 +58,22 @@ pub async fn accept(shared: Arc<Shared>, listener: TcpListener, mut stop: watch:
     }
 }
 
-fn admit(shared: &Arc<Shared>, conn: Arc<Conn>, reader: OwnedReadHalf) {
-    let limit = |limit: Option<u32>| limit.map_or(0, |limit| limit as usize);
-    let client = &shared.config.client;
-    let (per_address, total) = (limit(client.max_per_ip), limit(client.max_total));
-    if let Err(refused) = shared.conns.admit(&conn, per_address, total) {
-        shared.stats.add(Counter::ConnectionsRejected, 1);
-        tracing::warn!(peer = %conn.peer, "refusing a connection: {refused}");
-        return;
+/// How many clients may be connected.
+fn limits(config: &Config) -> ConnLimits {
+    let limit = |limit: Option<u32>| limit.map_or(usize::MAX, |limit| limit as usize);
+    let peers = match &config.ensemble {
+        Ensemble::Standalone { .. } => 0,
+        Ensemble::Member(membership) => peers::descriptors_max(membership.members.len()),
+    };
+    ConnLimits {
+        per_address: limit(config.client.max_per_ip),
+        total: limit(config.client.max_total),
+        descriptors: descriptors::limit().map_or(usize::MAX, |limit| descriptors::for_clients(limit, peers)),
     }
+}
+
+/// Starts the task of a connection that was taken in.
+fn serve(shared: &Arc<Shared>, conn: Arc<Conn>, reader: OwnedReadHalf) {
     shared.stats.connection_opened();
     let shared = Arc::clone(shared);
     tokio::spawn(async move {

@@ -481,15 +481,11 @@ impl Desk {
     }
 
     /// Answers an auth packet at once, outside of the pipeline, as Apache's server does: its reply may
-    /// overtake those of earlier writes.
-    fn authenticate(&mut self, shared: &Shared, address: &str, body: &[u8]) {
+    /// overtake those of earlier writes. It carries the packet's xid, whatever that is: not every client says −4.
+    fn authenticate(&mut self, shared: &Shared, address: &str, xid: i32, body: &[u8]) {
         let added = match Request::decode(OpCode::Auth, body) {
-            Ok(Request::Auth(packet)) if packet.scheme == "digest" && !shared.config.auth.digest_enabled => {
-                Err(ErrorCode::AuthFailed)
-            }
             Ok(Request::Auth(packet)) => {
-                let auth = packet.auth.unwrap_or_default();
-                acl::authenticate(&packet.scheme, &auth, address, shared.super_digest())
+                acl::authenticate(&packet.scheme, packet.auth.as_deref(), address, shared.digest_scheme())
             }
             _ => Err(ErrorCode::MarshallingError),
         };
@@ -502,11 +498,11 @@ impl Desk {
                     }
                 }
                 self.ids = ids.into();
-                self.reply(xid::AUTH, Zxid(0), |_| {});
+                self.reply(xid, Zxid(0), |_| {});
             }
             Err(_) => {
                 shared.stats.add(Counter::AuthFailures, 1);
-                self.refuse(xid::AUTH, Zxid(0), ErrorCode::AuthFailed);
+                self.refuse(xid, Zxid(0), ErrorCode::AuthFailed);
                 self.phase = Phase::Closing;
             }
         }

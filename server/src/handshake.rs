@@ -36,19 +36,23 @@ pub fn first_bytes(shared: &Shared, conn: &Arc<Conn>, input: &mut BytesMut) -> R
 
 /// Answers a four-letter word, once its argument is there, and closes.
 fn answer_word(shared: &Shared, conn: &Conn, word: Word, argument: &[u8]) {
-    let argument = match word.argument_len() {
-        0 => 0,
-        _ => match argument.first_chunk::<8>() {
-            Some(bytes) => i64::from_be_bytes(*bytes),
-            None => return,
-        },
-    };
-    let context = words::Context { config: &shared.config, stats: &shared.stats, member: shared };
     // Before the desk is locked: some words look at every connection, this one too.
-    let answer = words::answer(word, argument, context);
+    let answer =
+        match (words::refusal(word, &shared.config), word.argument_len(), argument.first_chunk::<8>()) {
+            (Some(refusal), ..) => refusal,
+            (None, 0, _) => words::answer(word, 0, word_context(shared)),
+            (None, _, Some(argument)) => {
+                words::answer(word, i64::from_be_bytes(*argument), word_context(shared))
+            }
+            (None, _, None) => return,
+        };
     let mut desk = conn.desk();
     desk.out.extend_from_slice(answer.as_bytes());
     desk.phase = Phase::Closing;
+}
+
+fn word_context(shared: &Shared) -> words::Context<'_> {
+    words::Context { config: &shared.config, stats: &shared.stats, member: shared }
 }
 
 fn connect(

@@ -12,6 +12,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use crate::clock;
+use crate::seldom::Seldom;
+
 /// Longest request head, request line included.
 pub const MAX_HEAD_BYTES: usize = 8 * 1024;
 /// Requests served at once.
@@ -59,6 +62,7 @@ pub struct Target<'a> {
 pub async fn serve(listener: TcpListener, handler: impl Fn(Target<'_>) -> Answer + Send + Sync + 'static) {
     let handler = Arc::new(handler);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let failures = Seldom::default();
     // Also ends the connections' tasks when this future is dropped.
     let mut tasks = tokio::task::JoinSet::new();
     loop {
@@ -67,7 +71,9 @@ pub async fn serve(listener: TcpListener, handler: impl Fn(Target<'_>) -> Answer
             Ok((stream, _)) => stream,
             Err(error) => {
                 // Out of file descriptors, mostly: wait for some to come back instead of spinning.
-                tracing::warn!(%error, "HTTP accept failed");
+                if let Some(left_out) = failures.say(clock::now_ns()) {
+                    tracing::warn!(%error, left_out, "HTTP accept failed");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }

@@ -10,6 +10,7 @@
 //! | [`dump`] | a stopped member's data directory as text |
 //! | [`stats`], [`view`], [`status`] | what is counted, and what may be asked of the member |
 //! | [`words`], [`metrics`], [`admin`], [`http`] | what operators see |
+//! | [`descriptors`], [`seldom`] | how many clients there may be, and how often the log says so |
 //! | [`telemetry`] | which requests are traced, and their spans |
 
 pub mod admin;
@@ -18,6 +19,7 @@ pub mod clients;
 pub mod clock;
 pub mod config;
 pub mod conn;
+pub mod descriptors;
 pub mod disk;
 pub mod disk_thread;
 pub mod dump;
@@ -28,6 +30,7 @@ pub mod member;
 pub mod metrics;
 pub mod node;
 pub mod peers;
+pub mod seldom;
 pub mod shared;
 pub mod snapshot_thread;
 pub mod stats;

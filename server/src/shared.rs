@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 use zoometry_replica::store::Store;
+use zoometry_replica::store::acl::DigestScheme;
 use zoometry_replica::store::session::SessionTracker;
 use zoometry_replica::store::watch::WatcherId;
 use zoometry_replica::zab::Following;
@@ -134,9 +135,14 @@ impl Shared {
         self.part.set(mode);
     }
 
-    /// The identity that may do everything, if one is configured.
-    pub fn super_digest(&self) -> Option<&str> {
-        self.config.auth.super_digest.as_deref()
+    /// How clients authenticate by user and password.
+    pub fn digest_scheme(&self) -> DigestScheme<'_> {
+        let auth = &self.config.auth;
+        DigestScheme {
+            enabled: auth.digest_enabled,
+            algorithm: auth.digest_algorithm,
+            super_digest: auth.super_digest.as_deref(),
+        }
     }
 
     /// Remembers the tree's digest at every zxid that [`DIGEST_INTERVAL`] divides, at most [`DIGESTS_KEPT`]: the
@@ -167,6 +173,22 @@ pub struct Conns {
     by_ip: Mutex<FxHashMap<IpAddr, usize>>,
 }
 
+/// How many connections there may be; `usize::MAX` is any number.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnLimits {
+    /// `maxClientCnxns`: of one address.
+    pub per_address: usize,
+    /// `maxCnxns`: of all.
+    pub total: usize,
+    /// How many can be served with the file descriptors that there are; see [`crate::descriptors`].
+    pub descriptors: usize,
+}
+
+impl ConnLimits {
+    /// Any number.
+    pub const NONE: Self = Self { per_address: usize::MAX, total: usize::MAX, descriptors: usize::MAX };
+}
+
 /// Why a connection was not taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -176,6 +198,12 @@ pub enum Refused {
     /// `maxCnxns` are connected.
     #[error("{0} clients are connected already (maxCnxns)")]
     Total(usize),
+    /// As many are connected as file descriptors can be spared.
+    #[error(
+        "{0} clients are connected already, and the file descriptors that are left are kept for the log, snapshots, \
+         peers and operators (raise the hard limit, `ulimit -Hn`)"
+    )]
+    Descriptors(usize),
 }
 
 impl Conns {
@@ -184,17 +212,20 @@ impl Conns {
         WatcherId(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Takes a connection in, unless its address or the member has its limit (0 = none).
-    pub fn admit(&self, conn: &Arc<Conn>, per_address: usize, total: usize) -> Result<(), Refused> {
+    /// Takes a connection in, unless its address or the member has as many as it may have.
+    pub fn admit(&self, conn: &Arc<Conn>, limits: ConnLimits) -> Result<(), Refused> {
         let mut by_id = self.by_id.lock();
-        if total > 0 && by_id.len() >= total {
+        if by_id.len() >= limits.total {
             return Err(Refused::Total(by_id.len()));
         }
-        let mut by_ip = self.by_ip.lock();
-        let count = by_ip.entry(conn.peer.ip()).or_default();
-        if per_address > 0 && *count >= per_address {
-            return Err(Refused::PerAddress(*count));
+        if by_id.len() >= limits.descriptors {
+            return Err(Refused::Descriptors(by_id.len()));
         }
+        let mut by_ip = self.by_ip.lock();
+        if by_ip.get(&conn.peer.ip()).is_some_and(|count| *count >= limits.per_address) {
+            return Err(Refused::PerAddress(limits.per_address));
+        }
+        let count = by_ip.entry(conn.peer.ip()).or_default();
         *count += 1;
         by_id.insert(conn.id, Arc::clone(conn));
         Ok(())

@@ -5,7 +5,7 @@
 //! its bytes are a frame's length; while the member does not serve, most words are answered with one fixed
 //! sentence.
 //!
-//! What differs on purpose: `envi` has no `java.*` lines; where Apache lists things in a hash table's order,
+//! What differs on purpose: of `java.*`, `envi` has `java.version` alone, which tools ask for, and says what it is; where Apache lists things in a hash table's order,
 //! here they are sorted.
 
 use std::collections::BTreeMap;
@@ -115,13 +115,17 @@ pub struct Context<'a> {
     pub member: &'a dyn Inspect,
 }
 
-/// The whole answer to a word; afterwards the connection is closed. `argument` is what
+/// What is answered to a word that the configuration does not allow, whatever follows it.
+pub fn refusal(word: Word, config: &Config) -> Option<String> {
+    let name = word.name();
+    let allowed = config.words.allows(name);
+    (!allowed).then(|| format!("{name} is not executed because it is not in the whitelist.\n"))
+}
+
+/// The whole answer to a word that is allowed; afterwards the connection is closed. `argument` is what
 /// [`Word::argument_len`] asked for, 0 otherwise.
 pub fn answer(word: Word, argument: i64, context: Context<'_>) -> String {
     let Context { config, stats, member } = context;
-    if !config.words.allows(word.name()) {
-        return format!("{} is not executed because it is not in the whitelist.\n", word.name());
-    }
     let facts = member.facts();
     if word.needs_serving() && facts.is_none() {
         return format!("{NOT_SERVING}\n");
@@ -422,6 +426,7 @@ pub(crate) fn environment_entries() -> Vec<(&'static str, String)> {
     vec![
         ("zookeeper.version", version()),
         ("host.name", read("/proc/sys/kernel/hostname")),
+        ("java.version", format!("none (zoometry-server {})", env!("CARGO_PKG_VERSION"))),
         ("os.name", std::env::consts::OS.to_string()),
         ("os.arch", std::env::consts::ARCH.to_string()),
         ("os.version", read("/proc/sys/kernel/osrelease")),

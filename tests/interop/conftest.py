@@ -29,6 +29,17 @@ PROPERTIES = {"znode.container.checkIntervalMs": 1000}
 
 def pytest_addoption(parser):
     parser.addoption("--server", choices=sorted(KINDS), default="zoometry", help="the server under test")
+    parser.addoption("--long", action="store_true", help="the tests that take many minutes as well")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "long: takes many minutes, and is left out without --long")
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if item.get_closest_marker("long") and not config.getoption("--long"):
+            item.add_marker(pytest.mark.skip(reason="--long was not given"))
 
 
 def pytest_report_header(config):

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use sha1::{Digest as _, Sha1};
+use sha2::{Sha224, Sha256, Sha384, Sha512, Sha512_224, Sha512_256};
 use zoometry_wire::{Acl, ErrorCode, Id};
 
 /// Whether a caller with these identities has one of the `wanted` permission bits.
@@ -98,30 +99,104 @@ fn ip_matches(own: &str, entry: &str) -> bool {
     }
 }
 
-/// The id that `user:password` gives its holder: `user:base64(SHA-1("user:password"))`. `None` when there
-/// is no user. Source: `DigestAuthenticationProvider.generateDigest`.
-pub fn digest_id(credentials: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(credentials);
-    let user = text.split(':').next().filter(|user| !user.is_empty())?;
-    let hash = Sha1::digest(text.as_bytes());
-    Some(format!("{user}:{}", BASE64.encode(hash)))
+/// How the scheme `digest` makes an identity of a user and a password: `DigestAuthenticationProvider.digestAlg`, the
+/// same on every member. What Java's own providers have beyond these (MD2, MD5, SHA-3) is not offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DigestAlgorithm {
+    /// Apache's default.
+    #[default]
+    Sha1,
+    /// SHA-2 with 224 bits.
+    Sha224,
+    /// SHA-2 with 256 bits.
+    Sha256,
+    /// SHA-2 with 384 bits.
+    Sha384,
+    /// SHA-2 with 512 bits.
+    Sha512,
+    /// SHA-512 cut to 224 bits.
+    Sha512To224,
+    /// SHA-512 cut to 256 bits.
+    Sha512To256,
 }
 
-/// The identities that an auth packet adds to its connection; AuthFailed closes it.
-///
-/// `address` is the connection's own, which the scheme `ip` adds again; `super_digest` is
-/// `zookeeper.DigestAuthenticationProvider.superDigest`.
+impl DigestAlgorithm {
+    /// Every one.
+    pub const ALL: &[Self] = &[
+        Self::Sha1,
+        Self::Sha224,
+        Self::Sha256,
+        Self::Sha384,
+        Self::Sha512,
+        Self::Sha512To224,
+        Self::Sha512To256,
+    ];
+
+    /// The name in Java (`MessageDigest`).
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sha1 => "SHA1",
+            Self::Sha224 => "SHA-224",
+            Self::Sha256 => "SHA-256",
+            Self::Sha384 => "SHA-384",
+            Self::Sha512 => "SHA-512",
+            Self::Sha512To224 => "SHA-512/224",
+            Self::Sha512To256 => "SHA-512/256",
+        }
+    }
+
+    /// The algorithm with this name, in either case as Java has it.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let is_alias = ["SHA", "SHA-1"].iter().any(|alias| alias.eq_ignore_ascii_case(name));
+        let named = Self::ALL.iter().find(|algorithm| algorithm.name().eq_ignore_ascii_case(name)).copied();
+        named.or(is_alias.then_some(Self::Sha1))
+    }
+
+    fn base64_of(self, text: &[u8]) -> String {
+        match self {
+            Self::Sha1 => BASE64.encode(Sha1::digest(text)),
+            Self::Sha224 => BASE64.encode(Sha224::digest(text)),
+            Self::Sha256 => BASE64.encode(Sha256::digest(text)),
+            Self::Sha384 => BASE64.encode(Sha384::digest(text)),
+            Self::Sha512 => BASE64.encode(Sha512::digest(text)),
+            Self::Sha512To224 => BASE64.encode(Sha512_224::digest(text)),
+            Self::Sha512To256 => BASE64.encode(Sha512_256::digest(text)),
+        }
+    }
+}
+
+/// The id that `user:password` gives its holder: `user:base64(hash("user:password"))`. The user may be empty, and so
+/// may everything. Source: `DigestAuthenticationProvider.generateDigest`.
+pub fn digest_id(algorithm: DigestAlgorithm, credentials: &[u8]) -> String {
+    let text = String::from_utf8_lossy(credentials);
+    let user = text.split(':').next().unwrap_or_default();
+    format!("{user}:{}", algorithm.base64_of(text.as_bytes()))
+}
+
+/// How a member takes credentials of the scheme `digest`.
+#[derive(Debug, Clone, Copy)]
+pub struct DigestScheme<'a> {
+    /// `DigestAuthenticationProvider.enabled`; without it nobody gets in by it.
+    pub enabled: bool,
+    /// `DigestAuthenticationProvider.digestAlg`.
+    pub algorithm: DigestAlgorithm,
+    /// `DigestAuthenticationProvider.superDigest`: the id that may do everything, if there is one.
+    pub super_digest: Option<&'a str>,
+}
+
+/// The identities that an auth packet adds to its connection; AuthFailed closes it. `auth` is what the packet
+/// carries, which may be null; `address` is the connection's own, which the scheme `ip` adds again.
 pub fn authenticate(
     scheme: &str,
-    auth: &[u8],
+    auth: Option<&[u8]>,
     address: &str,
-    super_digest: Option<&str>,
+    digest: DigestScheme<'_>,
 ) -> Result<Vec<Id>, ErrorCode> {
     match scheme {
         "ip" => Ok(vec![Id { scheme: "ip".into(), id: address.into() }]),
-        "digest" => {
-            let id = digest_id(auth).ok_or(ErrorCode::AuthFailed)?;
-            let is_super = super_digest == Some(id.as_str());
+        "digest" if digest.enabled => {
+            let id = digest_id(digest.algorithm, auth.ok_or(ErrorCode::AuthFailed)?);
+            let is_super = digest.super_digest == Some(id.as_str());
             let superuser = is_super.then(|| Id { scheme: "super".into(), id: String::new() });
             Ok(superuser.into_iter().chain([Id { scheme: "digest".into(), id }]).collect())
         }
@@ -149,11 +224,38 @@ mod tests {
         Acl { perms, id: id(scheme, name) }
     }
 
+    /// As `DigestAuthenticationProvider.main` of 3.8.0 prints them.
     #[test]
     fn digests_are_apaches() {
-        assert_eq!(digest_id(b"u:p").unwrap(), "u:Jq7wMyA/w2Vd5WIDAKdu4OIIFEQ=");
-        assert_eq!(digest_id(b"super:secret").unwrap(), "super:lK75jTNcA+U9vtVEw5vB51mj/w4=");
-        assert_eq!(digest_id(b":p"), None);
+        use DigestAlgorithm::*;
+        for (algorithm, credentials, expected) in [
+            (Sha1, "u:p", "u:Jq7wMyA/w2Vd5WIDAKdu4OIIFEQ="),
+            (Sha1, "super:secret", "super:lK75jTNcA+U9vtVEw5vB51mj/w4="),
+            (Sha1, "", ":2jmj7l5rSw0yVb/vlWAYkK/YBwk="),
+            (Sha1, ":p", ":LlDE5iroUDDm9zdvmLsfjkUvn0k="),
+            (Sha224, "u:p", "u:buY2RDLG1qb161QWn3zO7zdHv1Jw5JzOzvoq8w=="),
+            (Sha256, "u:p", "u:/Y8xRBngpX5duYn15uUqIRaIaCviy5TEwSk419hCwuA="),
+            (Sha384, "u:p", "u:joW9fAMExHHjPTquSoLHR7yNt+hmUQSWOdXLQ1YgEw4t89oJD5tqLNcOJbpOm3hr"),
+            (
+                Sha512,
+                "u:p",
+                "u:JuOwXdmk4f1omXNJj7k4ILDOHOlc+8PMyEaxl9nrWl6OmV83jKYivSqJWsp5PsMTda6BtnipueoU1r5DtBd7CA==",
+            ),
+            (Sha512To224, "u:p", "u:uQhd9bjKXP6GHJndVVZ2qIjzcJFAYrjzPmzxOg=="),
+            (Sha512To256, "u:p", "u:GahcuEqKVDomB4u/ebwuUp9/SoZ9jjQVdblytNb5wPo="),
+        ] {
+            assert_eq!(
+                digest_id(algorithm, credentials.as_bytes()),
+                expected,
+                "{algorithm:?} {credentials:?}"
+            );
+        }
+        for (name, algorithm) in
+            [("sha-1", Some(Sha1)), ("SHA", Some(Sha1)), ("sha-512/256", Some(Sha512To256))]
+        {
+            assert_eq!(DigestAlgorithm::from_name(name), algorithm, "{name}");
+        }
+        assert_eq!(DigestAlgorithm::from_name("MD5"), None);
     }
 
     #[test]
@@ -202,11 +304,25 @@ mod tests {
     }
 
     #[test]
-    fn the_super_digest_opens_everything() {
-        let super_digest = "super:lK75jTNcA+U9vtVEw5vB51mj/w4=";
-        let ids = authenticate("digest", b"super:secret", "::1", Some(super_digest)).unwrap();
-        assert_eq!(ids[0].scheme, "super");
-        assert_eq!(authenticate("digest", b"super:wrong", "::1", Some(super_digest)).unwrap().len(), 1);
-        assert_eq!(authenticate("kerberos", b"", "::1", None), Err(ErrorCode::AuthFailed));
+    fn auth_packets() {
+        let digest = DigestScheme {
+            enabled: true,
+            algorithm: DigestAlgorithm::Sha1,
+            super_digest: Some("super:lK75jTNcA+U9vtVEw5vB51mj/w4="),
+        };
+        let ids = authenticate("digest", Some(b"super:secret"), "::1", digest).unwrap();
+        assert_eq!((ids[0].scheme.as_str(), ids.len()), ("super", 2));
+        assert_eq!(authenticate("digest", Some(b"super:wrong"), "::1", digest).unwrap().len(), 1);
+        assert_eq!(authenticate("digest", Some(b""), "::1", digest).unwrap().len(), 1, "nothing is somebody");
+        assert_eq!(authenticate("ip", None, "::1", digest).unwrap(), [id("ip", "::1")]);
+        let off = DigestScheme { enabled: false, ..digest };
+        for (scheme, auth, digest) in [
+            ("digest", None, digest),
+            ("digest", Some(&b"u:p"[..]), off),
+            ("kerberos", Some(b""), digest),
+            ("world", Some(b"anyone"), digest),
+        ] {
+            assert_eq!(authenticate(scheme, auth, "::1", digest), Err(ErrorCode::AuthFailed), "{scheme}");
+        }
     }
 }

@@ -4,6 +4,8 @@
 //! A transaction carries new values, and they are copied, never counted. So a transaction may meet a tree that
 //! already holds it and later ones (a fuzzy snapshot): a parent's cversion and pzxid only move forward, a
 //! create of what is there brings its ACL and lifts the parent, a delete of what is gone lifts the parent.
+//! Forward is as [`is_newer`] has it, so that the counter goes on behind 2147483647; Apache compares numbers
+//! there (`DataTree.createNode`), and its counter stands still.
 //! What cannot be applied is an error for whoever asked, the same on every member, and changes nothing else.
 
 use zoometry_wire::txn::{CreateTxn, SetAclTxn, SetDataTxn, TxnHeader};
@@ -14,7 +16,7 @@ use zoometry_wire::{
 use super::owner;
 use super::tree::{NewNode, NodeId};
 use super::watch::WatchSink;
-use super::{Store, digest, is_special};
+use super::{Store, digest, is_newer, is_special};
 use crate::deliberate::{Bug, chosen};
 use bytes::Bytes;
 
@@ -164,16 +166,19 @@ impl Store {
         Ok(Done::Created(path, stat))
     }
 
-    /// A child came: cversion and pzxid move together and only forward. A transaction of an old log has no
-    /// cversion (−1) and means one more than now.
+    /// A child came: cversion and pzxid move, and only forward. A transaction of an old log has no cversion (−1)
+    /// and means one more than now, which is right for one whose counter has come to −1 again as well.
+    ///
+    /// The zxid is compared for itself: below an Apache leader whose counter stands at 2147483647 every create
+    /// carries the same cversion, and a client that sets its child watch again must hear of each.
     fn lift_parent(&mut self, parent: NodeId, cversion: i32, header: &TxnHeader) {
-        let now = self.tree.node(parent).stat.cversion;
+        let StatPersisted { cversion: now, pzxid, .. } = self.tree.node(parent).stat;
         let counts = cversion == -1 || chosen(Bug::CountWhileApplying);
         let cversion = if counts { now.wrapping_add(1) } else { cversion };
-        if cversion > now {
+        if is_newer(cversion, now) || header.zxid > pzxid {
             self.tree.change_stat(parent, |stat| {
-                stat.cversion = cversion;
-                stat.pzxid = header.zxid;
+                stat.cversion = if is_newer(cversion, now) { cversion } else { now };
+                stat.pzxid = pzxid.max(header.zxid);
             });
         }
     }

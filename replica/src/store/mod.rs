@@ -188,7 +188,7 @@ impl Store {
     pub fn expired_nodes(&self, now_ms: i64, max_never_used_ms: i64, limit: usize) -> Vec<String> {
         let unused = |node: &&Node| {
             node.children.is_empty()
-                && (node.stat.cversion > 0
+                && (node.stat.cversion != 0
                     || max_never_used_ms > 0 && now_ms.saturating_sub(node.stat.mtime) > max_never_used_ms)
         };
         let expired = |node: &&Node| {
@@ -222,6 +222,12 @@ impl Store {
         let deleted = paths.iter().filter(|path| self.delete(&header, path, &mut ()).is_ok());
         deleted.count()
     }
+}
+
+/// Whether one of a znode's counters at `one` is ahead of where it was at `other`. Counters wrap at 2^31, and two
+/// values that are compared are less than 2^31 steps apart: the difference tells, not the magnitude.
+fn is_newer(one: i32, other: i32) -> bool {
+    one.wrapping_sub(other) > 0
 }
 
 /// A TTL counts from the last change of the data.

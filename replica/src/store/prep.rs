@@ -23,7 +23,7 @@ use crate::deliberate::{Bug, chosen};
 
 use super::overlay::{Overlay, View};
 use super::owner::{self, Owner};
-use super::{Store, StoreConfig, acl, digest, is_expired, is_special};
+use super::{Store, StoreConfig, acl, digest, is_expired, is_special, quota};
 
 /// A write and who asks for it.
 #[derive(Debug, Clone, Copy)]
@@ -205,17 +205,15 @@ impl Prep {
         if let Owner::Session(_) = Owner::of(&parent.stat, self.extended_types) {
             return Err(ErrorCode::NoChildrenForEphemerals);
         }
+        quota::check_place(&path)?;
         let bytes = new.data.as_ref().map_or(0, Bytes::len);
         ctx.store.check_quota(&path, 1, bytes as i64)?;
 
         let parent_cversion = parent.stat.cversion.wrapping_add(1);
         let (txn, ephemeral_owner) = create_txn(ctx, &new, mode, path.clone(), acl, parent_cversion)?;
         parent.children += 1;
-        // As it is applied: a counter that has wrapped no longer moves.
-        if parent_cversion > parent.stat.cversion {
-            parent.stat.cversion = parent_cversion;
-            parent.stat.pzxid = ctx.zxid;
-        }
+        parent.stat.cversion = parent_cversion;
+        parent.stat.pzxid = parent.stat.pzxid.max(ctx.zxid);
         self.overlay.set(ctx.store, ctx.zxid, parent_path, parent);
         let stat = StatPersisted {
             czxid: ctx.zxid,
@@ -306,6 +304,7 @@ impl Prep {
         path::validate(path).map_err(|_| ErrorCode::BadArguments)?;
         let mut node = self.overlay.get(ctx.store, path).ok_or(ErrorCode::NoNode)?;
         ctx.permit(&node, perms::WRITE)?;
+        quota::check_overwrite(path, data.as_deref())?;
         let data_len = data.as_ref().map_or(0, Bytes::len) as i64;
         ctx.store.check_quota(path, 0, data_len - node.data_len)?;
         let version = next_version(node.stat.version, *version)?;
@@ -426,15 +425,21 @@ fn deletable(path: &str) -> Result<&str, ErrorCode> {
     if is_special(path) || path.contains('\0') {
         return Err(ErrorCode::BadArguments);
     }
+    quota::check_place(path)?;
     path.rfind('/').map(|slash| &path[..slash]).ok_or(ErrorCode::BadArguments)
 }
 
-/// −1 expects nothing. Counts on behind the largest number.
+/// The version behind `now`, if the caller expects `now` or anything (−1). Behind the largest number comes the
+/// smallest. Behind −2 comes 0: nobody could expect −1 (ZOOKEEPER-4743; Apache does so from 3.10 on, and its
+/// older followers copy the number from the transaction).
 fn next_version(now: i32, expected: i32) -> Result<i32, ErrorCode> {
     if expected != -1 && expected != now {
         return Err(ErrorCode::BadVersion);
     }
-    Ok(now.wrapping_add(1))
+    Ok(match now.wrapping_add(1) {
+        -1 => 0,
+        next => next,
+    })
 }
 
 /// A member on its own has nothing to reconfigure.

@@ -106,6 +106,42 @@ fn quota_node(path: &str) -> Option<QuotaNode<'_>> {
     rest.strip_suffix(USAGE).filter(|path| limited(path)).map(QuotaNode::Usage)
 }
 
+/// Whether a client may overwrite the data at `path` with these. Apache's members read usage when they apply a write
+/// below the limited path, and end with a RuntimeException if they cannot (`DataTree.updateQuotaStat`). BadArguments
+/// if so. (Limits, and what usage is created with, they do not read there.)
+pub(super) fn check_overwrite(path: &str, data: Option<&[u8]>) -> Result<(), ErrorCode> {
+    match quota_node(path) {
+        Some(QuotaNode::Usage(_)) if !data.is_some_and(is_track) => Err(ErrorCode::BadArguments),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a limits znode may come or go at `path`. Apache's members cut the length of `/zookeeper/quota` off what is
+/// above it, for whatever begins with `/zookeeper`, and end if nothing is left that names something (`PathTrie`).
+/// BadArguments if so.
+pub(super) fn check_place(path: &str) -> Result<(), ErrorCode> {
+    let Some(above) = path.strip_suffix(LIMITS).filter(|above| above.starts_with(path::SYSTEM_ROOT)) else {
+        return Ok(());
+    };
+    // Characters, not bytes: a path has none that Java counts as two.
+    let mut limited = above.chars().skip(QUOTA_ROOT.len());
+    if limited.any(|c| c != '/' && c != ' ') { Ok(()) } else { Err(ErrorCode::BadArguments) }
+}
+
+/// Whether Apache's `StatsTrack` reads it. Source: its constructor; Java's `split` drops what is empty at the end.
+fn is_track(data: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(data);
+    let text = text.trim_end_matches([',', ';']);
+    let mut pairs = text.split([',', ';']).filter(|pair| !pair.is_empty());
+    let starts_well = !text.starts_with([',', ';']);
+    text.is_empty()
+        || starts_well
+            && pairs.all(|pair| {
+                let mut parts = pair.trim_end_matches('=').split('=').skip(1);
+                parts.next().is_some_and(|value| value.is_empty() || value.parse::<i64>().is_ok())
+            })
+}
+
 impl Store {
     /// A znode was created with this many bytes of data.
     pub(super) fn quota_created(&mut self, path: &str, bytes: i64) {
@@ -201,6 +237,29 @@ mod tests {
         }
         for garbage in ["", "=", "count", "count=x,,;=;=", "\u{fffd}"] {
             assert_eq!(Track::parse(garbage.as_bytes()).get(COUNT), -1, "{garbage:?}");
+        }
+    }
+
+    /// As 3.8.0 lives or ends: `tests/interop/quorum/test_apache_survives.py`.
+    #[test]
+    fn what_an_apache_member_would_end_of_is_refused() {
+        let (limits, usage) = ("/zookeeper/quota/a/zookeeper_limits", "/zookeeper/quota/a/zookeeper_stats");
+        for good in ["", ",", "count=1,bytes=2", "count=5,bytes=9=;byteHardLimit=2", "a==7", "=1", "a=+1;"] {
+            assert_eq!(check_overwrite(usage, Some(good.as_bytes())), Ok(()), "{good:?}");
+        }
+        for bad in ["count", "count=", "count=x", "=", ",count=1", "count=1,=", "\u{fffd}"] {
+            assert_eq!(check_overwrite(usage, Some(bad.as_bytes())), Err(ErrorCode::BadArguments), "{bad:?}");
+        }
+        assert_eq!(check_overwrite(usage, None), Err(ErrorCode::BadArguments));
+        assert_eq!((check_overwrite(limits, None), check_place(limits)), (Ok(()), Ok(())));
+        for place in ["", "/quota", "/abcde", "/aééé", "/quota/ ", "x"] {
+            let path = format!("/zookeeper{place}/zookeeper_limits");
+            assert_eq!(check_place(&path), Err(ErrorCode::BadArguments), "{path}");
+        }
+        for path in
+            ["/a/zookeeper_limits", "/zookeeper/quota/zookeeper_stats", "/zookeeper/quotas/zookeeper_limits"]
+        {
+            assert_eq!((check_place(path), check_overwrite(path, None)), (Ok(()), Ok(())), "{path}");
         }
     }
 

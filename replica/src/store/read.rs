@@ -8,7 +8,7 @@ use std::hint::black_box;
 use bytes::{Bytes, BytesMut};
 use zoometry_wire::records::{ClientInfo, EventType, SYNC_CONNECTED, WatcherEvent, perms};
 use zoometry_wire::request::{PathMode, PathWatch, SetWatches};
-use zoometry_wire::{Acl, ErrorCode, Id, MultiResult, Record, Request, Response, Stat, Zxid, jute};
+use zoometry_wire::{Acl, ErrorCode, Id, MultiResult, Record, Request, Response, Stat, Zxid, jute, path};
 
 use super::tree::NodeId;
 use super::watch::{Watch, WatchSelection};
@@ -156,6 +156,23 @@ impl Store {
         let id = self.tree.find(path).ok_or(ErrorCode::NoNode)?;
         self.permit(id, perms::READ, ids)?;
         Ok(id)
+    }
+
+    /// Whether a write may go to the leader as far as the ACL that is applied here says: NoAuth if not. What cannot be
+    /// judged by one znode (none is there, a multi) is left to the leader. Source:
+    /// `ZooKeeperServer.authWriteRequest` (`enableEagerACLCheck`).
+    pub fn eager_acl_check(&self, write: &Request, ids: &[Id]) -> Result<(), ErrorCode> {
+        let (path, wanted) = match write {
+            Request::Create(new) | Request::Create2(new) | Request::CreateContainer(new) => {
+                (path::parent(&new.path), perms::CREATE)
+            }
+            Request::CreateTtl(new) => (path::parent(&new.path), perms::CREATE),
+            Request::Delete(delete) => (path::parent(&delete.path), perms::DELETE),
+            Request::SetData(set) => (set.path.as_str(), perms::WRITE),
+            Request::SetAcl(set) => (set.path.as_str(), perms::ADMIN),
+            _ => return Ok(()),
+        };
+        self.tree.find(path).map_or(Ok(()), |id| self.permit(id, wanted, ids))
     }
 
     pub(super) fn permit(&self, id: NodeId, wanted: i32, ids: &[Id]) -> Result<(), ErrorCode> {

@@ -7,11 +7,15 @@
 //! Rules (source: Apache's `QuorumPeerConfig`, `QuorumPeerMain`; the reference's §10):
 //! * Unknown keys never fail; they are kept in [`Config::other`].
 //! * A key may carry the prefix `zookeeper.`, as the same setting has it as a Java system property.
-//! * A value that does not parse is an error naming file, line, key, what was expected and what to do.
+//! * A value that does not parse is an error naming file, line, key, what was expected and what to do. Apache
+//!   refuses it too, or, where it reads a Java system property, takes the default and says nothing.
+//! * What Apache starts with means the same here, odd values as well (`maxClientCnxns=-1`, `snapCount=0x100`):
+//!   see `tests/apache.rs`. Where that is not what it seems to mean (`forceSync=false`) there is a warning.
 //! * One participant runs standalone, unless `standaloneEnabled=false`.
 //!
 //! What this module does not do: resolve host names, create directories, open ports, read environment variables.
 
+mod java;
 mod keys;
 mod properties;
 mod read;
@@ -27,6 +31,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use zoometry_replica::storage::Compression;
+use zoometry_replica::store::acl::DigestAlgorithm;
 
 /// Where a listener binds: a host name or address as written, and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,9 +104,9 @@ pub struct ClientPort {
     pub secure_listen: Option<Endpoint>,
     /// `clientPortListenBacklog`; `None` leaves it to the system.
     pub backlog: Option<u32>,
-    /// `maxClientCnxns`: connections of one IP address; `None` is unlimited.
+    /// `maxClientCnxns`: connections of one IP address; `None` (0 or less) is unlimited.
     pub max_per_ip: Option<u32>,
-    /// `maxCnxns`: connections of the whole server; `None` is unlimited.
+    /// `maxCnxns`: connections of the whole server; `None` (0 or less) leaves it to what the process may have open.
     pub max_total: Option<u32>,
     /// `nio.sessionlessCnxnTimeout`, ms: a connection without a session is closed after this long, and one that
     /// is ending when its client has taken nothing for this long.
@@ -140,6 +145,9 @@ pub struct Requests {
     pub extended_types: bool,
     /// `enforceQuota`: hard limits refuse the write.
     pub enforce_quota: bool,
+    /// `enableEagerACLCheck`: a write that the ACL forbids is refused by the member that receives it, without a
+    /// transaction.
+    pub eager_acl_check: bool,
     /// `skipACL`.
     pub skip_acl: bool,
     /// `readonlymode.enabled`.
@@ -159,7 +167,7 @@ pub struct Storage {
     pub snap_count: u32,
     /// `snapSizeLimitInKb`, in bytes: log bytes between snapshots; `None` is off.
     pub snap_size_limit_bytes: Option<u64>,
-    /// `preAllocSize`, in bytes: how far the log file is grown ahead of what is written.
+    /// `preAllocSize`, in bytes: how far the log file is grown ahead of what is written; 0 is not at all.
     pub pre_alloc_bytes: u64,
     /// `txnLogSizeLimitInKb`, in bytes: a log file is rolled behind this; `None` is off.
     pub log_size_limit_bytes: Option<u64>,
@@ -192,7 +200,7 @@ pub struct Storage {
     pub observer_sync: bool,
     /// `autopurge.snapRetainCount`, at least 3.
     pub purge_retain: u32,
-    /// `autopurge.purgeInterval`, hours; `None` (0) never purges.
+    /// `autopurge.purgeInterval`, hours; `None` (0 or less) never purges.
     pub purge_interval_h: Option<u32>,
 }
 
@@ -203,6 +211,8 @@ pub struct Auth {
     pub super_digest: Option<String>,
     /// `DigestAuthenticationProvider.enabled`: whether clients may authenticate by user and password.
     pub digest_enabled: bool,
+    /// `DigestAuthenticationProvider.digestAlg`; the same on every member.
+    pub digest_algorithm: DigestAlgorithm,
     /// `enforce.auth.enabled` with `enforce.auth.schemes`: one of these schemes must have been used; empty is off.
     pub enforced_schemes: Vec<String>,
     /// `authProvider.N` lines, by N: Java class names.
@@ -214,16 +224,19 @@ pub struct Auth {
 pub enum Whitelist {
     /// `*`.
     All,
-    /// These. The default is `srvr` alone.
+    /// These, and `srvr`, whatever the list says: Apache's own scripts need it.
     Listed(Vec<String>),
 }
+
+/// Source: `FourLetterCommands.isEnabled`.
+const ALWAYS_ALLOWED: &str = "srvr";
 
 impl Whitelist {
     /// Whether the word may be answered.
     pub fn allows(&self, word: &str) -> bool {
         match self {
             Self::All => true,
-            Self::Listed(words) => words.iter().any(|listed| listed == word),
+            Self::Listed(words) => word == ALWAYS_ALLOWED || words.iter().any(|listed| listed == word),
         }
     }
 }

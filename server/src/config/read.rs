@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::java;
 use super::keys::OWN_KEYS;
 use super::properties::{Property, properties};
 use super::*;
@@ -136,28 +137,31 @@ impl Entries {
         Ok(self.number(key, min, max)?.unwrap_or(default))
     }
 
-    /// A whole number where one value, or anything up to it, means "off".
-    fn number_unless(
-        &mut self,
-        key: &str,
-        off_up_to: i64,
-        max: i64,
-        default: Option<u64>,
-    ) -> Result<Option<u64>> {
-        let expected = format!("a whole number up to {max} ({off_up_to} or less is off)");
-        let value =
-            self.parsed(key, &expected, |text| text.parse::<i64>().ok().filter(|value| *value <= max))?;
-        Ok(match value {
-            None => default,
-            Some(value) => u64::try_from(value).ok().filter(|_| value > off_up_to),
-        })
+    /// A number as `Integer.parseInt` reads it: for the keys that `QuorumPeerConfig` knows.
+    fn integer(&mut self, key: &str) -> Result<Option<i64>> {
+        Ok(self.number::<i32>(key, i32::MIN, i32::MAX)?.map(i64::from))
+    }
+
+    /// A number as `Integer.getInteger` reads it: for the keys that are Java system properties at Apache's.
+    fn property(&mut self, key: &str, min: i64) -> Result<Option<i64>> {
+        self.decoded(key, min, i32::MAX.into())
+    }
+
+    /// The same for `Long.getLong`.
+    fn long_property(&mut self, key: &str, min: i64) -> Result<Option<i64>> {
+        self.decoded(key, min, i64::MAX)
+    }
+
+    fn decoded(&mut self, key: &str, min: i64, max: i64) -> Result<Option<i64>> {
+        let expected = format!("a whole number from {min} to {max}, decimal or 0x…");
+        self.parsed(key, &expected, |text| java::decode(text).filter(|value| (min..=max).contains(value)))
     }
 
     fn port(&mut self, key: &str) -> Result<Option<u16>> {
         self.parsed(key, "a port from 1 to 65535, or 0 for none", |text| text.parse::<u16>().ok())
     }
 
-    /// `true` or `false`, as Java's `Boolean` but strict: a slip of the pen is told, not taken for `false`.
+    /// `true` or `false`, anything else is refused. Source: `QuorumPeerConfig.parseBoolean`.
     fn switch(&mut self, key: &str, default: bool) -> Result<bool> {
         let value = self.parsed(key, "true or false", |text| match text.to_ascii_lowercase().as_str() {
             "true" | "yes" => Some(true),
@@ -165,6 +169,34 @@ impl Entries {
             _ => None,
         })?;
         Ok(value.unwrap_or(default))
+    }
+
+    /// `true`, or anything else, which is false: for the keys that Apache reads with Java's `Boolean`. What is
+    /// neither is told.
+    fn flag(&mut self, key: &str, default: bool) -> bool {
+        let Some(entry) = self.take(key) else { return default };
+        let value = entry.value.eq_ignore_ascii_case("true");
+        if !value && !entry.value.eq_ignore_ascii_case("false") {
+            self.warn_about(&entry, "is neither true nor false, and means false, as for Apache");
+        }
+        value
+    }
+
+    /// Whether the value is exactly `word`, which is the one that changes something: for `forceSync=no` and the like.
+    fn is_word(&mut self, key: &str, word: &str) -> bool {
+        let Some(entry) = self.take(key) else { return false };
+        if !matches!(entry.value.as_str(), "yes" | "no") {
+            self.warn_about(
+                &entry,
+                &format!("does nothing, as for Apache: {key}={word} is what it looks for"),
+            );
+        }
+        entry.value == word
+    }
+
+    fn warn_about(&mut self, entry: &Property, what: &str) {
+        let Property { line, key, value } = entry;
+        self.warnings.push(format!("{}:{line}: {key}={value} {what}", self.path.display()));
     }
 
     /// Takes every `<prefix><number>` entry.
@@ -246,22 +278,16 @@ pub(super) fn read(text: &str, path: &Path, read_file: ReadFile<'_>) -> Result<C
 fn client_port(entries: &mut Entries) -> Result<ClientPort> {
     let listen = listener(entries, "clientPort", "clientPortAddress")?;
     let secure_listen = listener(entries, "secureClientPort", "secureClientPortAddress")?;
-    let limit = |value: u32| Some(value).filter(|value| *value > 0);
+    let limit =
+        |value: Option<i64>| value.and_then(|value| u32::try_from(value).ok()).filter(|limit| *limit > 0);
     Ok(ClientPort {
         listen,
         secure_listen,
-        backlog: entries
-            .number_unless("clientPortListenBacklog", 0, 1 << 20, None)?
-            .map(|backlog| backlog as u32),
-        max_per_ip: limit(entries.number_or("maxClientCnxns", 0, i32::MAX as u32, 60)?),
-        max_total: limit(entries.number_or("maxCnxns", 0, i32::MAX as u32, 0)?),
-        sessionless_timeout_ms: entries.number_or(
-            "nio.sessionlessCnxnTimeout",
-            1,
-            i32::MAX as u64,
-            10_000,
-        )?,
-        tcp_keep_alive: entries.switch("clientTcpKeepAlive", false)?,
+        backlog: limit(entries.integer("clientPortListenBacklog")?),
+        max_per_ip: limit(entries.integer("maxClientCnxns")?.or(Some(60))),
+        max_total: limit(entries.property("maxCnxns", i32::MIN.into())?),
+        sessionless_timeout_ms: entries.property("nio.sessionlessCnxnTimeout", 1)?.unwrap_or(10_000) as u64,
+        tcp_keep_alive: entries.flag("clientTcpKeepAlive", false),
     })
 }
 
@@ -288,12 +314,14 @@ fn bare_host(text: &str) -> String {
 
 fn sessions(entries: &mut Entries, tick_time_ms: u32) -> Result<Sessions> {
     let ticks = |count: u32| tick_time_ms.saturating_mul(count).min(i32::MAX as u32);
-    // -1 is Apache's own word for "the default".
-    let min = entries.number_unless("minSessionTimeout", -1, i32::MAX.into(), None)?;
-    let max = entries.number_unless("maxSessionTimeout", -1, i32::MAX.into(), None)?;
+    // -1 is Apache's own word for "the default"; anything below is no limit at all, or none that can be kept.
+    let mut timeout = |key, default| -> Result<u32> {
+        let value = entries.integer(key)?.filter(|value| *value != -1);
+        Ok(value.map_or(default, |value| value.max(0) as u32))
+    };
     let sessions = Sessions {
-        min_timeout_ms: min.map_or(ticks(2), |value| value as u32),
-        max_timeout_ms: max.map_or(ticks(20), |value| value as u32),
+        min_timeout_ms: timeout("minSessionTimeout", ticks(2))?,
+        max_timeout_ms: timeout("maxSessionTimeout", ticks(20))?,
         local_enabled: entries.switch("localSessionsEnabled", false)?,
         local_upgrading_enabled: entries.switch("localSessionsUpgradingEnabled", false)?,
     };
@@ -308,63 +336,58 @@ fn sessions(entries: &mut Entries, tick_time_ms: u32) -> Result<Sessions> {
 }
 
 fn requests(entries: &mut Entries) -> Result<Requests> {
-    let max_frame = "a number of bytes, decimal or 0x…, from 1024 to 1073741824";
+    let above_zero = |value: Option<i64>| value.filter(|value| *value > 0).map(|value| value as u64);
+    const ANY: i64 = i32::MIN as i64;
     Ok(Requests {
         max_frame_bytes: entries
-            .parsed("jute.maxbuffer", max_frame, |text| {
-                let value = match text.strip_prefix("0x") {
-                    Some(digits) => usize::from_str_radix(digits, 16).ok(),
-                    None => text.parse().ok(),
-                };
-                value.filter(|value| (1024..=1 << 30).contains(value))
-            })?
-            .unwrap_or(JUTE_MAX_BUFFER),
-        global_outstanding_limit: entries.number_or("globalOutstandingLimit", 1, i32::MAX as u32, 1000)?,
-        large_request_threshold_bytes: entries.number_unless(
-            "largeRequestThreshold",
-            0,
-            i32::MAX.into(),
-            None,
-        )?,
-        large_request_max_bytes: entries.number_or(
-            "largeRequestMaxBytes",
-            1,
-            i32::MAX as u64,
-            104_857_600,
-        )?,
-        throttled_op_wait_ms: entries.number_unless("throttled_op_wait_time", 0, i32::MAX.into(), None)?,
-        extended_types: entries.switch("extendedTypesEnabled", false)?,
-        enforce_quota: entries.switch("enforceQuota", false)?,
-        skip_acl: entries.switch("skipACL", false)?,
-        read_only_mode: entries.switch("readonlymode.enabled", false)?,
-        container_check_interval_ms: entries.number_or(
-            "znode.container.checkIntervalMs",
-            1,
-            i64::MAX as u64,
-            60_000,
-        )?,
-        container_max_per_minute: entries.number_or(
-            "znode.container.maxPerMinute",
-            1,
-            i32::MAX as u32,
-            10_000,
-        )?,
-        container_max_never_used_ms: entries.number_unless(
-            "znode.container.maxNeverUsedIntervalMs",
-            0,
-            i64::MAX,
-            None,
-        )?,
+            .property("jute.maxbuffer", 1024)?
+            .map_or(JUTE_MAX_BUFFER, |bytes| bytes as usize),
+        global_outstanding_limit: above_zero(entries.property("globalOutstandingLimit", ANY)?.or(Some(1000)))
+            .unwrap_or(1) as u32,
+        large_request_threshold_bytes: above_zero(entries.property("largeRequestThreshold", ANY)?),
+        large_request_max_bytes: above_zero(entries.property("largeRequestMaxBytes", ANY)?)
+            .unwrap_or(104_857_600),
+        throttled_op_wait_ms: above_zero(entries.property("throttled_op_wait_time", ANY)?),
+        extended_types: entries.flag("extendedTypesEnabled", false),
+        enforce_quota: entries.flag("enforceQuota", false),
+        eager_acl_check: entries.flag("enableEagerACLCheck", false),
+        skip_acl: entries.is_word("skipACL", "yes"),
+        read_only_mode: entries.flag("readonlymode.enabled", false),
+        container_check_interval_ms: entries.property("znode.container.checkIntervalMs", 1)?.unwrap_or(60_000)
+            as u64,
+        container_max_per_minute: entries.property("znode.container.maxPerMinute", 1)?.unwrap_or(10_000)
+            as u32,
+        container_max_never_used_ms: above_zero(
+            entries.long_property("znode.container.maxNeverUsedIntervalMs", i64::MIN)?,
+        ),
     })
+}
+
+/// `preAllocSize`, kilobytes. Apache logs what it cannot read (`64M`) and takes the default.
+fn pre_allocated_kib(entries: &mut Entries) -> u64 {
+    const DEFAULT_KIB: u64 = 65_536;
+    const MAX_KIB: u64 = 1 << 30;
+    let Some(entry) = entries.take("preAllocSize") else { return DEFAULT_KIB };
+    match entry.value.parse::<i64>() {
+        Ok(kib) => u64::try_from(kib).unwrap_or(0).min(MAX_KIB),
+        Err(_) => {
+            let what = format!("is no number of kilobytes; {DEFAULT_KIB} are taken, as by Apache");
+            entries.warn_about(&entry, &what);
+            DEFAULT_KIB
+        }
+    }
 }
 
 fn storage(entries: &mut Entries) -> Result<Storage> {
     const KIB: u64 = 1024;
-    let kib = |value: Option<u64>| value.map(|value| value.saturating_mul(KIB));
-    let snap_size = entries.number_unless("snapSizeLimitInKb", 0, 1 << 40, Some(4_194_304))?;
-    let log_size = entries.number_unless("txnLogSizeLimitInKb", 0, 1 << 40, None)?;
-    let purge_interval = entries.number_or("autopurge.purgeInterval", 0, 1 << 20, 0)?;
-    let retain = entries.number_or("autopurge.snapRetainCount", 0, i32::MAX as u32, 3)?;
+    const ANY: i64 = i64::MIN;
+    const ANY_INT: i64 = i32::MIN as i64;
+    let kib =
+        |value: Option<i64>| value.filter(|value| *value > 0).map(|value| (value as u64).saturating_mul(KIB));
+    let snap_size = entries.long_property("snapSizeLimitInKb", ANY)?.or(Some(4_194_304));
+    let log_size = entries.long_property("txnLogSizeLimitInKb", ANY)?;
+    let purge_interval = entries.integer("autopurge.purgeInterval")?.unwrap_or(0);
+    let retain = entries.integer("autopurge.snapRetainCount")?.unwrap_or(3);
     if retain < 3 {
         entries.warnings.push(format!("autopurge.snapRetainCount={retain} is below 3; 3 snapshots are kept"));
     }
@@ -381,37 +404,42 @@ fn storage(entries: &mut Entries) -> Result<Storage> {
         .transpose()?;
     Ok(Storage {
         // Apache raises anything below 2 to 2, so that the number drawn between half and all of it is never 0.
-        snap_count: entries.number_or("snapCount", 1, i32::MAX as u32, 100_000)?.max(2),
+        snap_count: entries.property("snapCount", ANY_INT)?.unwrap_or(100_000).max(2) as u32,
         snap_size_limit_bytes: kib(snap_size),
-        pre_alloc_bytes: entries.number_or("preAllocSize", 1, 1 << 30, 65_536)? * KIB,
+        pre_alloc_bytes: pre_allocated_kib(entries) * KIB,
         log_size_limit_bytes: kib(log_size),
-        force_sync: entries.switch("forceSync", true)?,
-        fsync_warning_ms: entries.number_or("fsync.warningthresholdms", 0, i64::MAX as u64, 1000)?,
+        force_sync: !entries.is_word("forceSync", "no"),
+        fsync_warning_ms: entries.long_property("fsync.warningthresholdms", ANY)?.unwrap_or(1000).max(0)
+            as u64,
         // Apache raises anything below its default to that.
         commit_log_count: entries
-            .number_or("commitLogCount", 1, i32::MAX as usize, HISTORY_DEFAULT)?
+            .integer("commitLogCount")?
+            .map_or(HISTORY_DEFAULT, |count| usize::try_from(count).unwrap_or(0))
             .max(HISTORY_DEFAULT),
-        flush_delay_ms: entries.number_or("flushDelay", 0, i32::MAX as u64, 0)?,
-        max_batch: entries.number_or("maxBatchSize", 1, i32::MAX as u32, 1000)?,
-        digest: entries.switch("digest.enabled", true)?,
-        snapshot_last_zxid_block: entries.switch("serializeLastProcessedZxid.enabled", true)?,
+        flush_delay_ms: entries.long_property("flushDelay", ANY)?.unwrap_or(0).max(0) as u64,
+        // Apache takes 0 and less for no limit.
+        max_batch: entries
+            .property("maxBatchSize", ANY_INT)?
+            .map_or(1000, |count| u32::try_from(count).ok().filter(|count| *count > 0).unwrap_or(u32::MAX)),
+        digest: entries.flag("digest.enabled", true),
+        snapshot_last_zxid_block: entries.flag("serializeLastProcessedZxid.enabled", true),
         snapshot_compression: compression.flatten().unwrap_or(Compression::None),
         snapshot_size_factor: entries
             .parsed("snapshotSizeFactor", "a number, below 0 for off", |text| {
                 text.parse::<f64>().ok().filter(|value| value.is_finite())
             })?
             .unwrap_or(SNAPSHOT_SIZE_FACTOR_DEFAULT),
-        trust_empty_snapshot: entries.switch("snapshot.trust.empty", false)?,
-        data_dir_autocreate: entries.switch("datadir.autocreate", true)?,
-        database_autocreate: entries.switch("db.autocreate", true)?,
+        trust_empty_snapshot: entries.flag("snapshot.trust.empty", false),
+        data_dir_autocreate: entries.flag("datadir.autocreate", true),
+        database_autocreate: entries.flag("db.autocreate", true),
         observer_sync: entries.switch("syncEnabled", true)?,
-        purge_retain: retain.max(3),
-        purge_interval_h: Some(purge_interval).filter(|hours| *hours > 0),
+        purge_retain: retain.max(3) as u32,
+        purge_interval_h: u32::try_from(purge_interval).ok().filter(|hours| *hours > 0),
     })
 }
 
 fn auth(entries: &mut Entries) -> Result<Auth> {
-    let enforced = entries.switch("enforce.auth.enabled", false)?;
+    let enforced = entries.flag("enforce.auth.enabled", false);
     let schemes_entry = entries.take("enforce.auth.schemes");
     let mut schemes: Vec<String> = schemes_entry
         .iter()
@@ -428,21 +456,25 @@ fn auth(entries: &mut Entries) -> Result<Auth> {
     if !enforced {
         schemes.clear();
     }
-    let digest_enabled = entries.switch("DigestAuthenticationProvider.enabled", true)?;
+    let digest_enabled = entries.flag("DigestAuthenticationProvider.enabled", true);
     let offered = |scheme: &str| scheme == "ip" || (scheme == "digest" && digest_enabled);
     if let Some(scheme) = schemes.iter().find(|scheme| !offered(scheme)) {
         let problem =
             format!("{scheme} is not offered here, nobody could get in; take digest, or remove the keys");
         return Err(entries.about("enforce.auth.schemes", &problem));
     }
-    if entries.switch("sessionRequireClientSASLAuth", false)? {
+    if entries.flag("sessionRequireClientSASLAuth", false) {
         let problem = "SASL is not offered here, nobody could get in; remove the key, or use enforce.auth.schemes=digest";
         return Err(entries.about("sessionRequireClientSASLAuth", problem));
     }
-    // Another algorithm makes other identities: whoever holds the ACLs of today would be shut out.
-    entries.parsed("DigestAuthenticationProvider.digestAlg", "SHA1, the only one there is here", |text| {
-        matches!(text, "SHA1" | "SHA-1").then_some(())
-    })?;
+    let algorithms: Vec<&str> = DigestAlgorithm::ALL.iter().map(|algorithm| algorithm.name()).collect();
+    let digest_algorithm = entries
+        .parsed(
+            "DigestAuthenticationProvider.digestAlg",
+            &format!("one of {}", algorithms.join(", ")),
+            DigestAlgorithm::from_name,
+        )?
+        .unwrap_or_default();
     let mut providers = BTreeMap::new();
     let names: Vec<String> =
         entries.found.keys().filter(|name| name.starts_with("authProvider.")).cloned().collect();
@@ -454,29 +486,29 @@ fn auth(entries: &mut Entries) -> Result<Auth> {
     Ok(Auth {
         super_digest: entries.text("DigestAuthenticationProvider.superDigest"),
         digest_enabled,
+        digest_algorithm,
         enforced_schemes: schemes,
         providers,
     })
 }
 
 fn whitelist(entries: &mut Entries) -> Whitelist {
-    let Some(text) = entries.text("4lw.commands.whitelist") else {
-        return Whitelist::Listed(vec!["srvr".into()]);
-    };
+    let text = entries.text("4lw.commands.whitelist").unwrap_or_default();
     let words: Vec<String> =
         text.split(',').map(|word| word.trim().to_string()).filter(|word| !word.is_empty()).collect();
     if words.iter().any(|word| word == "*") { Whitelist::All } else { Whitelist::Listed(words) }
 }
 
 fn admin(entries: &mut Entries) -> Result<Option<Admin>> {
-    let enabled = entries.switch("admin.enableServer", true)?;
+    // Apache looks for exactly `false`.
+    let enabled = entries.text("admin.enableServer").is_none_or(|value| value != "false");
     let port = entries.port("admin.serverPort")?.filter(|port| *port != 0);
     let host = entries
         .text("admin.serverAddress")
         .map_or_else(|| Endpoint::ANY.to_string(), |host| bare_host(&host));
     let command_url = entries.text("admin.commandURL").unwrap_or_else(|| "/commands".into());
     // A connection here lasts for one request, under limits of its own.
-    entries.number::<u64>("admin.idleTimeout", 1, i32::MAX as u64)?;
+    entries.property("admin.idleTimeout", i32::MIN.into())?;
     Ok(port.filter(|_| enabled).map(|port| Admin {
         listen: Endpoint { host, port },
         command_url: format!("/{}", command_url.trim_matches('/')),
@@ -489,10 +521,10 @@ fn metrics(entries: &mut Entries, own: &Own) -> Result<Option<Metrics>> {
         .text("metricsProvider.httpHost")
         .map_or_else(|| Endpoint::ANY.to_string(), |host| bare_host(&host));
     let port = entries.port("metricsProvider.httpPort")?;
-    let export_process_info = entries.switch("metricsProvider.exportJvmInfo", true)?;
+    let export_process_info = entries.flag("metricsProvider.exportJvmInfo", true);
     // Knobs of Apache's thread pool behind its endpoint: read so that they do not end among the unknown ones.
     for key in ["numWorkerThreads", "maxQueueSize", "workerShutdownTimeoutMs"] {
-        entries.number::<u64>(&format!("metricsProvider.{key}"), 0, i64::MAX as u64)?;
+        entries.text(&format!("metricsProvider.{key}"));
     }
     let by_class = match &provider {
         None => false,
@@ -607,6 +639,9 @@ fn beyond_this_member(entries: &Entries, membership: &Membership) -> Result<Vec<
     if membership.observer_master_port.is_some() {
         warnings.push("observerMasterPort is not served: observers must be able to reach the leader".into());
     }
+    if entries.found.contains_key("oraclePath") {
+        warnings.push("oraclePath is not asked: two members need each other, use three".into());
+    }
     if membership.reconfig_enabled {
         warnings.push(
             "reconfigEnabled=true: this program follows an ensemble that was never reconfigured; it neither \
@@ -636,6 +671,14 @@ fn not_acted_upon(config: &Config) -> Vec<String> {
         (
             !storage.observer_sync,
             "syncEnabled=false: an observer writes its log and its snapshots all the same",
+        ),
+        (
+            config.sessions.local_enabled,
+            "localSessionsEnabled: sessions are global; each is opened and closed through the log",
+        ),
+        (
+            storage.pre_alloc_bytes == 0,
+            "preAllocSize of 0 or less: the log is not grown ahead of the writing, so each sync has a size to write as well",
         ),
     ];
     let surprising = asked.into_iter().filter(|(is_asked, _)| *is_asked);

@@ -79,7 +79,8 @@ pub fn parse_member(id: u64, value: &str) -> Result<Member, String> {
         Some((peers, client)) => (peers, Some(client)),
         None => (value, None),
     };
-    let client = client.map(|text| parse_client(text.trim())).transpose()?;
+    // Java's split drops what is empty at the end.
+    let client = client.map(str::trim).filter(|text| !text.is_empty()).map(parse_client).transpose()?;
     let mut addresses = Vec::new();
     let mut role: Option<MemberRole> = None;
     for part in peers.split('|') {

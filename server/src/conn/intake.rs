@@ -237,7 +237,7 @@ fn take_request(
         return Took::Request;
     }
     match sort(op, input.rest(), shared.mode()) {
-        Arrival::Auth => desk.authenticate(shared, &conn.address(), input.rest()),
+        Arrival::Auth => desk.authenticate(shared, &conn.address(), xid, input.rest()),
         Arrival::Here(turn) => {
             let xid = if matches!(turn, Turn::Read(Request::Ping)) { xid::PING } else { xid };
             match store {
@@ -256,6 +256,14 @@ fn take_request(
             }
         }
         Arrival::Write(request) => {
+            // Behind writes of its own the ACL may be another one by then: that is for the leader to see.
+            if shared.config.requests.eager_acl_check && desk.pipeline.is_clear() {
+                let Some(store) = store else { return Took::Nothing };
+                if let Err(code) = store.eager_acl_check(&request, &desk.ids) {
+                    desk.refuse(xid, store.last_zxid(), code);
+                    return Took::Request;
+                }
+            }
             desk.pipeline.push_write(PendingWrite { xid, op: request.op(), received_ns }, body.len());
             return Took::Write(Write { xid, request });
         }

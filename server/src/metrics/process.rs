@@ -41,10 +41,7 @@ pub(crate) fn open_files() -> Option<u64> {
 
 /// File descriptors that may be in use.
 pub(crate) fn max_open_files() -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the call writes one struct, which is ours.
-    let result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
-    (result == 0).then_some(limit.rlim_cur)
+    crate::descriptors::limit()
 }
 
 /// CPU seconds used, user and system.

@@ -32,7 +32,9 @@ use zoometry_replica::zab::ServerId;
 use zoometry_wire::peer::{ANONYMOUS_OBSERVER, ElectionHello, NOTIFICATION_LIMIT, Notification};
 
 use super::{Hub, PeerEvent, PeerOptions, address};
+use crate::clock;
 use crate::config::Endpoint;
+use crate::seldom::Seldom;
 
 /// Connections that have not yet said who they are; one more, and the oldest of them is closed.
 pub(super) const HELLOS_WAITING_MAX: usize = 64;
@@ -333,11 +335,14 @@ async fn say_hello(
 
 /// Accepts connections for ever.
 pub(super) async fn accept(hub: Arc<Hub>, listener: TcpListener) {
+    let failures = Seldom::default();
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => hub.spawn(greet(Arc::clone(&hub), stream, peer)),
             Err(error) => {
-                tracing::warn!(%error, "cannot accept an election connection; trying again (raise `ulimit -n`?)");
+                if let Some(left_out) = failures.say(clock::now_ns()) {
+                    tracing::warn!(%error, left_out, "cannot accept an election connection; trying again (raise `ulimit -Hn`?)");
+                }
                 sleep(ACCEPT_RETRY).await;
             }
         }

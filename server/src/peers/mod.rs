@@ -99,6 +99,15 @@ pub struct PeerOptions {
     pub store: StoreConfig,
 }
 
+/// Most file descriptors that the links of an ensemble of so many members take.
+pub fn descriptors_max(members: usize) -> u64 {
+    // An accepted link has two, and one more while a part of the log is read for it.
+    let quorum = quorum::links_max(members) * 3;
+    // A vote's connection may be opened while the old one is found dead.
+    let election = election::HELLOS_WAITING_MAX + election::STRANGERS_MAX + 2 * members;
+    (quorum + election) as u64
+}
+
 impl PeerOptions {
     /// From the configuration. `packet_data_bytes_max` should be well above `jute.maxbuffer`: a transaction
     /// is longer than the request it came from.

@@ -34,8 +34,10 @@ use zoometry_wire::peer::{AuthInfo, PacketKind, QuorumPacket};
 use super::election::ACCEPT_RETRY;
 use super::outbox::{CLOSE_LINGER, Outbox};
 use super::{CONNECT_PAUSE, Hub, PeerEvent, address, snapshot};
+use crate::clock;
 use crate::config::Endpoint;
 use crate::disk::FileDisk;
+use crate::seldom::Seldom;
 
 /// A read buffer's size. Packets' data are slices of it, so it is used to its end before a new one is taken.
 const READ_BYTES: usize = 64 << 10;
@@ -136,11 +138,14 @@ impl Links {
 /// Accepts learners for ever.
 pub(super) async fn accept(hub: Arc<Hub>, listener: TcpListener) {
     let most = links_max(hub.options.members.len());
+    let failures = Seldom::default();
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a quorum connection; trying again (raise `ulimit -n`?)");
+                if let Some(left_out) = failures.say(clock::now_ns()) {
+                    tracing::warn!(%error, left_out, "cannot accept a quorum connection; trying again (raise `ulimit -Hn`?)");
+                }
                 sleep(ACCEPT_RETRY).await;
                 continue;
             }

@@ -49,3 +49,17 @@ def test_forms_of_server_lines(new_ensemble, ours, seed, form):
     ensemble = new_ensemble({1: ours, 2: ours, 3: "apache"}, form=form).start_led_by(2)
     with Load(ensemble, writers=3, seed=seed) as load:
         print(load.verify())
+
+
+def test_server_id_zero(new_ensemble, ours, seed):
+    """An ensemble 0, 1, 2: ours is 0, follows, leads an Apache member, and follows again."""
+    ensemble = new_ensemble({0: ours, 1: "apache", 2: ours}).start_led_by(2)
+    with Load(ensemble, writers=3, seed=seed) as load:
+        ensemble.make_leader(0)
+        load.progress()
+        ensemble[0].kill()
+        assert ensemble.leader().number in (1, 2)
+        ensemble[0].start()
+        ensemble.wait_all()
+        load.progress()
+        print(load.verify())

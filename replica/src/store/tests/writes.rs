@@ -170,27 +170,68 @@ fn sequence_names_count_creations_alone() {
     assert_eq!(created(world.ok(create_flags("/", 2))), "/0000000001");
 }
 
+/// Documented: the counter overflows and goes on with −2147483648. pzxid goes on too, for plain creates as well, or
+/// a child watch that is set again would miss them.
 #[test]
-fn sequence_names_at_the_end_of_the_counter() {
-    for (cversion, expected) in
-        [(i32::MAX, "/p/2147483647"), (i32::MIN, "/p/-2147483648"), (-5, "/p/-000000005")]
-    {
-        let mut world = World::default();
-        world.ok(create("/p"));
-        let id = world.store.tree.find("/p").unwrap();
-        world.store.tree.change_stat(id, |stat| stat.cversion = cversion);
+fn the_parents_counter_goes_on_behind_the_largest_number() {
+    let mut world = World::default();
+    world.ok(create("/p"));
+    let id = world.store.tree.find("/p").unwrap();
+    let count =
+        |world: &mut World, cversion| world.store.tree.change_stat(id, |stat| stat.cversion = cversion);
+    count(&mut world, i32::MAX - 1);
+    let mut names: Vec<String> = (0..4).map(|_| created(world.ok(create_flags("/p/s-", 2)))).collect();
+    world.ok(create("/p/plain"));
+    names.push(created(world.ok(create_flags("/p/s-", 2))));
+    assert_eq!(
+        names,
+        ["/p/s-2147483646", "/p/s-2147483647", "/p/s--2147483648", "/p/s--2147483647", "/p/s--2147483645"]
+    );
+    assert_eq!(world.persisted("/p").pzxid, world.store.last_zxid());
+    for (cversion, expected) in [(-5, "/p/-000000005"), (-1, "/p/-000000001"), (0, "/p/0000000000")] {
+        count(&mut world, cversion);
         assert_eq!(created(world.ok(create_flags("/p/", 2))), expected);
+        assert_eq!(world.persisted("/p").cversion, cversion + 1);
     }
+    assert_eq!(world.store.digest_mismatches(), 0, "prep and apply agree");
+    world.store.tree.assert_sound();
 }
 
+/// An Apache leader's counter stands at 2147483647, and each of its creates says −2147483648.
 #[test]
-fn versions_wrap() {
+fn below_a_leader_whose_counter_stands_still_pzxid_moves() {
+    let mut store = Store::new(StoreConfig::default());
+    let apply = |store: &mut Store, record: &TxnRecord| store.apply(record, &mut ()).unwrap();
+    apply(&mut store, &raw_create(10, "/p", 1));
+    let id = store.tree.find("/p").unwrap();
+    store.tree.change_stat(id, |stat| stat.cversion = i32::MAX);
+    for (zxid, path) in [(11, "/p/a"), (12, "/p/b")] {
+        apply(&mut store, &raw_create(zxid, path, i32::MIN));
+        let stat = store.tree.node(id).stat;
+        assert_eq!((stat.cversion, stat.pzxid), (i32::MIN, Zxid(zxid)));
+    }
+    // Older ones, behind a fuzzy snapshot, move nothing back.
+    apply(&mut store, &raw_create(9, "/p/c", i32::MAX));
+    let stat = store.tree.node(id).stat;
+    assert_eq!((stat.cversion, stat.pzxid), (i32::MIN, Zxid(12)));
+}
+
+/// −1 would be a version that nobody can expect (ZOOKEEPER-4743).
+#[test]
+fn versions_wrap_and_leave_out_minus_one() {
     let mut world = World::default();
     world.ok(create("/a"));
     let id = world.store.tree.find("/a").unwrap();
-    world.store.tree.change_stat(id, |stat| stat.version = i32::MAX);
-    world.ok(set_data("/a", "", i32::MAX));
-    assert_eq!(world.stat("/a").version, i32::MIN);
+    for (now, next) in [(i32::MAX, i32::MIN), (i32::MIN, i32::MIN + 1), (-2, 0)] {
+        world.store.tree.change_stat(id, |stat| (stat.version, stat.aversion) = (now, now));
+        assert_eq!(world.write(set_data("/a", "", now.wrapping_sub(1))), Err(ErrorCode::BadVersion));
+        world.ok(Request::Multi(vec![check("/a", now), set_data("/a", "", now)]));
+        world.ok(set_acl("/a", super::world(perms::ALL), now));
+        assert_eq!((world.stat("/a").version, world.stat("/a").aversion), (next, next));
+        world.ok(set_data("/a", "", -1));
+    }
+    world.store.tree.change_stat(id, |stat| stat.version = i32::MIN);
+    world.ok(delete("/a", -1));
 }
 
 #[test]
@@ -386,6 +427,10 @@ fn containers_and_ttls_come_due() {
     assert_eq!(due(&world, 1001, 0), ["/used"]);
     assert_eq!(due(&world, 1501, 1500), ["/used", "/unused", "/t"]);
     assert_eq!(world.store.expired_nodes(t0 + 1501, 1500, 2).len(), 2);
+    // A counter that has wrapped has counted children as well.
+    let used = world.store.tree.find("/used").unwrap();
+    world.store.tree.change_stat(used, |stat| stat.cversion = i32::MIN);
+    assert!(due(&world, 0, 0).contains(&"/used".to_string()));
     world.time_ms = t0 + 1501;
     world.session = SessionId(0);
     for path in due(&world, 1501, 0) {

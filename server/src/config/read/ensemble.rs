@@ -17,7 +17,7 @@ pub(super) fn ensemble(
 ) -> Result<Ensemble> {
     let peer_type = entries.parsed("peerType", "participant or observer", MemberRole::from_name)?;
     entries.parsed("electionAlg", "3, the only election algorithm there is", |text| {
-        (text == "3").then_some(())
+        text.parse::<i32>().ok().filter(|algorithm| *algorithm == 3)
     })?;
     let (membership, limits) = membership(entries, read_file)?;
     let participants = membership.participants().count();
@@ -60,8 +60,11 @@ type Limits = [(&'static str, Option<u32>); 2];
 /// Who belongs to the ensemble and how they deal with each other; nothing is checked yet, and who this member is comes
 /// later.
 fn membership(entries: &mut Entries, read_file: ReadFile<'_>) -> Result<(Membership, Limits)> {
-    let init_limit = entries.number::<u32>("initLimit", 1, i32::MAX as u32)?;
-    let sync_limit = entries.number::<u32>("syncLimit", 1, i32::MAX as u32)?;
+    // Alone nobody asks for them; 0 means "not set" to Apache too.
+    let mut ticks = |key| {
+        Ok(entries.integer(key)?.and_then(|ticks| u32::try_from(ticks).ok()).filter(|ticks| *ticks > 0))
+    };
+    let (init_limit, sync_limit) = (ticks("initLimit")?, ticks("syncLimit")?);
     let dynamic = entries.take("dynamicConfigFile");
     let lines = match &dynamic {
         None => Lines::take(entries)?,
@@ -71,23 +74,19 @@ fn membership(entries: &mut Entries, read_file: ReadFile<'_>) -> Result<(Members
         my_id: 0,
         init_limit: init_limit.unwrap_or(0),
         sync_limit: sync_limit.unwrap_or(0),
-        connect_limit: entries.number_or("connectToLearnerMasterLimit", 0, i32::MAX as u32, 0)?,
-        leader_serves: entries.switch("leaderServes", true)?,
+        connect_limit: entries.integer("connectToLearnerMasterLimit")?.unwrap_or(0).max(0) as u32,
+        leader_serves: !entries.is_word("leaderServes", "no"),
         listen_on_all: entries.switch("quorumListenOnAllIPs", false)?,
         connect_timeout_ms: entries.number_or("cnxTimeout", 1, i32::MAX as u64, 5000)?,
-        min_notification_ms: entries.number_or(
-            "fastleader.minNotificationInterval",
-            1,
-            i32::MAX as u64,
-            200,
-        )?,
-        max_notification_ms: entries.number_or(
-            "fastleader.maxNotificationInterval",
-            1,
-            i32::MAX as u64,
-            60_000,
-        )?,
-        observer_master_port: entries.port("observerMasterPort")?.filter(|port| *port != 0),
+        min_notification_ms: entries.property("fastleader.minNotificationInterval", 1)?.unwrap_or(200) as u64,
+        max_notification_ms: entries.property("fastleader.maxNotificationInterval", 1)?.unwrap_or(60_000)
+            as u64,
+        observer_master_port: entries
+            .parsed("observerMasterPort", "a port up to 65535, 0 or less for none", |text| {
+                text.parse::<i32>().ok().filter(|port| *port <= u16::MAX.into())
+            })?
+            .and_then(|port| u16::try_from(port).ok())
+            .filter(|port| *port != 0),
         reconfig_enabled: entries.switch("reconfigEnabled", false)?,
         standalone_enabled: entries.switch("standaloneEnabled", true)?,
         dynamic_config_file: dynamic.as_ref().map(|entry| PathBuf::from(&entry.value)),
@@ -115,6 +114,7 @@ fn member(
             ));
         }
     }
+    distinct_session_ids(entries, &membership)?;
     let myid_path = data_dir.join("myid");
     let Some(my_id) = my_id else {
         return Err(ConfigError {
@@ -295,19 +295,34 @@ fn my_id(entries: &Entries, data_dir: &Path, read_file: ReadFile<'_>) -> Result<
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(fail(None, format!("cannot be read ({error}); check its permissions"))),
     };
-    let limit = match entries.found.get("extendedTypesEnabled").map(|entry| entry.value.as_str()) {
-        Some("true") => 254,
-        _ => 255,
+    // Of larger ids the last byte alone stands in session ids; 255 there would be taken for a TTL.
+    let extended = entries.found.get("extendedTypesEnabled");
+    let limit = match extended.is_some_and(|entry| entry.value.eq_ignore_ascii_case("true")) {
+        true => 254,
+        false => i64::MAX as u64,
     };
     let first = text.lines().next().unwrap_or("").trim();
     match first.parse::<u64>() {
-        Ok(id) if (1..=limit).contains(&id) => Ok(Some(id)),
-        // Apache takes larger ids, and cuts them to a byte in session ids: two members would then share ids.
+        Ok(id) if id <= limit => Ok(Some(id)),
         _ => Err(fail(
             Some(1),
-            format!("{first:?} is no server id, expected one number from 1 to {limit}; correct the file"),
+            format!("{first:?} is no server id, expected one number from 0 to {limit}; correct the file"),
         )),
     }
+}
+
+/// Apache takes any ids, and two members whose ids end in the same byte could give the same id to two sessions.
+fn distinct_session_ids(entries: &Entries, membership: &Membership) -> Result<()> {
+    let mut seen: BTreeMap<u8, u64> = BTreeMap::new();
+    for id in membership.members.keys() {
+        if let Some(other) = seen.insert(*id as u8, *id) {
+            return Err(entries.about(
+                &format!("server.{id}"),
+                &format!("ends in the same byte as server.{other}, and both could open the same session; take another number"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The client part of this server's own line, which must not contradict `clientPort`.

@@ -26,7 +26,7 @@ use crate::disk_thread::{self, Behind, DiskOptions, Durable};
 use crate::node::{FromClient, PROPOSED_BYTES_LIMIT, Parts, Submission, UNFORWARDED_BYTES_LIMIT, Write};
 use crate::peers::PeerEvent;
 use crate::peers::tests::links::Paused;
-use crate::shared::{Conns, Part, Shared};
+use crate::shared::{ConnLimits, Conns, Part, Shared};
 use crate::snapshot_thread::{SnapshotOptions, Snapshotter};
 use crate::telemetry::Tracer;
 use crate::view::Mode;
@@ -237,7 +237,7 @@ fn clients_are_let_go_before_the_end_is_waited_for() {
     let runtime = Runtime::new().expect("a runtime");
     let (shared, parts) = standalone(home.path());
     let (conn, mut client) = connect(&shared, &runtime);
-    shared.conns.admit(&conn, 0, 0).expect("there is room");
+    shared.conns.admit(&conn, ConnLimits::NONE).expect("there is room");
     let store = shared.store.write();
     assert!(parts.snapshots.start(), "it waits for the store");
     let node = Node::new(parts);
