@@ -49,6 +49,8 @@ pub enum Bug {
     ForgetProposedEphemerals,
     /// A session's client is let in on a learner while what it asked for before is not yet committed.
     RevalidateAtOnce,
+    /// A hole that recovery has found in the log is voted with, led with and served.
+    TrustTheHole,
 }
 
 impl Bug {
@@ -73,6 +75,7 @@ impl Bug {
         Bug::EvictLate,
         Bug::ForgetProposedEphemerals,
         Bug::RevalidateAtOnce,
+        Bug::TrustTheHole,
     ];
 }
 

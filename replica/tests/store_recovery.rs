@@ -5,10 +5,10 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use zoometry_replica::storage::disk::mem::MemDisk;
 use zoometry_replica::storage::log::{LogOptions, SyncMode};
-use zoometry_replica::storage::recovery::{RecoveredStore, Warning, recover_store};
+use zoometry_replica::storage::recovery::{Proof, RecoveredStore, Warning, recover_store};
 use zoometry_replica::storage::snapshot::{SnapshotEnd, SnapshotItem, digest_block};
 use zoometry_replica::storage::{
-    Compression, Dir, Disk, RecoveryOptions, SnapshotWriter, StorageError, TxnLog,
+    Compression, Dir, Disk, LogReader, RecoveryOptions, SnapshotWriter, StorageError, TxnLog,
 };
 use zoometry_replica::store::prep::{Asked, Prep};
 use zoometry_replica::store::watch::{WatchEvent, WatchSink, WatcherId};
@@ -32,6 +32,8 @@ struct Member {
     store: Store,
     prep: Prep,
     log: TxnLog<MemDisk>,
+    /// The next transaction is not the one behind the last.
+    next: Option<Zxid>,
 }
 
 impl Member {
@@ -41,7 +43,8 @@ impl Member {
         assert_eq!(digest_mismatches, 0);
         let options = LogOptions { prealloc_bytes: 4096, sync: SyncMode::Always, roll_at_bytes: None };
         let log = TxnLog::new(disk.clone(), options);
-        let mut member = Self { disk: disk.clone(), store: found.state, prep: Prep::new(config()), log };
+        let (store, prep) = (found.state, Prep::new(config()));
+        let mut member = Self { disk: disk.clone(), store, prep, log, next: None };
         if found.snapshot.is_none() {
             member.fuzzy_snapshot(&[])?;
         }
@@ -50,7 +53,7 @@ impl Member {
 
     /// One write, durable and applied when this returns.
     fn write(&mut self, session: i64, request: &Request) -> Result<(), StorageError> {
-        let zxid = self.store.last_zxid().next();
+        let zxid = self.next.take().unwrap_or_else(|| self.store.last_zxid().next());
         let ids = [Id { scheme: "ip".into(), id: "127.0.0.1".into() }];
         let asked = Asked { session: SessionId(session), cxid: 1, ids: &ids, request, session_check: Ok(()) };
         let record = self.prep.prepare(&self.store, &asked, zxid, 1_700_000_000_000 + zxid.0);
@@ -301,4 +304,75 @@ fn digest_mismatches_are_counted() {
     let again = recovered(&disk);
     assert_eq!((again.digest_mismatches, again.first_mismatch), (1, Some(Zxid(1))));
     assert_eq!(again.found.state.digest(), member.store.digest());
+    assert_eq!((again.found.damage, again.found.differs), (None, None), "the next one agrees");
+}
+
+fn create(member: &mut Member, name: &str) {
+    let request = CreateRequest {
+        path: format!("/{name}"),
+        data: Some(name.to_owned().into()),
+        acl: Acl::open(),
+        flags: 0,
+    };
+    member.write(1, &Request::Create(request)).expect("write");
+}
+
+/// Six transactions in log.1, three of the next epoch in log.100000001.
+fn two_epochs(disk: &MemDisk) {
+    let mut member = Member::start(disk).expect("start");
+    (1..=6).for_each(|n| create(&mut member, &format!("n{n}")));
+    member.log.roll().expect("roll");
+    member.next = Some(Zxid(1 << 32 | 1));
+    (7..=9).for_each(|n| create(&mut member, &format!("n{n}")));
+}
+
+/// Where a file's `n`-th record ends.
+fn end_of(disk: &MemDisk, name: &str, n: usize) -> usize {
+    let mut reader = LogReader::open(disk, name).expect("open");
+    (0..n).for_each(|_| assert!(reader.next_entry().expect("read").is_some()));
+    reader.offset() as usize
+}
+
+/// Where one epoch ended its zxids do not tell; the digest behind it does.
+#[test]
+fn a_hole_before_another_epoch_is_known_by_the_digest() {
+    let whole = MemDisk::new();
+    two_epochs(&whole);
+    let found = recovered(&whole).found;
+    assert_eq!((found.damage, found.differs), (None, None));
+    let end = end_of(&whole, "log.1", 4);
+    type Strike = fn(&MemDisk, usize);
+    let strikes: [(Strike, i64); 4] = [
+        (|disk, end| disk.edit(Dir::Log, "log.1", |bytes| bytes.truncate(end)), 4),
+        (|disk, end| disk.edit(Dir::Log, "log.1", |bytes| bytes[end - 1] ^= 1), 3),
+        (|disk, end| disk.edit(Dir::Log, "log.1", |bytes| bytes[end..end + 40].fill(0)), 4),
+        (|disk, _| disk.remove(Dir::Log, "log.1").expect("remove"), 0),
+    ];
+    for (strike, before) in strikes {
+        let disk = whole.fork();
+        strike(&disk, end);
+        let again = recovered(&disk);
+        let damage = again.found.damage.unwrap_or_else(|| panic!("behind {before}"));
+        let known = (damage.proof, damage.before, damage.after);
+        assert_eq!(known, (Proof::Digest, Zxid(before), Some(Zxid(1 << 32 | 1))));
+        // Without digests nothing shows it.
+        let blind = StoreConfig { digest: false, ..config() };
+        let found = recover_store(&disk, RecoveryOptions::default(), blind).expect("recover").found;
+        assert_eq!((found.damage, found.differs), (None, None));
+    }
+}
+
+/// In the middle of an epoch nothing can be missing: the tree is another one for another reason.
+#[test]
+fn a_tree_that_differs_from_its_log_is_told_from_a_hole() {
+    let disk = MemDisk::new();
+    two_epochs(&disk);
+    let start = end_of(&disk, "log.1", 2);
+    disk.edit(Dir::Log, "log.1", |bytes| {
+        let data = bytes[start..].windows(2).rposition(|two| two == b"n3").expect("the data");
+        bytes[start + data + 1] = b'x';
+        reseal_records(bytes);
+    });
+    let found = recovered(&disk).found;
+    assert_eq!((found.damage, found.differs), (None, Some(Zxid(3))));
 }

@@ -44,6 +44,9 @@ pub fn dump(data_dir: &Path, data_log_dir: &Path, out: &mut dyn Write) -> anyhow
     for warning in &found.warnings {
         writeln!(out, "# warning: {warning}")?;
     }
+    if let Some(damage) = &found.damage {
+        writeln!(out, "# damage: {damage}")?;
+    }
     let mismatches = recovered.digest_mismatches;
     writeln!(out, "# digest {:#x}, {mismatches} mismatches", found.state.digest())?;
     for (session, timeout_ms) in found.state.sessions() {

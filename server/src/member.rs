@@ -10,12 +10,12 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use zoometry_replica::member::Member;
 use zoometry_replica::storage::log::SyncMode;
-use zoometry_replica::storage::recovery::{RecoveredStore, recover_store};
+use zoometry_replica::storage::recovery::{Damage, RecoveredStore, recover_store};
 use zoometry_replica::storage::{LogOptions, RecoveryOptions, TxnLog, epoch};
 use zoometry_replica::store::session::{self, SessionTracker};
 use zoometry_replica::store::{Store, StoreConfig};
 use zoometry_replica::zab::election::{Electorate, NotificationIntervals};
-use zoometry_replica::zab::{NO_DATA, Recovered, ServerId, Settings, Zab};
+use zoometry_replica::zab::{Doubt, NO_DATA, Recovered, ServerId, Settings, Zab};
 
 use crate::config::{Config, Endpoint, Ensemble};
 use crate::disk::FileDisk;
@@ -38,6 +38,11 @@ const PACKET_PER_FRAME: usize = 4;
 /// How long clients' last replies may take to be sent when the member stops.
 const GOODBYE: Duration = Duration::from_millis(500);
 
+/// What a member does in whose state transactions are missing, for the log.
+pub const WAITS_FOR_STATE: &str = "this member takes no part until a leader has sent it the whole state; if the \
+    members that are whole are no quorum, bring back one that is, or, to lose what is missing, start this one once with \
+    zoometry.acceptDamagedLog=true";
+
 /// Runs a member until `stop` completes: alone, or as one of an ensemble, as the configuration says.
 pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let start_up = tracing::info_span!("start-up");
@@ -56,14 +61,15 @@ pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>)
     let may_be_empty = alone || config.storage.database_autocreate || take_initialize_mark(&config)?;
     let is_lost = recovered.found.is_fresh() && !may_be_empty;
     let is_new = recovered.found.snapshot.is_none();
-    let Mind { member, store } = start_member(&config, &files, recovered, is_lost)?;
+    let damage = weigh_damage(&config, recovered.found.damage.as_ref(), alone, &stats)?;
+    let Mind { member, store } = start_member(&config, &files, recovered, is_lost, damage.is_some())?;
     let store = Arc::new(RwLock::new(store));
     if is_lost {
         tracing::warn!(
             "nothing is in the data directory, and db.autocreate=false: this member elects nobody until it has \
              the ensemble's state from a leader; the members of a new ensemble need a file `initialize` each"
         );
-    } else if alone || is_new {
+    } else if damage.is_none() && (alone || is_new) {
         // Logs without a snapshot do not start, here or at Apache's, so the first one precedes the first
         // log. Alone it also makes what was dropped from the recovered tree final.
         let first = start_up
@@ -95,7 +101,7 @@ pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>)
         part: Part::new(alone.then_some(Mode::Standalone)),
         standing: Mutex::default(),
     });
-    let parts = Parts { shared: Arc::clone(&shared), disk: log, snapshots, member, peers: links };
+    let parts = Parts { shared: Arc::clone(&shared), disk: log, snapshots, member, peers: links, damage };
     let door = shared.node.clone();
     let node = std::thread::Builder::new().name("node".into()).spawn(move || door.run(Node::new(parts)))?;
     let metrics = serve_metrics(&shared).await?;
@@ -174,13 +180,39 @@ fn take_initialize_mark(config: &Config) -> anyhow::Result<bool> {
     }
 }
 
+/// What becomes of a state in which transactions are missing: alone the server does not start with it; a member is
+/// to take no part until it has the whole state, and what is returned says why.
+fn weigh_damage(
+    config: &Config,
+    damage: Option<&Damage>,
+    alone: bool,
+    stats: &ServerStats,
+) -> anyhow::Result<Option<String>> {
+    let Some(damage) = damage else { return Ok(None) };
+    stats.add(Counter::DamagedLogs, 1);
+    if config.own.accept_damaged_log {
+        tracing::error!("{damage}; going on without them (zoometry.acceptDamagedLog=true)");
+        return Ok(None);
+    }
+    if alone {
+        bail!(
+            "{damage}. They were acknowledged, so this server does not start without them. Restore the directory from \
+             a backup; or, to lose them, start once with zoometry.acceptDamagedLog=true"
+        );
+    }
+    tracing::error!("{damage}; {WAITS_FOR_STATE}");
+    Ok(Some(damage.to_string()))
+}
+
 fn start_member(
     config: &Config,
     files: &FileDisk,
     recovered: RecoveredStore,
     is_lost: bool,
+    is_damaged: bool,
 ) -> anyhow::Result<Mind> {
     let RecoveredStore { found, tail, .. } = recovered;
+    let differs = found.differs.is_some();
     let (mut store, last_zxid) = (found.state, found.last_zxid);
     let first_session = session::first_id(elapsed_since_boot_ms(), config.session_server_id() as i64);
     let Ensemble::Member(membership) = &config.ensemble else {
@@ -214,12 +246,22 @@ fn start_member(
     for (zxid, payload) in tail {
         zab.remember(zxid, payload);
     }
+    if is_damaged {
+        zab.distrust(Doubt::Missing);
+    } else if differs {
+        zab.distrust(Doubt::Differs);
+    }
     Ok(Mind { member: Member::in_ensemble(zab, &store, first_session), store })
 }
 
-/// The state as the directories have it now: after the log was cut.
-pub fn reload(shared: &Shared) -> anyhow::Result<Store> {
-    Ok(rebuild(&shared.config, &shared.files, &shared.stats)?.found.state)
+/// The state as the directories have it now: after the log was cut. `is_damaged`: transactions are known to be
+/// missing there.
+pub fn reload(shared: &Shared, is_damaged: bool) -> anyhow::Result<Store> {
+    let found = rebuild(&shared.config, &shared.files, &shared.stats)?.found;
+    match found.damage {
+        Some(damage) if !is_damaged && !shared.config.own.accept_damaged_log => bail!("{damage}"),
+        _ => Ok(found.state),
+    }
 }
 
 async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
@@ -358,6 +400,9 @@ fn rebuild(config: &Config, disk: &FileDisk, stats: &ServerStats) -> anyhow::Res
     if let Some(zxid) = recovered.first_mismatch {
         let digest_mismatches = recovered.digest_mismatches;
         tracing::warn!(digest_mismatches, first = %zxid, "the tree's digest is not the one in the log");
+        if let Some(since) = found.differs {
+            tracing::error!(%since, "the recovered tree is not the one that was logged, as far as its digest tells");
+        }
     }
     stats.observe(Measure::DbInitTime, clock::now_ns() - started_ns);
     stats.observe(Measure::StartupTxnsLoaded, found.replayed);

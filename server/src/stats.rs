@@ -73,6 +73,8 @@ named! {
         Commits = "commit_count",
         /// Transactions after which the tree's digest was not the recorded one.
         DigestMismatches = "digest_mismatches_count",
+        /// Starts on a log in which transactions are missing.
+        DamagedLogs = "damaged_log_count",
         /// Elections entered.
         Lookings = "looking_count",
         /// Learners synchronised by DIFF.

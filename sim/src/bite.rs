@@ -38,6 +38,7 @@ pub const PROOFS: &[Proof] = &[
     Proof { bug: Bug::EvictLate, name: "evict-late", seeds_max: 500 },
     Proof { bug: Bug::ForgetProposedEphemerals, name: "forget-proposed-ephemerals", seeds_max: 50 },
     Proof { bug: Bug::RevalidateAtOnce, name: "revalidate-at-once", seeds_max: 3000 },
+    Proof { bug: Bug::TrustTheHole, name: "trust-the-hole", seeds_max: 200 },
 ];
 
 impl Proof {

@@ -3,7 +3,7 @@
 //! | world | what runs | what may happen to it |
 //! |---|---|---|
 //! | [`store`] | prep, store, log, snapshots, recovery of one member | the power fails anywhere, unsynced bytes survive or not |
-//! | [`whole`] | whole members and their clients | late, cut and broken connections, crashes, torn tails, slow disks, jumping clocks, stopped processes |
+//! | [`whole`] | whole members and their clients | late, cut and broken connections, crashes, torn tails, damaged logs, slow disks, jumping clocks, stopped processes |
 //! | [`zab`] | the consensus of three to six members | messages late and reordered between links, links cut, disks slow, members crash |
 //!
 //! The same seed gives the same life, down to the last line of its [`story::Story`]. A judge that objects

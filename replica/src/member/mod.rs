@@ -206,6 +206,16 @@ impl Member {
         self.zab.as_ref().map_or_else(Vec::new, Zab::synchronising)
     }
 
+    /// Whether transactions are missing in the state, so that nothing of it may be shown ([`Zab::is_missing_some`]).
+    pub fn is_missing_some(&self) -> bool {
+        self.zab.as_ref().is_some_and(Zab::is_missing_some)
+    }
+
+    /// Whether there is reason to think that the state is wrong ([`Zab::is_in_doubt`]).
+    pub fn is_in_doubt(&self) -> bool {
+        self.zab.as_ref().is_some_and(Zab::is_in_doubt)
+    }
+
     /// What the member is doing, in the words of its peers; `None` for a server alone.
     pub fn peer_state(&self) -> Option<zoometry_wire::peer::PeerState> {
         self.zab.as_ref().map(Zab::peer_state)

@@ -97,8 +97,9 @@ impl Restore for Collect {
         Ok(seen)
     }
 
-    fn replay(&mut self, state: &mut Seen, entry: LogEntry) {
+    fn replay(&mut self, state: &mut Seen, entry: LogEntry) -> Option<bool> {
         state.insert(entry.record.header.zxid.0);
+        None
     }
 }
 

@@ -1,14 +1,15 @@
 //! A directory → the newest state it holds.
 //!
 //! The newest snapshot that can be read, and the log behind it. Invariants: everything that was acknowledged
-//! as durable is in the result; what was not may be; nothing is guessed. A torn tail ends its file, wherever
-//! that file stands in the order; a damaged record, an unreadable directory, logs without a beginning are
-//! errors. Odd things that do not matter come back as [`Warning`]s.
+//! as durable is in the result, or the result names the [`Damage`]; what was not acknowledged may be in it; nothing is
+//! guessed. A torn tail ends its file, wherever that file stands in the order, and so does a damaged record; what
+//! is behind is replayed from the next file on, so that the end of the log is known. An unreadable directory and
+//! logs without a beginning are errors. Odd things that do not matter come back as [`Warning`]s.
 //!
 //! A snapshot is fuzzy, so transactions that it already holds are applied again: that is the state's to
 //! tolerate ([`Restore::replay`] cannot fail). Files stream by; memory is the state's and one item's.
 //!
-//! What this does not do: choose what to do about a hole, drop dead ephemerals, take the first snapshot (the
+//! What this does not do: choose what to do about damage, drop dead ephemerals, take the first snapshot (the
 //! server does, right after; in a fresh directory that is `snapshot.0`).
 //!
 //! Source: `P/FileTxnSnapLog.java`, `P/FileSnap.java`; reference §9.5.
@@ -22,7 +23,10 @@ use super::snapshot::{self, Found, SnapshotEnd, SnapshotItem, SnapshotReader};
 use crate::zab::history::HISTORY_DEFAULT;
 use zoometry_wire::Zxid;
 
+mod damage;
 mod store;
+use damage::{Continuity, Verdict};
+pub use damage::{Damage, Proof};
 pub use store::{RecoveredStore, recover_store};
 
 /// At most so many snapshots are tried, newest first.
@@ -75,8 +79,11 @@ pub trait Restore {
     fn loaded(&mut self, state: &mut Self::State, end: &SnapshotEnd) {
         let _ = (state, end);
     }
-    /// Applies a logged transaction; refusals by the state are its own affair (the snapshot is fuzzy).
-    fn replay(&mut self, state: &mut Self::State, entry: LogEntry);
+    /// Applies a logged transaction; refusals by the state are its own affair (the snapshot is fuzzy). Says whether
+    /// the state's digest is then the one that was logged, where that can be compared.
+    fn replay(&mut self, state: &mut Self::State, entry: LogEntry) -> Option<bool>;
+    /// Transactions are missing before the next one.
+    fn skip(&mut self) {}
 }
 
 /// Something odd that did not prevent recovery.
@@ -102,7 +109,17 @@ pub enum Warning {
         /// The file.
         file: String,
     },
-    /// Transactions are missing inside an epoch.
+    /// A record or a file is not what was written; the rest of the file is left out.
+    #[error("{file} is damaged at byte {offset}: {what}; the rest of that file is left out")]
+    Damaged {
+        /// The file.
+        file: String,
+        /// Where the record starts.
+        offset: u64,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Transactions are missing.
     #[error("transactions between {before} and {after} are missing: {file} goes on behind a hole")]
     Hole {
         /// Where the record behind the hole stands.
@@ -139,6 +156,11 @@ pub struct Recovered<S> {
     pub replayed: u64,
     /// What was odd; the first [`WARNINGS_MAX`].
     pub warnings: Vec<Warning>,
+    /// The first place where transactions are missing: the state is wrong.
+    pub damage: Option<Damage>,
+    /// The state's digest has not been the logged one since this transaction, and is not at the end: the state is
+    /// wrong, or who wrote the log has computed it wrongly.
+    pub differs: Option<Zxid>,
 }
 
 impl<S> Recovered<S> {
@@ -164,11 +186,21 @@ pub fn recover<D: Disk, R: Restore>(
         Some(installing) => (Vec::new(), vec![installing]),
         None => (log::list(disk)?, snapshot::list(disk)?),
     };
-    let mut warnings = Vec::new();
-    let mut recovered = match newest_readable(disk, &snapshots, restore, &mut warnings)? {
+    let (mut warnings, mut milestones) = (Vec::new(), Vec::new());
+    let (damage, differs) = (None, None);
+    let mut recovered = match newest_readable(disk, &snapshots, restore, &mut warnings, &mut milestones)? {
         Some((state, zxid, snapshot_end)) => {
             let snapshot = Some(zxid);
-            Recovered { state, last_zxid: zxid, snapshot, snapshot_end, replayed: 0, warnings }
+            Recovered {
+                state,
+                last_zxid: zxid,
+                snapshot,
+                snapshot_end,
+                replayed: 0,
+                warnings,
+                damage,
+                differs,
+            }
         }
         None => {
             if let (Some((_, first)), false) = (logs.first(), options.trust_empty) {
@@ -182,15 +214,18 @@ pub fn recover<D: Disk, R: Restore>(
                 snapshot_end: SnapshotEnd::default(),
                 replayed: 0,
                 warnings,
+                damage,
+                differs,
             }
         }
     };
     let start = log::start_index(&logs, recovered.last_zxid);
-    for (at, (_, name)) in logs.iter().enumerate().skip(start) {
-        let is_last = at + 1 == logs.len();
-        replay_file(disk, name, is_last, restore, &mut recovered)?;
+    let mut continuity = Continuity::new(milestones);
+    for (_, name) in &logs[start..] {
+        replay_file(disk, name, restore, &mut recovered, &mut continuity)?;
     }
-    Ok(recovered)
+    let Verdict { damage, differs } = continuity.finish(recovered.last_zxid);
+    Ok(Recovered { damage, differs, ..recovered })
 }
 
 /// A log in the snapshot directory, or the reverse, says that zoo.cfg has changed sides.
@@ -236,12 +271,14 @@ fn is_empty<D: Disk>(disk: &D, name: &str) -> Result<bool, StorageError> {
     opened.map_err(StorageError::io("open", disk.describe(Dir::Log, name)))
 }
 
-/// The newest snapshot that reads completely; `None` if the directory has none.
+/// The newest snapshot that reads completely; `None` if the directory has none. Newer ones that were complete once
+/// become `milestones`; an epoch's beginning is none, as it says nothing about the transaction before it.
 fn newest_readable<D: Disk, R: Restore>(
     disk: &D,
     snapshots: &[Found],
     restore: &mut R,
     warnings: &mut Vec<Warning>,
+    milestones: &mut Vec<Zxid>,
 ) -> Result<Option<(R::State, Zxid, SnapshotEnd)>, StorageError> {
     let mut newest = None;
     let mut tried = 0;
@@ -262,6 +299,9 @@ fn newest_readable<D: Disk, R: Restore>(
                     newest.get_or_insert_with(|| why.clone());
                 }
                 warn(warnings, Warning::SnapshotSkipped { why });
+                if whole && found.zxid.counter() != 0 {
+                    milestones.push(found.zxid);
+                }
             }
             Err(other) => return Err(other),
         }
@@ -297,49 +337,64 @@ fn load<D: Disk, R: Restore>(
 fn replay_file<D: Disk, R: Restore>(
     disk: &D,
     name: &str,
-    is_last: bool,
     restore: &mut R,
     recovered: &mut Recovered<R::State>,
+    continuity: &mut Continuity,
 ) -> Result<(), StorageError> {
     let base = recovered.snapshot.unwrap_or(Zxid(0));
-    let mut reader = LogReader::open(disk, name)?;
+    let mut reader = match LogReader::open(disk, name) {
+        Err(StorageError::CorruptLog { file, offset, what }) => {
+            continuity.file_ended(&file, offset, Some(what.clone()));
+            warn(&mut recovered.warnings, Warning::Damaged { file, offset, what });
+            return Ok(());
+        }
+        opened => opened?,
+    };
+    let file = reader.described().to_owned();
     let mut previous = None;
-    while let Some(entry) = reader.next_entry()? {
+    let broken = loop {
+        let offset = reader.offset();
+        let entry = match reader.next_entry() {
+            Ok(Some(entry)) => entry,
+            Ok(None) => break None,
+            Err(StorageError::CorruptLog { offset, what, .. }) => break Some((offset, what)),
+            Err(error) => return Err(error),
+        };
         let (zxid, last) = (entry.record.header.zxid, recovered.last_zxid);
-        let before = previous.replace(zxid);
+        let before: Option<Zxid> = previous.replace(zxid);
         if zxid <= last {
             // Up to the snapshot's zxid this is what it holds already; behind it, a disorder.
             if zxid > base || before.is_some_and(|before| zxid <= before) {
-                let file = reader.described().to_owned();
-                warn(&mut recovered.warnings, Warning::Backwards { file, zxid, last });
+                warn(&mut recovered.warnings, Warning::Backwards { file: file.clone(), zxid, last });
             }
             continue;
         }
         if !follows(last, zxid) {
-            let hole = Warning::Hole { file: reader.described().to_owned(), before: last, after: zxid };
+            let hole = Warning::Hole { file: file.clone(), before: last, after: zxid };
             warn(&mut recovered.warnings, hole);
+        }
+        if continuity.next(last, zxid, &file, offset, before.is_none()) {
+            restore.skip();
         }
         recovered.last_zxid = zxid;
         recovered.replayed += 1;
-        restore.replay(&mut recovered.state, entry);
-    }
-    let file = reader.described().to_owned();
-    match reader.end() {
-        Some(LogEnd::Torn) => {
-            warn(&mut recovered.warnings, Warning::TornTail { file, offset: reader.offset() });
-        }
-        Some(LogEnd::NoHeader) if !is_last => {
-            let what = "the header is missing, in a file that is not the newest".into();
-            return Err(StorageError::CorruptLog { file, offset: 0, what });
-        }
-        Some(LogEnd::NoHeader | LogEnd::Empty) => warn(&mut recovered.warnings, Warning::NoHeader { file }),
-        Some(LogEnd::Clean) | None => {}
-    }
+        let agrees = restore.replay(&mut recovered.state, entry);
+        continuity.compared(zxid, agrees);
+    };
+    let end = broken.as_ref().map_or(reader.offset(), |(offset, _)| *offset);
+    continuity.file_ended(&file, end, broken.as_ref().map(|(_, what)| what.clone()));
+    let warning = match (broken, reader.end()) {
+        (Some((offset, what)), _) => Warning::Damaged { file, offset, what },
+        (None, Some(LogEnd::Torn)) => Warning::TornTail { file, offset: end },
+        (None, Some(LogEnd::NoHeader | LogEnd::Empty)) => Warning::NoHeader { file },
+        (None, Some(LogEnd::Clean) | None) => return Ok(()),
+    };
+    warn(&mut recovered.warnings, warning);
     Ok(())
 }
 
 /// Whether `next` may stand right behind `last`: the next counter, or the first of a later epoch.
-pub(in crate::storage) fn follows(last: Zxid, next: Zxid) -> bool {
+pub(crate) fn follows(last: Zxid, next: Zxid) -> bool {
     next == last.next() || (next.epoch() > last.epoch() && next.counter() <= 1)
 }
 
@@ -349,5 +404,7 @@ fn warn(warnings: &mut Vec<Warning>, warning: Warning) {
     }
 }
 
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod tests;

@@ -257,6 +257,7 @@ impl Store {
         let equal = theirs.tree as u64 == self.tree.digest();
         self.digest_settled |= equal;
         self.digest_mismatches += u64::from(!equal && self.digest_settled);
+        self.digest_agrees = self.digest_settled.then_some(equal);
     }
 }
 

@@ -97,6 +97,8 @@ pub struct Store {
     /// Digests that come with transactions are worth comparing.
     digest_settled: bool,
     digest_mismatches: u64,
+    /// What the last comparison has shown.
+    digest_agrees: Option<bool>,
 }
 
 impl Store {
@@ -117,6 +119,7 @@ impl Store {
             last_zxid: Zxid(0),
             digest_settled: true,
             digest_mismatches: 0,
+            digest_agrees: None,
             config,
         }
     }
@@ -139,6 +142,12 @@ impl Store {
     /// Transactions whose digest was not the tree's after they were applied (`digest_mismatches_count`).
     pub fn digest_mismatches(&self) -> u64 {
         self.digest_mismatches
+    }
+
+    /// Whether the digest that came with the last transaction that had one was the tree's; `None` while there was
+    /// nothing to compare with.
+    pub fn digest_agrees(&self) -> Option<bool> {
+        self.digest_agrees
     }
 
     /// Znodes as `srvr` and `mntr` count them: the root twice, so a fresh server has 5.

@@ -126,6 +126,10 @@ pub struct Election {
     reachable: BTreeSet<ServerId>,
     /// Leaders that were given up for their silence, and have told no vote since.
     given_up: BTreeSet<ServerId>,
+    /// A member that does not stand for election votes for histories that are not behind this one: epoch and zxid.
+    floor: Option<(i64, Zxid)>,
+    /// When voters last said that they look for a leader, ms.
+    looked_ms: BTreeMap<ServerId, u64>,
     finalize_at_ms: Option<u64>,
     repeat_at_ms: u64,
     repeat_after_ms: u64,
@@ -146,20 +150,26 @@ impl Election {
             settled: BTreeMap::new(),
             reachable: BTreeSet::new(),
             given_up: BTreeSet::new(),
+            floor: None,
+            looked_ms: BTreeMap::new(),
             finalize_at_ms: None,
             repeat_at_ms: u64::MAX,
             repeat_after_ms: intervals.min_ms,
         }
     }
 
-    /// Begins a round: there is no leader (any more). `last_zxid` counts what is logged, committed or not.
+    /// Begins a round: there is no leader (any more). `last_zxid` counts what is logged, committed or not. A member that
+    /// says [`NO_DATA`] there is not elected and votes for nobody, or, with a `floor` (epoch and zxid), for
+    /// members whose history is not behind that.
     pub fn look(
         &mut self,
         now_ms: u64,
         last_zxid: Zxid,
         current_epoch: i64,
+        floor: Option<(i64, Zxid)>,
         out: &mut Outgoing,
     ) -> Option<Decision> {
+        self.floor = floor;
         self.state = PeerState::Looking;
         self.round += 1;
         let me = self.electorate.me;
@@ -269,6 +279,9 @@ impl Election {
         out: &mut Outgoing,
     ) -> Option<Decision> {
         self.given_up.remove(&from);
+        if said.state == PeerState::Looking {
+            self.looked_ms.insert(from, now_ms);
+        }
         if !self.electorate.votes(from) {
             // An observer, or somebody who is not in the configuration: it looks for the leader, and its
             // own opinion does not count.
@@ -301,8 +314,10 @@ impl Election {
         vote: Vote,
         out: &mut Outgoing,
     ) -> Option<Decision> {
-        // A member whose data is not there may not elect (reference §9.5).
-        if !self.electorate.votes(vote.leader) || vote.zxid == NO_DATA || self.own.zxid == NO_DATA {
+        // A member whose data is not there, or not to be trusted, may not elect (reference §9.5).
+        let may_elect = self.own.zxid != NO_DATA
+            || self.floor.is_some_and(|(epoch, zxid)| (vote.epoch, vote.zxid) >= (epoch, zxid));
+        if !self.electorate.votes(vote.leader) || vote.zxid == NO_DATA || !may_elect {
             return None;
         }
         if round < self.round {
@@ -360,6 +375,20 @@ impl Election {
     /// meaning once a quorum follows.
     pub fn is_deserted(&self) -> bool {
         self.deserted
+    }
+
+    /// Whether a quorum is there, this member among it.
+    pub fn reaches_a_quorum(&self) -> bool {
+        self.electorate.is_quorum(self.reachable.iter().chain([&self.electorate.me]))
+    }
+
+    /// Whether the others are a quorum with a leader, as far as can be seen here: those who can be reached and have not
+    /// said within `away_ms` that they look for a leader.
+    pub fn others_suffice(&self, now_ms: u64, away_ms: u64) -> bool {
+        let looked =
+            |other: &ServerId| self.looked_ms.get(other).is_some_and(|at_ms| now_ms < at_ms + away_ms);
+        let others = self.reachable.iter().filter(|other| **other != self.electorate.me && !looked(other));
+        self.electorate.is_quorum(others)
     }
 
     /// Whether there is an election connection to this member.
@@ -422,7 +451,7 @@ impl Election {
     /// Does a quorum hold this member's vote, and can no better one come any more?
     fn count(&mut self, now_ms: u64) -> Option<Decision> {
         let me = self.electorate.me;
-        if !self.electorate.votes(me) {
+        if !self.electorate.votes(me) || self.vote.zxid == NO_DATA {
             return None;
         }
         self.votes.insert(me, self.vote);

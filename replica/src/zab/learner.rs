@@ -19,6 +19,8 @@
 //! and no transaction is forgotten, because of it; it votes with what it has, and keeps that on its disk until
 //! the new state is there. Apache's learner exits instead.
 //!
+//! So does a member that has reason to think that its state is wrong ([`super::Doubt`]).
+//!
 //! Apache's bugs that this file is written against: acknowledging NEWLEADER before the history is durable
 //! (ZOOKEEPER-4643, 4646, 4785), ACKEPOCH before the accepted epoch is durable (ZOOKEEPER-3911), several paths
 //! that apply (ZOOKEEPER-4925).
@@ -32,7 +34,9 @@ use zoometry_wire::{Record as _, Zxid};
 
 use crate::deliberate::{Bug, chosen};
 
+use super::doubt::Voice;
 use super::{Action, Base, EpochKind, Event, Link, NO_DATA, Next, Role, ServerId, Why, kind};
+use crate::storage::recovery::follows;
 
 /// A transaction that was proposed and is not applied yet.
 #[derive(Debug)]
@@ -87,6 +91,8 @@ pub struct Learner {
     leaves: Option<Why>,
     /// The leader was not heard of for too long.
     silent: bool,
+    /// It has been asked for the whole state.
+    asks: bool,
 }
 
 impl Learner {
@@ -107,7 +113,13 @@ impl Learner {
             established: false,
             leaves: None,
             silent: false,
+            asks: false,
         }
+    }
+
+    /// The leader, and its epoch as far as it is known.
+    pub(super) fn leads(&self) -> (ServerId, i64) {
+        (self.leader, self.epoch)
     }
 
     /// The leader and the epoch, once, when the member has become part of it.
@@ -153,6 +165,12 @@ impl Learner {
                 let silent_ms = self.patience_ms(base);
                 return self.leave(Why::LeaderSilent { leader: self.leader, silent_ms });
             }
+            Event::Tick if self.phase == Phase::Following => {
+                let pause_ms = base.pause_before_leaving_ms(self.leader);
+                if base.doubts.leaves(base.now_ms, self.leader, self.epoch, pause_ms) {
+                    return self.leave(Why::LeavesForState(self.leader));
+                }
+            }
             Event::Packet(link, packet) if Some(link) == self.link => {
                 self.deadline_ms = base.now_ms + self.patience_ms(base);
                 return self.receive(base, packet, out);
@@ -172,7 +190,7 @@ impl Learner {
                 return self.come_again(base, out);
             }
             Event::SnapshotStored if self.phase == Phase::Storing => {
-                base.uncuttable = None;
+                base.unfit_epoch = None;
                 out.push(Action::StoreEpoch(EpochKind::Current, self.epoch));
             }
             Event::EpochStored(EpochKind::Current, epoch)
@@ -219,7 +237,7 @@ impl Learner {
 
     /// Everything is as it was, and the leader's history is not behind it: the leader is asked for all of it.
     fn come_again(&mut self, base: &mut Base, out: &mut Vec<Action>) -> Next {
-        base.uncuttable = Some(self.epoch);
+        base.unfit_epoch = Some(self.epoch);
         if let Some(why) = self.leaves {
             return Next::Look(why);
         }
@@ -322,22 +340,24 @@ impl Learner {
 
     fn ack_epoch(&mut self, base: &Base, current_epoch: i32, out: &mut Vec<Action>) {
         self.phase = Phase::AwaitingSync;
+        self.asks = self.wants_everything(base);
+        let current_epoch = if self.asks { -1 } else { current_epoch };
         let data = Bytes::copy_from_slice(&current_epoch.to_be_bytes());
-        let last = if self.wants_everything(base) && current_epoch == -1 { NO_DATA } else { base.logged };
+        let last = if self.asks { NO_DATA } else { base.logged };
         self.send(PacketKind::AckEpoch, last, Some(data), out);
     }
 
-    /// Whether this leader, in this epoch, has asked for a cut that is not possible.
+    /// Whether the leader is asked for the whole state, in an acknowledgement that counts for nothing: the state here
+    /// is not trusted and others have elected it, or what it has sent in this epoch does not fit.
     fn wants_everything(&self, base: &Base) -> bool {
-        base.uncuttable == Some(self.epoch)
+        base.doubts.voice == Voice::Silent || base.unfit_epoch == Some(self.epoch)
     }
 
     fn begin_sync(&mut self, base: &mut Base, packet: &QuorumPacket, out: &mut Vec<Action>) -> Next {
         match kind(packet) {
-            Some(kind @ (PacketKind::Diff | PacketKind::Trunc)) if self.wants_everything(base) => {
+            Some(kind @ (PacketKind::Diff | PacketKind::Trunc)) if self.asks => {
                 out.push(Action::Fail(format!(
-                    "the leader answered {kind:?} {} to a member that asked for the whole state, because its \
-                     log cannot be cut; move its version-2 directories away and start it again",
+                    "the leader answered {kind:?} {} to a member that asked for the whole state; move its version-2 directories away and start it again",
                     packet.zxid
                 )));
                 return self.leader_is_confused();
@@ -364,16 +384,17 @@ impl Learner {
         Next::Stay
     }
 
-    /// Takes a proposal in. A hole inside an epoch is the end of this leader: it would become ours
-    /// (Apache refuses it since 3.9.4).
-    fn propose(&mut self, packet: QuorumPacket, committed: bool) -> Next {
+    /// Takes a proposal in. A hole is the end of this leader: it would become ours (Apache refuses one inside an epoch
+    /// since 3.9.4). When it is found again, it is asked for the whole state.
+    fn propose(&mut self, base: &mut Base, packet: QuorumPacket, committed: bool) -> Next {
         let zxid = packet.zxid;
         let last = self.last_proposed;
         if zxid <= last {
             // The stream behind a snapshot repeats what the snapshot already holds.
             return Next::Stay;
         }
-        if zxid.epoch() == last.epoch() && zxid != last.next() && last.counter() != 0 {
+        if !follows(last, zxid) && (last.counter() != 0 || zxid.epoch() != last.epoch()) {
+            base.unfit_epoch = Some(self.epoch);
             return Next::Look(Why::LeaderSkipped { leader: self.leader, last, next: zxid });
         }
         self.last_proposed = zxid;
@@ -408,8 +429,8 @@ impl Learner {
         out: &mut Vec<Action>,
     ) -> Next {
         match kind(&packet) {
-            Some(PacketKind::Proposal) => return self.propose(packet, false),
-            Some(PacketKind::Inform) => return self.propose(packet, true),
+            Some(PacketKind::Proposal) => return self.propose(base, packet, false),
+            Some(PacketKind::Inform) => return self.propose(base, packet, true),
             Some(PacketKind::Commit) => return self.commit(packet.zxid, out),
             Some(PacketKind::NewLeader) => {
                 if chosen(Bug::EpochBeforeHistory) && !snapshot {
@@ -421,6 +442,7 @@ impl Learner {
                     self.send(PacketKind::Ack, Zxid(self.epoch << 32), None, out);
                 }
                 if snapshot {
+                    base.doubts.settle(self.leader, self.epoch, self.asks);
                     // The snapshot holds what was committed behind it as well.
                     out.push(Action::StoreSnapshot);
                 } else {
@@ -448,8 +470,8 @@ impl Learner {
 
     fn await_up_to_date(&mut self, base: &mut Base, packet: QuorumPacket, out: &mut Vec<Action>) -> Next {
         match kind(&packet) {
-            Some(PacketKind::Proposal) => return self.propose(packet, false),
-            Some(PacketKind::Inform) => return self.propose(packet, true),
+            Some(PacketKind::Proposal) => return self.propose(base, packet, false),
+            Some(PacketKind::Inform) => return self.propose(base, packet, true),
             Some(PacketKind::Commit) => return self.commit(packet.zxid, out),
             Some(PacketKind::UpToDate) => {
                 self.send(PacketKind::Ack, Zxid(self.epoch << 32), None, out);
@@ -482,7 +504,7 @@ impl Learner {
             PacketKind::Proposal | PacketKind::Inform => {
                 let (zxid, payload) = (packet.zxid, packet.data.clone().unwrap_or_default());
                 let before = self.pending.len();
-                let next = self.propose(packet, kind == PacketKind::Inform);
+                let next = self.propose(base, packet, kind == PacketKind::Inform);
                 if self.pending.len() > before {
                     base.append(zxid, payload, out);
                     if self.votes {

@@ -12,6 +12,7 @@
 //! Sources: Junqueira, Reed, Serafini, "Zab" (DSN 2011); `FastLeaderElection.java`, `Leader.java`,
 //! `LearnerHandler.java`, `Learner.java`, `Follower.java`, `QuorumPeer.java`; reference §8.
 
+mod doubt;
 pub mod election;
 pub mod history;
 pub mod leader;
@@ -23,6 +24,9 @@ use bytes::Bytes;
 use zoometry_wire::Zxid;
 use zoometry_wire::peer::{Notification, PacketKind, PeerState, QuorumPacket};
 
+use crate::deliberate::{Bug, chosen};
+pub use doubt::Doubt;
+use doubt::{Doubts, Voice};
 use election::{Decision, Election, Electorate, NotificationIntervals, Outgoing};
 use history::History;
 use leader::Leader;
@@ -43,8 +47,8 @@ impl std::fmt::Display for ServerId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Link(pub u64);
 
-/// What a member says in the place of its last zxid when its data is not there (`zookeeper.db.autocreate`):
-/// what it acknowledges elects nobody, and it is sent the whole state.
+/// What a member says in the place of its last zxid when its data is not there (`zookeeper.db.autocreate`), or not
+/// to be trusted ([`Doubt`]): what it acknowledges elects nobody, and it is sent the whole state.
 pub const NO_DATA: Zxid = Zxid(-1);
 
 /// Which of the two epoch files.
@@ -92,6 +96,9 @@ pub enum Event {
     Propose(Zxid, Bytes),
     /// What a learner is answered (its `sync`, say), when everything proposed so far is committed.
     Answer(Link, QuorumPacket),
+    /// The tree's digest was compared with the one that came with this transaction: they agree or they differ. Told
+    /// when that has changed.
+    Compared(Zxid, bool),
     /// This member must not go on leading: its epoch has no zxids left. Or what it is part of comes to nothing.
     Resign(Why),
 }
@@ -240,8 +247,10 @@ struct Base {
     /// The log is on the disk up to here.
     durable: Zxid,
     history: History,
-    /// The epoch whose leader has asked for a cut of the log that is not possible.
-    uncuttable: Option<i64>,
+    /// The epoch whose leader has asked for a cut of the log that is not possible, or has left out transactions: it is
+    /// asked for the whole state.
+    unfit_epoch: Option<i64>,
+    doubts: Doubts,
 }
 
 impl Base {
@@ -326,7 +335,8 @@ impl Zab {
                 applied: last_zxid,
                 durable: last_zxid,
                 history,
-                uncuttable: None,
+                unfit_epoch: None,
+                doubts: Doubts::default(),
             },
             election,
             state: State::Looking { early: Vec::new() },
@@ -338,6 +348,23 @@ impl Zab {
     /// be brought up to date with it.
     pub fn remember(&mut self, zxid: Zxid, payload: Bytes) {
         self.base.history.push(zxid, payload);
+    }
+
+    /// Before the first event: there is reason to think that the state is wrong.
+    pub fn distrust(&mut self, doubt: Doubt) {
+        if !chosen(Bug::TrustTheHole) {
+            self.base.doubts.add(doubt);
+        }
+    }
+
+    /// Whether transactions are missing in the state, so that nothing of it may be shown.
+    pub fn is_missing_some(&self) -> bool {
+        self.base.doubts.is_missing_some()
+    }
+
+    /// Whether there is reason to think that the state is wrong.
+    pub fn is_in_doubt(&self) -> bool {
+        self.base.doubts.any()
     }
 
     /// Takes one event at `now_ms` (a clock that only goes forward) and appends what is to be done.
@@ -366,7 +393,17 @@ impl Zab {
             Event::Tick => {
                 let decision = self.elect(out, |election, votes| election.tick(now_ms, votes));
                 self.decide(decision, out);
+                if self.base.doubts.any() || self.base.doubts.voice != Voice::Full {
+                    self.weigh_doubts(out);
+                }
                 self.step_role(Event::Tick, out);
+            }
+            Event::Compared(zxid, agrees) => {
+                let leader = match &self.state {
+                    State::Learning(learner) => Some(learner.leads()),
+                    State::Looking { .. } | State::Leading(_) => None,
+                };
+                self.base.doubts.compared(zxid, agrees, leader, out);
             }
             Event::Durable(zxid) => {
                 self.base.durable = self.base.durable.max(zxid);
@@ -459,10 +496,35 @@ impl Zab {
     }
 
     fn look(&mut self, out: &mut Vec<Action>) {
-        let (now_ms, logged, epoch) = (self.base.now_ms, self.base.logged, self.base.current_epoch);
+        self.base.doubts.look(self.base.now_ms, self.base.settings.sync_ms());
         out.push(Action::Become(Role::Looking));
-        let decision = self.elect(out, |election, votes| election.look(now_ms, logged, epoch, votes));
+        self.begin_election(out);
+    }
+
+    fn begin_election(&mut self, out: &mut Vec<Action>) {
+        let (now_ms, logged, epoch) = (self.base.now_ms, self.base.logged, self.base.current_epoch);
+        let zxid = if self.base.doubts.voice == Voice::Full { logged } else { NO_DATA };
+        let floor = (self.base.doubts.voice == Voice::Yields).then_some((epoch, logged));
+        let decision = self.elect(out, |election, votes| election.look(now_ms, zxid, epoch, floor, votes));
         self.decide(decision, out);
+    }
+
+    /// A member in doubt may have waited long enough for others, or may leave its leader for the whole state.
+    fn weigh_doubts(&mut self, out: &mut Vec<Action>) {
+        let now_ms = self.base.now_ms;
+        let (wait_ms, away_ms) = (self.base.settings.sync_ms(), self.base.settings.init_ms());
+        match &self.state {
+            State::Looking { .. } => {
+                let is_quorum_there = self.election.reaches_a_quorum();
+                if self.base.doubts.rises(now_ms, wait_ms, is_quorum_there) {
+                    self.begin_election(out);
+                }
+            }
+            State::Learning(_) => {
+                self.base.doubts.others_suffice = self.election.others_suffice(now_ms, away_ms);
+            }
+            State::Leading(_) => {}
+        }
     }
 
     fn decide(&mut self, decision: Option<Decision>, out: &mut Vec<Action>) {

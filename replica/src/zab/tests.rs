@@ -4,6 +4,7 @@ use super::*;
 use election::{Electorate, NotificationIntervals};
 use zoometry_wire::Record as _;
 
+mod doubt;
 mod waits;
 
 const TICK_MS: u64 = 100;

@@ -45,6 +45,20 @@ pub enum Why {
         /// The one that came.
         next: Zxid,
     },
+    /// The digest that came with a transaction is not the tree's.
+    #[error(
+        "the tree's digest differs from the one that came with {0}: this member's state is wrong, or that digest"
+    )]
+    Differs(Zxid),
+    /// The same, behind a whole state.
+    #[error(
+        "the tree's digest differs from the one that came with {0}, although this leader has sent the whole state: \
+         serving on; compare the members' trees (zoometry-server dump, the digests of `hash`)"
+    )]
+    DiffersAgain(Zxid),
+    /// A follower's state may be wrong, and a quorum goes on without it.
+    #[error("leaving server {0} for a moment, to take its whole state in the place of one that may be wrong")]
+    LeavesForState(ServerId),
     /// The votes that a decision rests on have changed.
     #[error("the quorum that this election counted on has gone elsewhere")]
     Deserted,
@@ -87,6 +101,13 @@ pub enum Why {
         /// What is wrong with it.
         why: &'static str,
     },
+}
+
+impl Why {
+    /// Whether somebody has to look at it.
+    pub fn is_error(&self) -> bool {
+        matches!(self, Self::DiffersAgain(_))
+    }
 }
 
 fn named(learner: ServerId) -> String {

@@ -88,6 +88,12 @@ pub const OWN_KEYS: &[KeyDoc] = &[
         help: "How long a leader may be silent before its followers look for another, and a follower before its leader gives it up. Leaders with this key ping five times as often. Give all members the same value; with an Apache leader, which pings every half tick, stay above tickTime. A value of 1000 finds a stopped or cut-off leader in a second and forgives pauses of one.",
     },
     KeyDoc {
+        name: "zoometry.acceptDamagedLog",
+        expected: "true or false",
+        default: "false",
+        help: "Starts on a directory whose log has a hole, without the transactions that are missing, for which a server alone does not start and a member waits for its leader's whole state. Acknowledged writes are lost then: set it for one start, where there is no backup and no whole member.",
+    },
+    KeyDoc {
         name: "zoometry.syncDelayFile",
         expected: "a path",
         default: "none",

@@ -360,6 +360,8 @@ pub struct Own {
     /// `zoometry.leaderSilenceMs`: the longest silence between leader and followers; `None` is
     /// tickTime × syncLimit.
     pub leader_silence_ms: Option<u64>,
+    /// `zoometry.acceptDamagedLog`: go on without transactions that recovery finds missing.
+    pub accept_damaged_log: bool,
     /// `zoometry.syncDelayFile`: how many milliseconds longer each sync takes stands in this file.
     pub sync_delay_file: Option<PathBuf>,
     /// `zoometry.log`: what to log, in tracing-subscriber's filter language.

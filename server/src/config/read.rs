@@ -570,6 +570,7 @@ fn own(entries: &mut Entries) -> Result<Own> {
         max_outbox_bytes: entries.number_or("zoometry.maxOutboxBytes", 65_536, 1 << 40, 16 << 20)?,
         max_pipelined: entries.number_or("zoometry.maxPipelined", 1, 1_000_000, 1000)?,
         leader_silence_ms: entries.number("zoometry.leaderSilenceMs", 50, 600_000)?,
+        accept_damaged_log: entries.switch("zoometry.acceptDamagedLog", false)?,
         sync_delay_file: entries.path_value("zoometry.syncDelayFile"),
         log: entries.text("zoometry.log").unwrap_or_else(|| "info".into()),
     };
@@ -711,6 +712,13 @@ fn leftovers(entries: &mut Entries, config: &mut Config) {
     }
     if config.requests.skip_acl {
         entries.warnings.push("skipACL=yes: every client may do everything".into());
+    }
+    if config.own.accept_damaged_log {
+        entries.warnings.push(
+            "zoometry.acceptDamagedLog=true: a hole in the log is gone past, and what is missing stays lost; remove \
+             the key when the server has started"
+                .into(),
+        );
     }
     if let Some(file) = &config.own.sync_delay_file {
         let file = file.display();

@@ -190,6 +190,8 @@ fn values_are_read_where_they_belong() {
             |c| (c.own.trace_slowest, c.own.trace_parent, c.own.trace_salt) == (9, true, u64::MAX),
         ),
         ("zoometry.leaderSilenceMs=400", |c| c.own.leader_silence_ms == Some(400)),
+        ("zoometry.log=warn", |c| !c.own.accept_damaged_log),
+        ("zoometry.acceptDamagedLog=true", |c| c.own.accept_damaged_log && c.warnings.len() == 1),
         ("zoometry.syncDelayFile=/tmp/slow", |c| {
             c.own.sync_delay_file.as_deref() == Some(Path::new("/tmp/slow")) && c.warnings.len() == 1
         }),

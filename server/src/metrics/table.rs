@@ -157,6 +157,7 @@ pub const TABLE: &[Metric] = &[
     metric("prep_processor_request_queued", Count, N, Server, S::Counter(Counter::PrepQueued), "Writes that entered the preparation queue"),
     metric("sync_processor_request_queued", Count, N, Server, S::Counter(Counter::SyncQueued), "Transactions that entered the disk queue"),
     metric("digest_mismatches_count", Count, N, Server, S::Counter(Counter::DigestMismatches), "Transactions behind which the tree's digest was not the recorded one"),
+    metric("damaged_log_count", Count, N, Server, S::Counter(Counter::DamagedLogs), "Starts on a log in which transactions are missing"),
     metric("auth_failed_count", Count, N, Server, S::Counter(Counter::AuthFailures), "Failed authentications"),
     metric("proposal_count", Count, N, Ensemble, S::Counter(Counter::Proposals), "Writes proposed"),
     metric("commit_count", Count, N, Ensemble, S::Counter(Counter::Commits), "Writes committed"),

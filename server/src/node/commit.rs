@@ -12,7 +12,7 @@ use zoometry_replica::store::watch::{WatchEvent, WatchSink, WatcherId};
 use zoometry_wire::records::{EventType, SYNC_CONNECTED, WatcherEvent, perms};
 use zoometry_wire::{ErrorCode, Response, SessionId, Txn, TxnRecord, Zxid};
 
-use super::{Asked, Node};
+use super::{Asked, Node, NodeEvent};
 use crate::clock;
 use crate::conn::{Conn, Phase, put_notification};
 use crate::disk_thread::Durable;
@@ -61,6 +61,7 @@ impl Node {
                 self.apply(&mut store, record, moment, &mut stages);
             }
             stages.book(&mut self.booked);
+            self.note_digest(&store);
         }
         self.member.applied(last);
         if !self.trails.is_empty() {
@@ -80,6 +81,31 @@ impl Node {
         for conn in self.woken.drain(..) {
             conn.flush(&shared, &mut self.traced);
         }
+    }
+
+    /// What the digests that came with transactions say of the tree.
+    fn note_digest(&mut self, store: &Store) {
+        let (agrees, mismatches) = (store.digest_agrees(), store.digest_mismatches());
+        if mismatches != self.mismatches_booked {
+            self.shared
+                .stats
+                .add(Counter::DigestMismatches, mismatches.saturating_sub(self.mismatches_booked));
+            self.mismatches_booked = mismatches;
+        }
+        let Some(agrees) = agrees.filter(|agrees| self.digest_told != Some(*agrees)) else { return };
+        self.digest_told = Some(agrees);
+        if self.peers.is_some() {
+            // Behind what is being performed.
+            self.shared.node.leave(NodeEvent::Compared(store.last_zxid(), agrees));
+        } else if !agrees {
+            let zxid = store.last_zxid();
+            tracing::error!(%zxid, "the tree's digest is not the one that was computed for this transaction");
+        }
+    }
+
+    /// Another store has taken the place of the one before.
+    pub(super) fn renew_digest(&mut self, mismatches: u64) {
+        (self.digest_told, self.mismatches_booked) = (None, mismatches);
     }
 
     /// A sync of this member's disk has ended.

@@ -154,6 +154,7 @@ impl Node {
                 if let Some(store) = self.arrived.remove(&link) {
                     self.snapshots.hold();
                     tracing::info!(zxid = %store.last_zxid(), "taking over the leader's snapshot");
+                    self.renew_digest(store.digest_mismatches());
                     *self.shared.store.write() = *store;
                 }
             }
@@ -185,6 +186,7 @@ impl Node {
                 self.disk_jobs += 1;
                 self.shared.disk.install(store, move || node.leave(NodeEvent::SnapshotStored));
             }
+            Action::Tell(why) if why.is_error() => tracing::error!("{why}"),
             Action::Tell(why) => tracing::warn!("{why}"),
             Action::Fail(why) => {
                 tracing::error!("this member's state cannot be trusted any more, it stops: {why}");
@@ -246,8 +248,9 @@ impl Node {
 
     /// Reads the state again from the disk.
     fn reload(&mut self) {
-        match member::reload(&self.shared) {
+        match member::reload(&self.shared, self.member.is_missing_some()) {
             Ok(store) => {
+                self.renew_digest(store.digest_mismatches());
                 *self.shared.store.write() = store;
                 self.snapshots.release();
             }
@@ -403,6 +406,7 @@ impl Node {
         let wait_ms = u64::from(self.shared.config.tick_time_ms).max(READ_ONLY_WAIT_MS);
         if self.shared.mode().is_some()
             || !self.shared.config.requests.read_only_mode
+            || self.member.is_in_doubt()
             || now_ms < self.looking_since_ms + wait_ms
         {
             return;

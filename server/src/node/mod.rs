@@ -32,6 +32,7 @@ use crate::clock;
 use crate::conn::Conn;
 use crate::disk_thread::{Append, Cut, DiskThread, Durable};
 use crate::handshake;
+use crate::member::WAITS_FOR_STATE;
 use crate::peers::{PeerEvent, Peers};
 use crate::shared::{ProposalSizes, Shared};
 use crate::snapshot_thread::Snapshotter;
@@ -61,6 +62,9 @@ const EXPIRED_NODES_PER_ROUND: usize = 1000;
 /// Events taken from the queue before the peer links are told to send what the first of them has brought.
 const EVENTS_PER_FLUSH: usize = 64;
 
+/// How often a member that waits for the whole state says why.
+const DAMAGE_TOLD_EVERY_MS: u64 = 60_000;
+
 /// How often consensus is told what time it is.
 const CONSENSUS_TICK_MS: u64 = 10;
 
@@ -81,6 +85,8 @@ pub enum NodeEvent {
     SnapshotStored,
     /// The log files were looked through for a learner.
     LogLooked(LogLook),
+    /// Whether the tree's digest was the one that came with this transaction; told when that has changed.
+    Compared(Zxid, bool),
     /// The member stops: nothing new is taken in, what is under way is finished.
     Stop,
 }
@@ -192,6 +198,13 @@ pub struct Node {
     next_tick_ms: u64,
     next_container_check_ms: u64,
     stopping: bool,
+    /// What is missing in the state, while it is, and when that is told again.
+    damage: Option<String>,
+    next_damage_ms: u64,
+    /// What consensus was told of the tree's digest.
+    digest_told: Option<bool>,
+    /// Mismatches of the present store that are counted.
+    mismatches_booked: u64,
     /// What the writes of the batch being applied have to tell the statistics.
     booked: Batch,
     /// Requests answered in that batch.
@@ -210,12 +223,15 @@ pub struct Parts {
     pub member: Member,
     /// In an ensemble: the links to the others.
     pub peers: Option<Peers>,
+    /// What is missing in the state; the member has been told ([`Zab::distrust`](zoometry_replica::zab::Zab::distrust)).
+    pub damage: Option<String>,
 }
 
 impl Node {
     /// A node over a recovered store.
     pub fn new(parts: Parts) -> Self {
-        let Parts { shared, disk, snapshots, member, peers } = parts;
+        let Parts { shared, disk, snapshots, member, peers, damage } = parts;
+        let mismatches_booked = shared.store.read().digest_mismatches();
         // A whole interval first, as Apache's timer waits: whoever restarts a member finds what was there.
         let next_container_check_ms =
             clock::now_ms().saturating_add(shared.config.requests.container_check_interval_ms);
@@ -249,6 +265,10 @@ impl Node {
             next_tick_ms: 0,
             next_container_check_ms,
             stopping: false,
+            damage,
+            next_damage_ms: clock::now_ms() + DAMAGE_TOLD_EVERY_MS,
+            digest_told: None,
+            mismatches_booked,
             booked: Batch::default(),
             answered: 0,
         }
@@ -323,6 +343,7 @@ impl Node {
             NodeEvent::Truncated(cut) => self.truncated(cut),
             NodeEvent::SnapshotStored => self.snapshot_stored(),
             NodeEvent::LogLooked(look) => self.log_looked(look),
+            NodeEvent::Compared(zxid, agrees) => self.consensus(Event::Compared(zxid, agrees)),
             NodeEvent::Stop => {
                 self.stopping = true;
                 self.held.clear();
@@ -448,6 +469,7 @@ impl Node {
             self.next_tick_ms = now_ms + CONSENSUS_TICK_MS;
             self.watch_transfers();
             self.serve_reads_alone(now_ms);
+            self.tell_damage(now_ms);
             self.consensus(Event::Tick);
             self.publish();
             // A link has become free without an event.
@@ -466,6 +488,18 @@ impl Node {
             self.delete_expired_nodes();
         }
         self.perform();
+    }
+
+    /// A member that waits for the whole state says why, as long as it waits.
+    fn tell_damage(&mut self, now_ms: u64) {
+        let Some(damage) = &self.damage else { return };
+        if !self.member.is_missing_some() {
+            tracing::info!("the whole state of the leader is here; this member takes part again");
+            self.damage = None;
+        } else if now_ms >= self.next_damage_ms {
+            self.next_damage_ms = now_ms + DAMAGE_TOLD_EVERY_MS;
+            tracing::error!("{damage}; {WAITS_FOR_STATE}");
+        }
     }
 
     fn delete_expired_nodes(&mut self) {

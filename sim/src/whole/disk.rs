@@ -10,7 +10,7 @@ use bytes::Bytes;
 use zoometry_replica::storage::disk::mem::MemDisk;
 use zoometry_replica::storage::epoch::{self, EpochFile};
 use zoometry_replica::storage::log::{LogOptions, LogSync, SyncMode};
-use zoometry_replica::storage::recovery::{RecoveredStore, Warning, recover_store};
+use zoometry_replica::storage::recovery::{RecoveredStore, recover_store};
 use zoometry_replica::storage::snapshot::{Sealed, SnapshotEnd, digest_block};
 use zoometry_replica::storage::{
     Compression, RecoveryOptions, SnapshotItem, SnapshotNode, SnapshotWriter, StorageError, TxnLog, install,
@@ -146,11 +146,12 @@ impl Machine {
     pub(super) fn recover(&self) -> Result<Found, StorageError> {
         let RecoveredStore { found, digest_mismatches, tail, .. } =
             recover_store(&self.disk, RecoveryOptions::default(), store_config())?;
-        let hole = found.warnings.iter().find(|warning| matches!(warning, Warning::Hole { .. }));
-        let hole = hole.map(ToString::to_string);
+        let hole = found.damage.as_ref().map(ToString::to_string);
         let epochs = epoch::load(&self.disk, found.last_zxid)?;
         let store = found.state;
-        Image::of(&store).write(&self.disk)?;
+        if hole.is_none() {
+            Image::of(&store).write(&self.disk)?;
+        }
         Ok(Found {
             queue: DiskQueue::new(&self.disk),
             last_zxid: store.last_zxid(),
@@ -179,6 +180,8 @@ impl World {
                 };
                 Ok(Some((kind, zxid, range.collect::<Result<Vec<_>, _>>()?)))
             });
+        // A damaged file serves nobody.
+        let found = if matches!(found, Err(StorageError::CorruptLog { .. })) { Ok(None) } else { found };
         let Some(found) = self.stored(id, found) else { return };
         let send = |world: &mut World, packet| world.send(wire, End::Member(id), Cargo::Packet(packet));
         if let Some((kind, zxid, txns)) = found {
@@ -268,7 +271,7 @@ impl World {
         let disk = self.machine(id).disk.clone();
         let process = self.machine_mut(id).process.as_mut()?;
         let queue = &mut process.disk;
-        let mut refused = None;
+        let (mut refused, mut is_installed) = (None, false);
         let (result, event, promised) = match queue.working.take()? {
             Working::Appends(upto) => (queue.log.sync(), Some(Event::Durable(upto)), Some(upto)),
             Working::Job(Job::Epoch(kind, epoch)) => {
@@ -294,6 +297,7 @@ impl World {
             Working::Job(Job::Install(zxid)) => {
                 let image = Image::of(&process.store);
                 let installed = queue.log.continue_from(zxid).and_then(|()| image.install(&disk));
+                is_installed = installed.is_ok();
                 (installed, Some(Event::SnapshotStored), Some(image.zxid))
             }
             Working::Job(Job::Publish(sealed)) if queue.holds_snapshots => {
@@ -308,6 +312,9 @@ impl World {
         self.stored(id, result)?;
         if let Some(error) = refused {
             self.note(|| format!("{id}: {error}"));
+        }
+        if is_installed {
+            self.machine_mut(id).is_damaged = false;
         }
         if let Some(promised) = promised {
             self.machine_mut(id).promised = promised;
@@ -370,6 +377,8 @@ impl World {
         let read = recover_store(&disk, RecoveryOptions::default(), store_config());
         let Some(read) = self.stored(id, read) else { return };
         let machine = self.machine_mut(id);
+        machine.has_hole = read.found.damage.is_some();
+        assert!(machine.is_damaged || !machine.has_hole, "{id} reads a hole: {:?}", read.found.damage);
         let Some(process) = machine.process.as_mut() else { return };
         process.store = read.found.state;
         process.disk.holds_snapshots = false;

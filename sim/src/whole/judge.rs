@@ -338,7 +338,7 @@ impl World {
         let machine = self.machine_mut(id);
         let Some(process) = machine.process.as_ref() else { return };
         let (zxid, digest) = (process.store.last_zxid(), process.store.digest());
-        if machine.fuzzy_until.is_some_and(|until| zxid < until) {
+        if machine.has_hole || machine.fuzzy_until.is_some_and(|until| zxid < until) {
             return;
         }
         let was_exact = machine.fuzzy_until.take().is_none() && machine.snapshot_ahead == Zxid(0);

@@ -4,6 +4,7 @@
 //! | module | is |
 //! |---|---|
 //! | `process` | the body of a member: performs its outputs, serves connections |
+//! | `damage` | what a disk loses of a log while its member is down |
 //! | `disk` | the disk queue, snapshots, the start from what a crash has left |
 //! | `network` | connections: late, cut, broken |
 //! | `client` | simulated clients |
@@ -14,6 +15,7 @@
 //! [`PATIENCE_US`]; then the others come back and must become equal to it. Panics when a judge objects.
 
 mod client;
+mod damage;
 mod disk;
 mod judge;
 mod model;
@@ -96,6 +98,10 @@ struct Machine {
     offered_epoch: i64,
     promised_accepted: i64,
     promised_current: i64,
+    /// Its log was damaged, and no whole state has taken its place on the disk.
+    is_damaged: bool,
+    /// Its process has found transactions missing in its state.
+    has_hole: bool,
     /// Its snapshots hold changes up to here, whatever its log holds.
     snapshot_ahead: Zxid,
     /// Its tree is ahead of its zxid until it has reached this one.
@@ -119,6 +125,8 @@ impl Machine {
             offered_epoch: 0,
             promised_accepted: 0,
             promised_current: 0,
+            is_damaged: false,
+            has_hole: false,
             snapshot_ahead: Zxid(0),
             fuzzy_until: None,
             last_votes: BTreeMap::new(),
@@ -129,6 +137,9 @@ impl Machine {
 
 struct World {
     random: Random,
+    /// In worlds with damaged disks: what becomes of them. A source of its own, so that the other worlds are as they
+    /// were.
+    damages: Option<Random>,
     story: Story,
     now_us: u64,
     next_due: u64,
@@ -169,10 +180,13 @@ fn store_config() -> StoreConfig {
 impl World {
     fn new(seed: u64, story: Story) -> Self {
         let mut random = Random::new(seed);
+        let mut damages = Random::new(!seed);
+        let has_damage = damages.one_in(damage::WORLDS);
         let voters: Vec<ServerId> = (1..=random.pick(&[3, 3, 3, 5])).map(ServerId).collect();
         let members = voters.len() + usize::from(random.one_in(3));
         let clients = 3 + random.below(4);
         let mut world = Self {
+            damages: has_damage.then_some(damages),
             story,
             now_us: 0,
             next_due: 0,
@@ -292,7 +306,9 @@ impl World {
     fn heal_a_majority(&mut self) {
         self.heal();
         self.healed_us = Some(self.now_us);
-        let mut may_rest = (self.voters.len() - 1) / 2;
+        // Who was damaged is no part of the majority until it has another's state.
+        let damaged = self.voters.iter().filter(|voter| self.machine(**voter).is_damaged).count();
+        let mut may_rest = (self.voters.len() - 1) / 2 - damaged;
         for id in self.ids() {
             self.go_on(id);
             if may_rest > 0 && self.random.one_in(2) {

@@ -12,7 +12,7 @@ use zoometry_replica::store::watch::{WatchEvent, WatchSink, WatcherId};
 use zoometry_replica::store::{Caller, Store, Walk};
 use zoometry_replica::zab::election::{Electorate, NotificationIntervals};
 use zoometry_replica::zab::history::HISTORY_DEFAULT;
-use zoometry_replica::zab::{Action, Event, Link, Recovered, Role, ServerId, Settings, Zab};
+use zoometry_replica::zab::{Action, Doubt, Event, Link, Recovered, Role, ServerId, Settings, Zab};
 use zoometry_wire::peer::{PacketKind, QuorumPacket};
 use zoometry_wire::records::{EventType, xid};
 use zoometry_wire::{ErrorCode, Id, OpCode, Request, Response, SessionId, Txn, TxnRecord, Zxid};
@@ -130,14 +130,22 @@ impl World {
         };
         let (last_zxid, accepted_epoch, current_epoch) = (found.last_zxid, found.accepted, found.current);
         self.note(|| format!("start {id}: {last_zxid} accepted {accepted_epoch} current {current_epoch}"));
-        assert!(found.hole.is_none(), "{id} has a hole in its log: {:?}", found.hole);
+        let has_hole = found.hole.is_some();
+        if let Some(hole) = &found.hole {
+            assert!(self.machine(id).is_damaged, "{id} has a hole in its log: {hole}");
+            self.note(|| format!("{id}: {hole}"));
+        }
         let recovered = Recovered { last_zxid, accepted_epoch, current_epoch };
         let mut zab = self.consensus_of(id, recovered);
         for (zxid, payload) in found.tail {
             zab.remember(zxid, payload);
         }
+        if has_hole {
+            zab.distrust(Doubt::Missing);
+        }
         let machine = self.machine_mut(id);
         machine.lives += 1;
+        machine.has_hole = has_hole;
         machine.judge_promises(recovered, id);
         machine.fuzzy_until = Some(machine.snapshot_ahead).filter(|ahead| last_zxid < *ahead);
         machine.promised = last_zxid;
@@ -163,7 +171,7 @@ impl World {
         let machine = self.machine_mut(id);
         machine.process = Some(process);
         machine.last_votes.clear();
-        assert!(!is_exact || found.mismatches == 0, "{id} replays its log into another tree");
+        assert!(!is_exact || has_hole || found.mismatches == 0, "{id} replays its log into another tree");
         self.judge_state(id);
         self.unrest();
         for other in self.ids() {
@@ -201,6 +209,7 @@ impl World {
         machine.held.clear();
         machine.disk.crash(seed);
         self.drop_end(End::Member(id));
+        self.damage_log(id);
         self.unrest();
     }
 
@@ -392,6 +401,7 @@ impl World {
             }
         } else {
             assert_eq!(before, Role::Looking, "{id} changes its part");
+            self.judge_hole(id);
             let at = self.machine(id).process.as_ref().unwrap().store.last_zxid();
             if let Role::Leading { epoch } = role {
                 self.judge.lead(id, epoch, at);
@@ -714,6 +724,7 @@ impl World {
         let Some(process) = machine.process.as_mut() else { return };
         let (store, until) = process.arrived.remove(&link).expect("it has arrived");
         process.store = store;
+        machine.has_hole = false;
         machine.promised = machine.promised.min(process.store.last_zxid());
         machine.fuzzy_until = until;
         machine.snapshot_ahead = until.unwrap_or(Zxid(0)).max(machine.snapshot_ahead);

@@ -2,8 +2,8 @@
 //!
 //! Transactions are committed up to a zxid that the leader names (`upto`): only those are handed on. Before
 //! the first packet goes out everything is looked at: the learner's place must be in the files, nothing may
-//! be missing from there to `upto` (a hole inside an epoch would become the learner's, and Apache's 3.9.4 and
-//! later refuse it), and it must not be more than the limit, beyond which a snapshot is cheaper. Then the
+//! be missing from there to `upto` (a hole would become the learner's, and Apache's 3.9.4 and later refuse one inside
+//! an epoch; where a file breaks off and another epoch follows nobody can tell, so that counts as one), and it must not be more than the limit, beyond which a snapshot is cheaper. Then the
 //! files are read a second time, record by record, in bounded memory.
 //!
 //! The files may be written to meanwhile, behind `upto`. A purge that takes one away between the two
@@ -13,7 +13,7 @@
 //! `calculateTxnLogSizeLimit`; reference §8.6. Apache measures whole files, padding included; this measures
 //! the records that would be sent.
 
-use super::{LogReader, RECORD_HEAD_BYTES, list, start_index};
+use super::{LogEnd, LogReader, RECORD_HEAD_BYTES, list, start_index};
 use crate::storage::disk::{Dir, Disk, DiskFile};
 use crate::storage::error::StorageError;
 use crate::storage::recovery::follows;
@@ -100,7 +100,9 @@ pub fn log_since<D: Disk>(
             known = Some(zxid);
         } else {
             first.get_or_insert(zxid);
-            if let Some(before) = last.filter(|last| !follows(*last, zxid)) {
+            let is_sure =
+                |last: Zxid| follows(last, zxid) && !(range.broke_off && last.epoch() != zxid.epoch());
+            if let Some(before) = last.filter(|last| !is_sure(*last)) {
                 return Ok(LogSync::Snap(WhySnap::Hole { before, after: zxid }));
             }
             txns += 1;
@@ -110,6 +112,7 @@ pub fn log_since<D: Disk>(
             }
         }
         last = Some(zxid);
+        range.broke_off = false;
     }
     if last != Some(upto) {
         return Ok(LogSync::Snap(WhySnap::EndsEarly));
@@ -132,6 +135,8 @@ pub struct LogRange<D: Disk> {
     upto: Zxid,
     txns: u64,
     bytes: u64,
+    /// A file has ended inside a record, or has no header, since this was last cleared.
+    broke_off: bool,
     ended: bool,
 }
 
@@ -139,7 +144,17 @@ impl<D: Disk> LogRange<D> {
     /// What lies behind `from`, up to and with `upto`.
     fn new(disk: &D, logs: &[(Zxid, String)], from: Zxid, upto: Zxid) -> Self {
         let names = logs.iter().map(|(_, name)| name.clone()).collect();
-        Self { disk: disk.clone(), names, reader: None, last: from, upto, txns: 0, bytes: 0, ended: false }
+        Self {
+            disk: disk.clone(),
+            names,
+            reader: None,
+            last: from,
+            upto,
+            txns: 0,
+            bytes: 0,
+            broke_off: false,
+            ended: false,
+        }
     }
 
     /// How many transactions a learner is sent.
@@ -160,6 +175,7 @@ impl<D: Disk> LogRange<D> {
                 continue;
             };
             let Some(entry) = reader.next_entry()? else {
+                self.broke_off |= reader.end() != Some(LogEnd::Clean);
                 self.reader = None;
                 continue;
             };
@@ -291,6 +307,27 @@ mod tests {
         assert_eq!(since(&disk, at(4, 6), at(4, 12), NO_LIMIT), Got::Snap(hole));
         // What was appended and is not committed stays here.
         assert_eq!(since(&disk, at(4, 4), at(4, 6), NO_LIMIT), Got::Diff(vec![at(4, 5), at(4, 6)]));
+    }
+
+    #[test]
+    fn a_file_that_breaks_off_before_another_epoch_serves_nobody() {
+        let disk = MemDisk::new();
+        for (from, to) in [(at(1, 1), at(1, 9)), (at(2, 1), at(2, 4))] {
+            log_range(&mut TxnLog::new(disk.clone(), SMALL), from, to).expect("log");
+        }
+        let behind: Vec<i64> = (6..=9).map(|n| at(1, n)).chain((1..=4).map(|n| at(2, n))).collect();
+        assert_eq!(since(&disk, at(1, 5), at(2, 4), NO_LIMIT), Got::Diff(behind));
+        let mut reader = LogReader::open(&disk, "log.100000001").expect("open");
+        (0..7).for_each(|_| drop(reader.next_entry().expect("read")));
+        let end = reader.offset() as usize;
+        disk.edit(Dir::Log, "log.100000001", |bytes| bytes[end - 1] ^= 1);
+        let hole = WhySnap::Hole { before: Zxid(at(1, 6)), after: Zxid(at(2, 1)) };
+        assert_eq!(since(&disk, at(1, 5), at(2, 4), NO_LIMIT), Got::Snap(hole));
+        // Behind it nothing is in doubt.
+        assert_eq!(
+            since(&disk, at(2, 1), at(2, 4), NO_LIMIT),
+            Got::Diff((2..=4).map(|n| at(2, n)).collect())
+        );
     }
 
     #[test]

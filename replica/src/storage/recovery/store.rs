@@ -63,11 +63,12 @@ enum Fuzzy {
 }
 
 impl Rebuild {
-    /// Compares at `zxid`, with `logged` as the transaction's digest if it has one.
-    fn compare(&mut self, state: &Store, zxid: Zxid, logged: Option<TxnDigest>) {
+    /// Compares at `zxid`, with `logged` as the transaction's digest if it has one. `None`: there is nothing to
+    /// compare with.
+    fn compare(&mut self, state: &Store, zxid: Zxid, logged: Option<TxnDigest>) -> Option<bool> {
         let logged = logged.filter(|digest| digest.version == DIGEST_VERSION).map(|digest| digest.tree);
         let expected = match self.fuzzy {
-            _ if !state.config().digest => return,
+            _ if !state.config().digest => return None,
             Fuzzy::Until(end, tree) if zxid >= end => {
                 self.fuzzy = Fuzzy::No;
                 if zxid == end { tree } else { logged }
@@ -75,14 +76,16 @@ impl Rebuild {
             Fuzzy::No => logged,
             Fuzzy::Unknown if logged == Some(state.digest() as i64) => {
                 self.fuzzy = Fuzzy::No;
-                None
+                logged
             }
             Fuzzy::Until(..) | Fuzzy::Unknown => None,
         };
-        if expected.is_some_and(|expected| expected as u64 != state.digest()) {
+        let agrees = expected.map(|expected| expected as u64 == state.digest());
+        if agrees == Some(false) {
             self.mismatches += 1;
             self.first.get_or_insert(zxid);
         }
+        agrees
     }
 }
 
@@ -120,20 +123,21 @@ impl Restore for Rebuild {
         self.compare(state, began, None);
     }
 
-    fn replay(&mut self, state: &mut Store, entry: LogEntry) {
+    fn replay(&mut self, state: &mut Store, entry: LogEntry) -> Option<bool> {
         // Refusals are part of replay: the snapshot may already hold what the log brings.
         let _ = state.apply(&entry.record, &mut NobodyWatches);
         let zxid = entry.record.header.zxid;
-        self.compare(state, zxid, entry.record.digest);
-        // Behind a hole nobody can be brought up to date with what is before it.
-        let follows = |last: Zxid| zxid == last.next() || zxid.epoch() != last.epoch();
-        if self.tail.back().is_some_and(|(last, _)| !follows(*last)) {
-            self.tail.clear();
-        }
+        let agrees = self.compare(state, zxid, entry.record.digest);
         self.tail.push_back((zxid, entry.payload));
         if self.tail.len() > self.tail_limit {
             self.tail.pop_front();
         }
+        agrees
+    }
+
+    fn skip(&mut self) {
+        // With what is behind a hole nobody can be brought up to date who is before it.
+        self.tail.clear();
     }
 }
 

@@ -76,7 +76,7 @@ pub(in crate::node) fn standalone(home: &std::path::Path) -> (Arc<Shared>, Parts
         part: Part::new(Some(Mode::Standalone)),
         standing: Mutex::default(),
     });
-    let parts = Parts { shared: Arc::clone(&shared), disk, snapshots, member, peers: None };
+    let parts = Parts { shared: Arc::clone(&shared), disk, snapshots, member, peers: None, damage: None };
     (shared, parts)
 }
 
