@@ -7,7 +7,7 @@ use crate::op::{Op, Outcome};
 
 /// Kept so long before the first fault: the rate before it is known from this.
 pub const BEFORE_NS: u64 = 5_000_000_000;
-/// Kept at most, over all workers; 32 bytes each.
+/// Kept at most, over all workers: so many can be read back, 32 bytes each.
 pub const COMPLETIONS_MAX: usize = 4_000_000;
 
 /// One operation that ended, well or not.
@@ -25,14 +25,15 @@ pub struct Close {
     pub outcome: Outcome,
 }
 
-/// One worker's, or everybody's.
+/// One worker's.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct CloseUp {
     /// Kept from here on; nothing before it is known.
     from_ns: Option<u64>,
     limit: usize,
-    /// In the order in which they ended.
-    pub rows: Vec<Close>,
+    kept: usize,
+    /// In the order in which they ended, since they were taken last.
+    rows: Vec<Close>,
     /// So many more were not kept.
     pub unkept: u64,
 }
@@ -50,22 +51,17 @@ impl CloseUp {
         if self.from_ns.is_none_or(|from_ns| row.at_ns < from_ns) {
             return;
         }
-        if self.rows.len() < self.limit {
+        if self.kept < self.limit {
+            self.kept += 1;
             self.rows.push(row);
         } else {
             self.unkept += 1;
         }
     }
 
-    /// Adds another worker's; call [`CloseUp::in_order`] after the last.
-    pub fn merge(&mut self, other: CloseUp) {
-        self.rows.extend(other.rows);
-        self.unkept += other.unkept;
-    }
-
-    /// By time, whoever it was.
-    pub fn in_order(&mut self) {
-        self.rows.sort_by_key(|row| row.at_ns);
+    /// What was kept since the last call.
+    pub fn take(&mut self) -> Vec<Close> {
+        std::mem::take(&mut self.rows)
     }
 }
 
@@ -83,12 +79,8 @@ mod tests {
         one.begin(10, 1);
         one.limit = 2;
         [9, 30, 40, 50].map(row).into_iter().for_each(|row| one.note(row));
-        let mut other = CloseUp::default();
-        other.begin(10, 1);
-        other.note(row(20));
-        one.merge(other);
-        one.in_order();
-        assert_eq!(one.rows.iter().map(|row| row.at_ns).collect::<Vec<_>>(), [20, 30, 40]);
-        assert_eq!(one.unkept, 1);
+        assert_eq!(one.take(), [30, 40].map(row));
+        one.note(row(60));
+        assert_eq!((one.take(), one.unkept), (Vec::new(), 2), "what was taken still counts");
     }
 }

@@ -1,7 +1,7 @@
 //! The load: worker threads with a share of the sessions each, driven by the plan.
 //!
-//! A worker is one OS thread with a single-threaded runtime. It shares nothing with other workers but the [`Control`]; its notes are
-//! merged when it ends. Per session there is one task that owns the connection: it reads everything the socket holds, records
+//! A worker is one OS thread with a single-threaded runtime. It shares nothing with other workers but the [`Control`]; several times a
+//! second it leaves its notes in its [`Handover`], from where another thread writes them, so that its memory does not grow with time. Per session there is one task that owns the connection: it reads everything the socket holds, records
 //! completions, takes the next due operations and writes them in one call. One more task per worker, the scheduler, wakes when the
 //! next operation of an open phase is due ([`timer`]), and ticks: pings, phase changes, what others must know.
 //!
@@ -19,6 +19,8 @@ mod client;
 mod connection;
 mod encode;
 mod ephemerals;
+mod handover;
+mod joining;
 mod ledger;
 pub(crate) mod mark;
 mod phases;
@@ -33,16 +35,18 @@ mod worker;
 
 pub(crate) use client::{Client, Refused, error_name};
 pub use ephemerals::Ephemerals;
+pub(crate) use handover::Handover;
+pub(crate) use joining::Join;
 pub(crate) use ledger::Ledger;
 pub(crate) use prepare::{MADE_BY, MADE_FOR_RUNS, clean_up, needs_scratch, prepare, verify};
 pub use prepare::{Places, Verified};
+pub(crate) use watching::Standing;
 pub use watching::{FanOut, WatchCounts, Watching};
 
-use crate::closeup::CloseUp;
 use crate::credentials::Credentials;
 use crate::keys::KeySpace;
 use crate::plan::Plan;
-use crate::recorder::{Recent, Recording};
+use crate::recorder::Recent;
 use crate::session::BrokenPromises;
 use crate::spec::{Placement, Spec};
 use crate::traces::Sampler;
@@ -77,6 +81,10 @@ pub struct Settings {
     pub workers: u32,
     /// Who the sessions are.
     pub credentials: Credentials,
+    /// The length of the recorders' intervals.
+    pub interval_ns: u64,
+    /// Where workers leave their notes, one place for each.
+    pub(crate) handovers: Vec<Arc<Handover>>,
 }
 
 /// What main and workers tell each other.
@@ -182,10 +190,6 @@ pub enum What {
 
 /// What the workers did, together.
 pub struct Report {
-    /// All completions, notifications included.
-    pub recording: Recording,
-    /// Connection events in order of time.
-    pub happenings: Vec<Happening>,
     /// Connection events beyond [`HAPPENINGS_MAX`].
     pub happenings_unkept: u64,
     /// Broken promises.
@@ -194,11 +198,11 @@ pub struct Report {
     pub(crate) ledger: Ledger,
     /// Znodes that were created, acknowledged and not deleted, except ephemerals.
     pub(crate) created: Vec<String>,
-    /// Every completion around faults.
-    pub close_up: CloseUp,
+    /// Completions around faults that were too many to be kept.
+    pub completions_unkept: u64,
     /// What became of ephemeral znodes.
     pub ephemerals: Ephemerals,
-    /// Watch events, joined with their writes.
+    /// Watches, as far as workers know; the rest comes of joining ([`Join`]).
     pub watching: Watching,
     /// Operations that were outstanding when the drain limit was reached.
     pub given_up: u64,
@@ -206,8 +210,6 @@ pub struct Report {
     pub unsent: u64,
     /// When the last phase ended, or the run was cut short.
     pub ended_ns: u64,
-    /// The worker threads, second by second.
-    pub samples: Vec<crate::results::GeneratorSample>,
 }
 
 /// A running load.

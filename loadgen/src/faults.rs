@@ -199,6 +199,11 @@ impl Faults {
         Some(Duration::from_nanos(at_ns.saturating_sub(self.clock.now_ns())))
     }
 
+    /// What has happened until now, roles included; a fault that has not been undone has no length yet.
+    pub fn so_far(&self) -> Vec<EventRow> {
+        self.events.iter().cloned().chain(self.watch.so_far()).collect()
+    }
+
     /// Carries out the next step; says what was done.
     ///
     /// # Errors

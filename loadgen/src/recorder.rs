@@ -1,24 +1,27 @@
 //! What a worker thread notes down of every operation, and what the workers' notes come to together.
 //!
 //! One [`Recorder`] per worker thread: no locks, no sharing, and no allocation per operation (memory is
-//! taken when a (phase, op, outcome) is first seen and when an interval closes). At the end each becomes
-//! a [`Recording`], and recordings are merged by adding histograms; percentiles are never averaged.
+//! taken when a (phase, op, outcome) is first seen and when an interval closes). Several times a second a worker
+//! hands over what has ended as a [`Part`] and forgets it, so its memory does not grow with time. [`Merger`] puts the
+//! workers' parts together, interval by interval; histograms are merged by adding, percentiles are never averaged.
+//! [`Recording`] is a whole run in memory, for everything that is computed of one.
 //!
 //! Three clocks per operation: *due*, *sent*, *done*. Response = done − due, service = done − sent,
 //! lag = sent − due. A clock that runs backwards (sent before due) counts as zero.
 //!
 //! What is kept, and its limits:
-//! - per (phase, op, outcome): response, service and lag as HdrHistograms, 1 ns to [`MAX_NS`], three
-//!   significant digits; longer times count as [`MAX_NS`];
-//! - the same per interval of [`INTERVAL_NS`] of the time *done*, response and service, in bins of less
-//!   than 0.8 % width ([`Bins`]); intervals without completions do not exist. When a worker has more than
-//!   [`MAX_INTERVALS`] intervals behind it or more than [`INTERVAL_BYTES_MAX`] bytes of them, the interval
-//!   doubles and pairs are merged: a long run keeps all counts and loses resolution in time;
+//! - per (phase, op, outcome) and interval of the time *done*: response, service and lag in bins of three
+//!   significant digits, 1 ns to [`MAX_NS`]; longer times count as [`MAX_NS`];
 //! - per (phase, op) and interval of the time *due*: operations offered, and missed;
 //! - the first and the last success of reads and of writes in every millisecond, from which gaps are
-//!   found to the microsecond; the slots double beyond [`SUCCESS_SLOTS_MAX`].
+//!   found to the microsecond.
+//!
+//! An interval lasts [`INTERVAL_NS`], or twice as long in a run of more than half an hour ([`interval_of`]). In memory a
+//! [`Recording`] keeps at most [`MAX_INTERVALS`]: beyond, pairs are merged, so a long run keeps all counts and loses
+//! resolution in time.
 
 mod bins;
+mod merge;
 mod track;
 
 use std::collections::BTreeMap;
@@ -28,20 +31,24 @@ use rustc_hash::FxHashMap;
 
 use crate::op::{Op, Outcome};
 
-pub use bins::Bins;
 use bins::OpenBins;
+pub use bins::{Bins, COARSE, FINE};
+pub use merge::{Late, Merger, Whole};
 use track::SuccessTrack;
 
 /// The longest time that is told apart from longer ones: ten minutes.
 pub const MAX_NS: u64 = 600_000_000_000;
-/// The length of an interval at the start of a run.
+/// The length of an interval.
 pub const INTERVAL_NS: u64 = 100_000_000;
-/// Intervals since the run's start, after which the interval doubles: half an hour at 100 ms.
-pub const MAX_INTERVALS: u64 = 18_000;
-/// Memory for closed intervals per worker, beyond which the interval doubles.
-pub const INTERVAL_BYTES_MAX: usize = 64 << 20;
-/// Slots of the success track per class (4 bytes each): a quarter of an hour at 1 ms.
-pub const SUCCESS_SLOTS_MAX: usize = 1 << 20;
+/// Intervals of a [`Recording`], at most: half an hour at 100 ms, and what a run takes before and after.
+pub const MAX_INTERVALS: u64 = 20_000;
+/// A run whose phases are longer has longer intervals.
+const SHORT_INTERVALS_NS: u64 = 1_800_000_000_000;
+
+/// The length of the intervals of a run whose phases take `phases_ns` together.
+pub fn interval_of(phases_ns: u64) -> u64 {
+    if phases_ns > SHORT_INTERVALS_NS { 2 * INTERVAL_NS } else { INTERVAL_NS }
+}
 
 /// One operation that ended. Times are nanoseconds since the run's start.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -119,15 +126,60 @@ pub struct Gap {
 
 // --------------------------------------------------------------------------------------------- parts
 
-/// Everything of one (phase, op, outcome) in an interval of the time done.
+/// Everything of one (phase, op, outcome) that a worker saw in an interval of the time done.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Closed {
+    /// Which interval: it begins at `index` times the interval's length.
+    pub index: u64,
+    /// done − due.
+    pub response: Bins<FINE>,
+    /// done − sent.
+    pub service: Bins<FINE>,
+    /// sent − due.
+    pub lag: Bins<FINE>,
+    /// Payload bytes.
+    pub bytes: u64,
+}
+
+impl Closed {
+    /// Adds the other's samples.
+    pub fn merge(&mut self, other: &Closed) {
+        self.response.merge(&other.response);
+        self.service.merge(&other.service);
+        self.lag.merge(&other.lag);
+        self.bytes += other.bytes;
+    }
+}
+
+/// What a worker hands over: everything since the last time.
+#[derive(Debug, Default)]
+pub struct Part {
+    /// Closed intervals.
+    pub intervals: Vec<(Key, Closed)>,
+    /// Operations by the time due, which may be long ago.
+    pub arrivals: Vec<((u16, Op), Arrivals)>,
+    /// First and last success of each millisecond that had one, by [`Class`], ascending.
+    pub successes: [Vec<(u64, u64)>; 2],
+}
+
+impl Part {
+    /// Adds what the same worker has noted after it.
+    pub fn append(&mut self, later: Part) {
+        self.intervals.extend(later.intervals);
+        self.arrivals.extend(later.arrivals);
+        for (mine, theirs) in self.successes.iter_mut().zip(later.successes) {
+            mine.extend(theirs);
+        }
+    }
+}
+
+/// Everything of one (phase, op, outcome) in an interval of the time done, as a [`Recording`] has it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Interval {
     /// Which interval: it begins at `index * interval_ns`.
     pub index: u64,
     /// done − due.
     pub response: Bins,
-    /// done − sent.
-    pub service: Bins,
     /// Payload bytes.
     pub bytes: u64,
 }
@@ -135,12 +187,7 @@ pub struct Interval {
 impl Interval {
     fn merge(&mut self, other: &Interval) {
         self.response.merge(&other.response);
-        self.service.merge(&other.service);
         self.bytes += other.bytes;
-    }
-
-    fn memory(&self) -> usize {
-        size_of::<Interval>() + self.response.bytes() + self.service.bytes()
     }
 }
 
@@ -178,6 +225,11 @@ impl Total {
     }
 }
 
+/// Adds samples to a histogram.
+pub(crate) fn add_bins<const BITS: u32>(histogram: &mut Histogram<u64>, bins: &Bins<BITS>) {
+    bins.iter().for_each(|(value, count)| histogram.saturating_record_n(value, count));
+}
+
 impl Default for Total {
     fn default() -> Self {
         Total::new()
@@ -194,7 +246,7 @@ pub struct Arrivals {
 }
 
 impl Arrivals {
-    /// Adds to the interval `index`. `index` is bounded by the recorder's [`MAX_INTERVALS`].
+    /// Adds to the interval `index`; takes memory for all between it and the others.
     pub fn add(&mut self, index: u64, offered: u32, missed: u32) {
         if self.counts.is_empty() {
             self.base = index;
@@ -244,47 +296,18 @@ impl Arrivals {
 
 struct Slot {
     key: Key,
-    total: Total,
-    open_index: u64,
-    open_response: OpenBins,
-    open_service: OpenBins,
-    open_bytes: u64,
-    open_count: u32,
-    closed: Vec<Interval>,
+    index: u64,
+    response: OpenBins,
+    service: OpenBins,
+    lag: OpenBins,
+    bytes: u64,
+    count: u32,
 }
 
 impl Slot {
     fn new(key: Key, index: u64) -> Slot {
-        Slot {
-            key,
-            total: Total::new(),
-            open_index: index,
-            open_response: OpenBins::new(),
-            open_service: OpenBins::new(),
-            open_bytes: 0,
-            open_count: 0,
-            closed: Vec::new(),
-        }
-    }
-
-    /// Closes the open interval, if anything is in it; says what was put away and how many bytes it takes.
-    fn close(&mut self) -> Option<(&Interval, usize)> {
-        if self.open_count == 0 {
-            return None;
-        }
-        let interval = Interval {
-            index: self.open_index,
-            response: self.open_response.take(),
-            service: self.open_service.take(),
-            bytes: self.open_bytes,
-        };
-        (self.open_bytes, self.open_count) = (0, 0);
-        let memory = interval.memory();
-        match self.closed.last_mut() {
-            Some(last) if last.index == interval.index => last.merge(&interval),
-            _ => self.closed.push(interval),
-        }
-        self.closed.last().map(|last| (last, memory))
+        let bins = OpenBins::new;
+        Slot { key, index, response: bins(), service: bins(), lag: bins(), bytes: 0, count: 0 }
     }
 }
 
@@ -322,27 +345,21 @@ pub struct Recorder {
     failures: FxHashMap<Key, u32>,
     arrivals: Vec<[Arrivals; Op::ALL.len()]>,
     tracks: [SuccessTrack; 2],
-    closed_bytes: usize,
+    closed: Vec<(Key, Closed)>,
     recent: Recent,
 }
 
-impl Default for Recorder {
-    fn default() -> Self {
-        Recorder::new()
-    }
-}
-
 impl Recorder {
-    /// Nothing recorded.
-    pub fn new() -> Recorder {
+    /// Nothing recorded; intervals of this length.
+    pub fn new(interval_ns: u64) -> Recorder {
         Recorder {
-            interval_ns: INTERVAL_NS,
+            interval_ns,
             slots: Vec::new(),
             successes: Vec::new(),
             failures: FxHashMap::default(),
             arrivals: Vec::new(),
-            tracks: [SuccessTrack::new(), SuccessTrack::new()],
-            closed_bytes: 0,
+            tracks: Default::default(),
+            closed: Vec::new(),
             recent: Recent::default(),
         }
     }
@@ -356,19 +373,16 @@ impl Recorder {
         self.offer(c.phase, c.op, c.due_ns, 0);
         let slot = self.slot(c);
         let index = c.done_ns / self.interval_ns;
-        if index > self.slots[slot].open_index {
+        if index > self.slots[slot].index {
             self.close(slot);
-            self.make_room(index);
-            self.slots[slot].open_index = c.done_ns / self.interval_ns;
+            self.slots[slot].index = index;
         }
         let slot = &mut self.slots[slot];
-        slot.total.response.saturating_record(response);
-        slot.total.service.saturating_record(service);
-        slot.total.lag.saturating_record(lag);
-        slot.open_response.add(response);
-        slot.open_service.add(service);
-        slot.open_bytes += u64::from(c.bytes);
-        slot.open_count += 1;
+        slot.response.add(response);
+        slot.service.add(service);
+        slot.lag.add(lag);
+        slot.bytes += u64::from(c.bytes);
+        slot.count += 1;
         if let (Outcome::Ok, Some(class)) = (c.outcome, Class::of(c.op)) {
             self.tracks[class as usize].add(c.done_ns);
         }
@@ -382,33 +396,36 @@ impl Recorder {
 
     /// What was completed in the intervals that closed since the last call; `now_ns` closes those before it.
     pub fn take_recent(&mut self, now_ns: u64) -> Recent {
-        for slot in 0..self.slots.len() {
-            if self.slots[slot].open_index < now_ns / self.interval_ns {
-                self.close(slot);
-            }
-        }
+        self.close_before(now_ns / self.interval_ns);
         std::mem::take(&mut self.recent)
     }
 
-    /// Ends recording.
-    pub fn finish(mut self) -> Recording {
-        for slot in 0..self.slots.len() {
-            self.close(slot);
-        }
-        let mut recording = Recording { interval_ns: self.interval_ns, ..Recording::default() };
-        for slot in self.slots {
-            recording.totals.insert(slot.key, slot.total);
-            recording.intervals.insert(slot.key, slot.closed);
-        }
-        for (phase, ops) in self.arrivals.into_iter().enumerate() {
+    /// Hands over everything that ended before the interval of `now_ns`, and forgets it.
+    pub fn take(&mut self, now_ns: u64) -> Part {
+        self.close_before(now_ns / self.interval_ns);
+        let mut part = Part { intervals: std::mem::take(&mut self.closed), ..Part::default() };
+        for (phase, ops) in self.arrivals.iter_mut().enumerate() {
             for (op, arrivals) in Op::ALL.into_iter().zip(ops) {
                 if !arrivals.counts.is_empty() {
-                    recording.arrivals.insert((phase as u16, op), arrivals);
+                    part.arrivals.push(((phase as u16, op), std::mem::take(arrivals)));
                 }
             }
         }
-        recording.tracks = self.tracks.into();
-        recording
+        part.successes = self.tracks.each_mut().map(SuccessTrack::take);
+        part
+    }
+
+    /// Ends recording: what has not been handed over yet.
+    pub fn finish(mut self) -> Part {
+        self.take(u64::MAX)
+    }
+
+    fn close_before(&mut self, index: u64) {
+        for slot in 0..self.slots.len() {
+            if self.slots[slot].index < index {
+                self.close(slot);
+            }
+        }
     }
 
     fn offer(&mut self, phase: u16, op: Op, due_ns: u64, missed: u32) {
@@ -416,7 +433,6 @@ impl Recorder {
         if phase >= self.arrivals.len() {
             self.arrivals.resize_with(phase + 1, Default::default);
         }
-        self.make_room(due_ns / self.interval_ns);
         self.arrivals[phase][op as usize].add(due_ns / self.interval_ns, 1, missed);
     }
 
@@ -453,44 +469,150 @@ impl Recorder {
         slot
     }
 
+    /// Closes a slot's open interval, if anything is in it.
     fn close(&mut self, slot: usize) {
         let slot = &mut self.slots[slot];
-        let (outcome, count) = (slot.key.outcome, u64::from(slot.open_count));
-        // The closed interval may have been merged into one before it: count what is new only.
-        let before = slot.closed.last().filter(|last| last.index == slot.open_index).cloned();
-        let Some((closed, memory)) = slot.close() else { return };
-        self.closed_bytes += memory;
-        match outcome {
+        if slot.count == 0 {
+            return;
+        }
+        let closed = Closed {
+            index: slot.index,
+            response: slot.response.take(),
+            service: slot.service.take(),
+            lag: slot.lag.take(),
+            bytes: std::mem::take(&mut slot.bytes),
+        };
+        let count = u64::from(std::mem::take(&mut slot.count));
+        match slot.key.outcome {
             Outcome::Error(_) => self.recent.errors += count,
             Outcome::Ok => {
                 self.recent.completed += count;
-                match before {
-                    None => self.recent.response.merge(&closed.response),
-                    Some(before) => self.recent.response.merge(&closed.response.without(&before.response)),
-                }
+                self.recent.response.merge(&closed.response.coarse());
             }
+        }
+        self.closed.push((slot.key, closed));
+    }
+}
+
+// ----------------------------------------------------------------------------------------- recording
+
+/// A whole run in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recording {
+    /// Length of an interval.
+    pub interval_ns: u64,
+    /// Whole phases.
+    pub totals: BTreeMap<Key, Total>,
+    /// Intervals by the time done, ascending.
+    pub intervals: BTreeMap<Key, Vec<Interval>>,
+    /// Operations by the time due.
+    pub arrivals: BTreeMap<(u16, Op), Arrivals>,
+    /// First and last success of each millisecond, by [`Class`]. Empty in a recording that was read back: its gaps are
+    /// events.
+    pub(crate) successes: [Vec<(u64, u64)>; 2],
+}
+
+impl Default for Recording {
+    fn default() -> Self {
+        Recording::new(INTERVAL_NS)
+    }
+}
+
+impl Recording {
+    /// Nothing recorded; intervals of this length.
+    pub fn new(interval_ns: u64) -> Recording {
+        Recording {
+            interval_ns,
+            totals: BTreeMap::new(),
+            intervals: BTreeMap::new(),
+            arrivals: BTreeMap::new(),
+            successes: Default::default(),
         }
     }
 
-    /// Doubles the interval until `index` and the memory of closed intervals are within their limits.
-    fn make_room(&mut self, mut index: u64) {
-        // An interval of hours has nothing left to merge; more memory than that is many keys, not time.
-        let full = |recorder: &Recorder| {
-            recorder.closed_bytes > INTERVAL_BYTES_MAX && recorder.interval_ns < INTERVAL_NS << 16
-        };
-        while index >= MAX_INTERVALS || full(self) {
-            for slot in 0..self.slots.len() {
-                self.close(slot);
-            }
-            for slot in &mut self.slots {
-                coalesce(&mut slot.closed);
-                slot.open_index /= 2;
-            }
-            self.arrivals.iter_mut().flatten().for_each(Arrivals::coalesce);
-            self.interval_ns *= 2;
-            index /= 2;
-            self.closed_bytes = self.slots.iter().flat_map(|s| &s.closed).map(Interval::memory).sum();
+    /// All that workers noted, each its parts as one.
+    pub fn merged(interval_ns: u64, parts: impl IntoIterator<Item = Part>) -> Recording {
+        let parts: Vec<Part> = parts.into_iter().collect();
+        let mut merger = Merger::new(interval_ns, parts.len());
+        for (worker, part) in parts.into_iter().enumerate() {
+            merger.add(worker, u64::MAX, part);
         }
+        let mut recording = Recording::new(interval_ns);
+        while let Some(whole) = merger.next_whole() {
+            recording.add(interval_ns, &whole);
+        }
+        recording
+    }
+
+    /// Adds an interval of all workers, `interval_ns` long.
+    fn add(&mut self, interval_ns: u64, whole: &Whole) {
+        for (key, closed) in &whole.rows {
+            let total = self.totals.entry(*key).or_default();
+            add_bins(&mut total.response, &closed.response);
+            add_bins(&mut total.service, &closed.service);
+            add_bins(&mut total.lag, &closed.lag);
+            let start_ns = whole.index * interval_ns;
+            self.add_interval(*key, start_ns, closed.response.coarse(), closed.bytes);
+        }
+        for (of, (offered, missed)) in &whole.arrivals {
+            self.add_arrivals(*of, whole.index * interval_ns, *offered, *missed);
+        }
+        for (mine, theirs) in self.successes.iter_mut().zip(&whole.successes) {
+            mine.extend(theirs);
+        }
+    }
+
+    /// Adds what was done in the interval that begins at `start_ns`. Call in the order of time.
+    pub(crate) fn add_interval(&mut self, key: Key, start_ns: u64, response: Bins, bytes: u64) {
+        let index = self.index_of(start_ns);
+        let interval = Interval { index, response, bytes };
+        let intervals = self.intervals.entry(key).or_default();
+        match intervals.last_mut() {
+            Some(last) if last.index == index => last.merge(&interval),
+            _ => intervals.push(interval),
+        }
+    }
+
+    /// Adds what was due in the interval that begins at `start_ns`.
+    pub(crate) fn add_arrivals(&mut self, of: (u16, Op), start_ns: u64, offered: u32, missed: u32) {
+        let index = self.index_of(start_ns);
+        self.arrivals.entry(of).or_default().add(index, offered, missed);
+    }
+
+    /// The interval of a moment; makes intervals longer until it is one of [`MAX_INTERVALS`].
+    pub(crate) fn index_of(&mut self, at_ns: u64) -> u64 {
+        while at_ns / self.interval_ns >= MAX_INTERVALS {
+            self.intervals.values_mut().for_each(coalesce);
+            self.arrivals.values_mut().for_each(Arrivals::coalesce);
+            self.interval_ns *= 2;
+        }
+        at_ns / self.interval_ns
+    }
+
+    /// Times without success of `class` between two moments, including from the first moment to the
+    /// first success and from the last success to the second moment.
+    pub fn gaps(&self, class: Class, from_ns: u64, to_ns: u64) -> Vec<Gap> {
+        let mut gaps = Vec::new();
+        let mut previous = from_ns;
+        let spans = self.successes[class as usize].iter();
+        for (first_ns, last_ns) in spans.filter(|(_, last_ns)| *last_ns >= from_ns) {
+            if *first_ns >= to_ns {
+                break;
+            }
+            if *first_ns > previous {
+                gaps.push(Gap { class, from_ns: previous, to_ns: *first_ns });
+            }
+            previous = previous.max(*last_ns);
+        }
+        if previous < to_ns {
+            gaps.push(Gap { class, from_ns: previous, to_ns });
+        }
+        gaps
+    }
+
+    /// Forgets when there was success, once gaps have become events.
+    pub(crate) fn forget_successes(&mut self) {
+        self.successes = Default::default();
     }
 }
 
@@ -504,104 +626,4 @@ fn coalesce(intervals: &mut Vec<Interval>) {
         }
     }
     *intervals = merged;
-}
-
-// ----------------------------------------------------------------------------------------- recording
-
-/// Everything that the workers noted, merged.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Recording {
-    /// Length of an interval.
-    pub interval_ns: u64,
-    /// Whole phases.
-    pub totals: BTreeMap<Key, Total>,
-    /// Intervals by the time done, ascending.
-    pub intervals: BTreeMap<Key, Vec<Interval>>,
-    /// Operations by the time due.
-    pub arrivals: BTreeMap<(u16, Op), Arrivals>,
-    /// Reads, writes. Empty in a recording that was read back: its gaps are events.
-    tracks: Vec<SuccessTrack>,
-}
-
-impl Default for Recording {
-    fn default() -> Self {
-        Recording {
-            interval_ns: INTERVAL_NS,
-            totals: BTreeMap::new(),
-            intervals: BTreeMap::new(),
-            arrivals: BTreeMap::new(),
-            tracks: Vec::new(),
-        }
-    }
-}
-
-impl Recording {
-    /// All workers' recordings as one.
-    pub fn merged(parts: impl IntoIterator<Item = Recording>) -> Recording {
-        let mut parts = parts.into_iter();
-        let mut whole = parts.next().unwrap_or_default();
-        parts.for_each(|part| whole.merge(part));
-        whole
-    }
-
-    /// Adds another worker's. The result has the longer of the two intervals.
-    pub fn merge(&mut self, mut other: Recording) {
-        while self.interval_ns < other.interval_ns {
-            self.coalesce();
-        }
-        while other.interval_ns < self.interval_ns {
-            other.coalesce();
-        }
-        for (key, total) in other.totals {
-            self.totals.entry(key).or_default().merge(&total);
-        }
-        for (key, intervals) in other.intervals {
-            let mine = self.intervals.entry(key).or_default();
-            *mine = merge_by_index(std::mem::take(mine), intervals);
-        }
-        for (key, arrivals) in other.arrivals {
-            let mine = self.arrivals.entry(key).or_default();
-            arrivals.iter().for_each(|(index, offered, missed)| mine.add(index, offered, missed));
-        }
-        if self.tracks.is_empty() {
-            self.tracks = other.tracks;
-        } else {
-            self.tracks.iter_mut().zip(other.tracks).for_each(|(mine, theirs)| mine.merge(theirs));
-        }
-    }
-
-    /// Times without success of `class` between two moments, including from the first moment to the
-    /// first success and from the last success to the second moment. Empty when nothing was tracked.
-    pub fn gaps(&self, class: Class, from_ns: u64, to_ns: u64) -> Vec<Gap> {
-        let mut gaps = Vec::new();
-        if let Some(track) = self.tracks.get(class as usize) {
-            track.gaps(from_ns, to_ns, |from_ns, to_ns| gaps.push(Gap { class, from_ns, to_ns }));
-        }
-        gaps
-    }
-
-    /// Forgets the track of successes, once its gaps have become events.
-    pub fn forget_successes(&mut self) {
-        self.tracks = Vec::new();
-    }
-
-    fn coalesce(&mut self) {
-        self.intervals.values_mut().for_each(coalesce);
-        self.arrivals.values_mut().for_each(Arrivals::coalesce);
-        self.interval_ns *= 2;
-    }
-}
-
-fn merge_by_index(a: Vec<Interval>, b: Vec<Interval>) -> Vec<Interval> {
-    let mut all = a;
-    all.extend(b);
-    all.sort_by_key(|interval| interval.index);
-    let mut merged: Vec<Interval> = Vec::with_capacity(all.len());
-    for interval in all {
-        match merged.last_mut() {
-            Some(last) if last.index == interval.index => last.merge(&interval),
-            _ => merged.push(interval),
-        }
-    }
-    merged
 }

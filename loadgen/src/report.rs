@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::charts;
-use crate::driver::FanOut;
 use crate::figures;
 use crate::results::{self, RunData};
 use crate::summary::{Summary, Tail};
@@ -27,29 +26,13 @@ pub(crate) use page::{Page, figure};
 pub fn write(dir: &Path) -> Result<PathBuf> {
     let run = results::read(dir)?;
     let summary = Summary::of(&run);
-    let charts = charts::of_run(&run, &summary, &fan_outs(dir)?);
+    let charts = charts::of_run(&run, &summary, &results::fan_outs(dir)?);
     charts::write(dir, &charts)?;
     let slowest = slowest::read(dir, &run)?;
     let path = dir.join("report.html");
     let html = html(&run, &summary, &charts, &slowest)?;
     std::fs::write(&path, html).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
-}
-
-/// What `watches.csv` holds; nothing when nobody watched.
-pub(crate) fn fan_outs(dir: &Path) -> Result<Vec<FanOut>> {
-    let path = dir.join(results::file::WATCHES);
-    if !path.exists() {
-        return Ok(Vec::new());
-    }
-    let rows: Result<Vec<FanOut>, csv::Error> =
-        csv::Reader::from_path(&path).and_then(|mut reader| reader.deserialize().collect());
-    rows.with_context(|| {
-        format!(
-            "{} is damaged; copy the directory again, or delete the file to do without it",
-            path.display()
-        )
-    })
 }
 
 fn html(

@@ -5,6 +5,7 @@
 //! ([`Signals`]: Ctrl-C, SIGTERM, SIGHUP) ends the phases early and goes on with the rest (the results say that the run was cut short);
 //! the second ends the run at once.
 
+mod collector;
 mod leftovers;
 mod manifest;
 mod outcome;
@@ -18,7 +19,7 @@ pub use repeat::{Repeats, Setup, repeat, setups};
 use crate::cluster::{Clients, Cluster, Disks, Keep, Links, Making, Tracing, Wanted};
 use crate::credentials::Credentials;
 use crate::driver::{
-    self, Client, Control, Driver, Places, Refused, Report, Settings, Verified, workers_for,
+    self, Client, Control, Driver, Handover, Places, Refused, Report, Settings, Verified, workers_for,
 };
 use crate::faults::{self, Faults};
 use crate::figures;
@@ -26,18 +27,19 @@ use crate::foresee::{self, Outlook};
 use crate::keys::KeySpace;
 use crate::plan::Plan;
 use crate::progress::{Counting, Load, Position, Show, Waiting};
-use crate::recorder::INTERVAL_NS;
-use crate::results::{self, EventRow, ServerSample};
+use crate::recorder::interval_of;
+use crate::results::{self, EventRow, Manifest, MemberFingerprint};
 use crate::scrape;
 use crate::signals::{Signal, Signals};
 use crate::spec::{FaultKind, Placement, Spec};
 use crate::summary::{self, Summary};
 use crate::traces::{SLOWEST_PER_SECOND, TraceSettings, Traces, write_traces_json};
 use anyhow::{Context, Result, anyhow, bail};
+use collector::{Collector, Said, Sources};
 use leftovers::Mark;
 use scraper::Scraper;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tracing::{Instrument as _, info_span};
 use zoometry_spans::{Clock, Exporter, Identity, Resource, SampleRate};
@@ -180,10 +182,14 @@ pub fn run(options: &Options) -> Result<Finished, Failure> {
     let whole = async {
         let mut signals = Signals::listen().blame(Exit::Usage)?;
         let run = Run::new(options, spec, signals.clone())?;
+        let left = format!(
+            "the run was ended at once; what it wrote until then is in {} (zoometry report shows it)",
+            run.directory.display()
+        );
         tokio::select! {
             outcome = run.whole() => outcome.map(|finished| ended_by(&signals, finished)),
             // Local members die with what is dropped here.
-            signal = signals.came(2) => Err(stopped(signal, "the run was ended at once; what it measured is not written")),
+            signal = signals.came(2) => Err(stopped(signal, &left)),
         }
     };
     runtime.block_on(whole.instrument(span))
@@ -316,13 +322,33 @@ struct Run<'a> {
 /// What the load left behind.
 struct Measured {
     report: Report,
-    start_ns: u64,
-    servers: Vec<ServerSample>,
-    connections: std::collections::BTreeMap<String, u32>,
-    notes: Vec<EventRow>,
-    workers: u32,
-    cut_short: bool,
+    manifest: Manifest,
+    /// What ended it before its end.
+    cut_short_by: Option<String>,
+    /// Why it is no run of this workload.
+    failure: Option<anyhow::Error>,
     span_file: PathBuf,
+}
+
+/// How the load ended.
+#[derive(Default)]
+struct Ending {
+    cut_short_by: Option<String>,
+    failure: Option<anyhow::Error>,
+}
+
+impl Ending {
+    /// The load ends before its time: nothing more is issued, replies are waited for.
+    fn cut_short(&mut self, by: String, control: &Control) {
+        self.cut_short_by.get_or_insert(by);
+        control.stop();
+    }
+
+    /// A load with another fault than was asked for is not the one that was asked for.
+    fn failed(&mut self, error: anyhow::Error, control: &Control) {
+        self.cut_short(format!("{error:#}"), control);
+        self.failure.get_or_insert(error);
+    }
 }
 
 impl<'a> Run<'a> {
@@ -363,14 +389,13 @@ impl<'a> Run<'a> {
             Err(failure) => return Err(self.abandon(failure, &[]).await),
         };
         let members = cluster.fingerprints().await;
-        let measured = match self.load(&mut cluster).instrument(info_span!("load")).await {
+        let mut measured = match self.load(&mut cluster, members).instrument(info_span!("load")).await {
             Ok(measured) => measured,
             Err(failure) => return Err(self.abandon(failure, &parents).await),
         };
         mark.take_away().await;
         let (verified, complaint) =
             self.after(&mut cluster, &measured.report, &parents).instrument(info_span!("verify")).await;
-        let environment = scrape::environment(cluster.directory.as_deref(), cluster.is_local());
         let span_files: Vec<PathBuf> =
             std::iter::once(measured.span_file.clone()).chain(cluster.span_files()).collect();
         let stopped = cluster.stop(Keep::Nothing).await;
@@ -382,9 +407,12 @@ impl<'a> Run<'a> {
         if let Err(error) = stopped {
             self.tell(&format!("stopping the cluster: {error:#}"));
         }
-        let finished = self.write(measured, verified, members, environment).blame(Exit::Usage)?;
-        if let Some(complaint) = complaint {
+        let failure = measured.failure.take();
+        let finished = self.write(measured, verified).blame(Exit::Usage)?;
+        for complaint in failure.iter().chain(&complaint) {
             eprintln!("zoometry: {complaint:#}");
+        }
+        if failure.is_some() || complaint.is_some() {
             return Ok(Finished { exit: Exit::Cluster, ..finished });
         }
         Ok(finished)
@@ -512,7 +540,11 @@ impl<'a> Run<'a> {
 
     // ------------------------------------------------------------------------------------- the load
 
-    async fn load(&mut self, cluster: &mut Cluster) -> Result<Measured, Failure> {
+    async fn load(
+        &mut self,
+        cluster: &mut Cluster,
+        members: Vec<MemberFingerprint>,
+    ) -> Result<Measured, Failure> {
         let cores = scrape::cores();
         let most = self.spec.sessions.count.max(1);
         let workers =
@@ -528,6 +560,8 @@ impl<'a> Run<'a> {
             ))
             .blame(Exit::Cluster);
         }
+        let interval_ns = interval_of(self.spec.phases.iter().map(|phase| phase.duration_ns).sum());
+        let handovers: Vec<Arc<Handover>> = (0..workers).map(|_| Arc::default()).collect();
         let settings = Settings {
             clock: self.clock,
             spec: self.spec.clone(),
@@ -538,6 +572,8 @@ impl<'a> Run<'a> {
             leader,
             workers,
             credentials: self.options.credentials.clone(),
+            interval_ns,
+            handovers: handovers.clone(),
         };
         let driver =
             Driver::start(settings, samplers).context("start the worker threads").blame(Exit::Usage)?;
@@ -548,29 +584,37 @@ impl<'a> Run<'a> {
             let _ = driver.join();
             return Err(failure);
         }
-        let connections = self.connections(cluster, &control);
         // With an interval: what ends in the last one of a phase then ended within the phase.
-        let start_ns = (self.clock.now_ns() + LEAD_NS).next_multiple_of(INTERVAL_NS);
+        let start_ns = (self.clock.now_ns() + LEAD_NS).next_multiple_of(interval_ns);
+        let mut manifest = manifest::manifest(self.options, &self.spec);
+        manifest.started_unix_ms = self.started_unix_ms;
+        manifest.workers = workers;
+        manifest.connections = self.connections(cluster, &control);
+        manifest.environment = scrape::environment(cluster.directory.as_deref(), cluster.is_local());
+        manifest.members = members;
+        manifest.phases = manifest::phases(&self.spec, start_ns);
+        let said: Arc<Mutex<Said>> = Arc::default();
+        let sources = Sources { clock: self.clock, interval_ns, handovers, said: said.clone() };
+        let mut collector = results::begin(&self.directory, &manifest)
+            .and_then(|()| Collector::start(&self.directory, &manifest, &self.spec, sources))
+            .blame(Exit::Usage)?;
         control.go(start_ns);
-        let scraper = Scraper::start(self.clock, cluster, self.boundaries(start_ns));
+        let scraper = Scraper::start(self.clock, cluster, self.boundaries(start_ns), said);
         let faults = match self.spec.faults.is_empty() {
             true => None,
             false => Some(Faults::start(&self.spec, cluster, self.clock, start_ns).blame(Exit::Usage)?),
         };
-        let watched = self.watch_over(&driver, &control, cluster, faults, start_ns).await;
-        let servers = scraper.stop().await;
-        let (cut_short, notes) = match watched {
-            Ok(watched) => watched,
-            Err(error) => {
-                control.abort();
-                // A load with another fault than was asked for says nothing.
-                let _ = driver.join();
-                return Err(error).blame(Exit::Cluster);
-            }
-        };
-        let report = driver.join().blame(Exit::Usage)?;
+        let Ending { cut_short_by, failure } =
+            self.watch_over(&driver, cluster, faults, start_ns, &mut collector).await;
+        scraper.stop().await;
+        let mut report = driver.join().blame(Exit::Usage)?;
+        let ended_ns = if cut_short_by.is_some() { report.ended_ns } else { u64::MAX };
+        let standing = std::mem::take(&mut report.watching.standing);
+        let collected = collector.finish(standing, ended_ns).blame(Exit::Usage)?;
+        report.watching.counts.add(&collected.watches);
+        report.completions_unkept += collected.completions_unkept;
         traces.finish();
-        Ok(Measured { report, start_ns, servers, connections, notes, workers, cut_short, span_file })
+        Ok(Measured { report, manifest, cut_short_by, failure, span_file })
     }
 
     fn start_traces(&self, cluster: &Cluster, span_file: &Path) -> Result<Traces> {
@@ -636,28 +680,27 @@ impl<'a> Run<'a> {
         cluster.members.iter().zip(counts).map(|(member, n)| (member.name.clone(), n)).collect()
     }
 
-    /// Shows progress and carries out faults until the workers have ended; says whether somebody ended them early, and what happened.
+    /// Shows progress and carries out faults until the workers have ended; says whether somebody ended them early.
     async fn watch_over(
         &mut self,
         driver: &Driver,
-        control: &Control,
         cluster: &mut Cluster,
         mut faults: Option<Faults>,
         start_ns: u64,
-    ) -> Result<(bool, Vec<EventRow>)> {
+        collector: &mut Collector,
+    ) -> Ending {
+        let control = driver.control();
         let bounds = self.boundaries(start_ns);
         let mut load = Load::new(self.show);
-        let mut cut_short = false;
-        let mut notes = Vec::new();
+        let mut ending = Ending::default();
         let mut fallen = false;
         let mut signals = self.signals.clone();
         while !driver.is_finished() {
-            let due_in = faults.as_mut().and_then(Faults::due_in).filter(|_| !cut_short);
+            let due_in = faults.as_mut().and_then(Faults::due_in).filter(|_| ending.cut_short_by.is_none());
             tokio::select! {
                 () = tokio::time::sleep(due_in.unwrap_or(REFRESH).min(REFRESH)) => {}
-                signal = signals.came(1), if !cut_short => {
-                    cut_short = true;
-                    control.stop();
+                signal = signals.came(1), if ending.cut_short_by.is_none() => {
+                    ending.cut_short(signal.name().to_owned(), control);
                     load.note(&format!(
                         "{}: waiting for replies, then writing what was measured (once more: end at once)",
                         signal.name()
@@ -668,20 +711,30 @@ impl<'a> Run<'a> {
                 && due_in.is_some()
                 && faults.due_in() == Some(Duration::ZERO)
             {
-                let told = faults.next(cluster).await?;
-                load.note(&format!("fault: {told}"));
+                match faults.next(cluster).await {
+                    Ok(told) => load.note(&format!("fault: {told}")),
+                    Err(error) => ending.failed(error, control),
+                }
+            }
+            if let Some(faults) = &faults {
+                collector.tell(faults.so_far());
+            }
+            if ending.cut_short_by.is_none()
+                && let Some(trouble) = collector.trouble()
+            {
+                ending.cut_short(trouble, control);
             }
             let now_ns = self.clock.now_ns();
             if !fallen && let Some(how) = cluster.fallen() {
                 fallen = true;
                 load.note(&how);
-                notes.push(EventRow {
+                collector.tell(vec![EventRow {
                     at_ns: now_ns,
                     duration_ns: 0,
                     kind: "fault".into(),
                     target: cluster.connect_string(),
                     detail: how.lines().next().unwrap_or_default().to_owned(),
-                });
+                }]);
             }
             let phase = bounds[1..].partition_point(|end| *end <= now_ns).min(self.spec.phases.len() - 1);
             let spec = &self.spec.phases[phase];
@@ -698,9 +751,12 @@ impl<'a> Run<'a> {
         }
         load.done();
         if let Some(faults) = faults {
-            notes.extend(faults.finish(cluster).await?);
+            match faults.finish(cluster).await {
+                Ok(events) => collector.tell(events),
+                Err(error) => ending.failed(error, control),
+            }
         }
-        Ok((cut_short, notes))
+        ending
     }
 
     // ------------------------------------------------------------------------------------- afterwards
@@ -742,8 +798,13 @@ impl<'a> Run<'a> {
 /// Draws the charts and the report of a results directory again, and prints its summary.
 pub fn report(directory: &Path) -> Result<()> {
     let run = results::read(directory)?;
+    let summary = Summary::of(&run);
+    if run.manifest.state == results::State::Running {
+        // Its run never came to it.
+        results::put_summary(directory, &summary)?;
+    }
     let path = crate::report::write(directory)?;
-    say(&summary::table(&run.manifest, &Summary::of(&run), summary::Style::of_stdout()));
+    say(&summary::table(&run.manifest, &summary, summary::Style::of_stdout()));
     say(&format!("\nreport   {}\n", path.display()));
     Ok(())
 }

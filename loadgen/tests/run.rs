@@ -396,6 +396,77 @@ fn ctrl_c_writes_what_was_measured() {
     assert_eq!(fake.paths(), ["/"], "it cleaned up");
 }
 
+/// Starts a run whose phase lasts for minutes, lets it go on for so long, and kills it.
+fn killed_after(directory: &Path, address: &str, seconds: f64) {
+    use std::io::{BufRead, BufReader};
+    let mut command = command(directory, &STEADY.replace("\"5s\"", "\"300s\""), address);
+    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().starts_with("phase 1/1")), "the phase begins");
+    std::thread::sleep(Duration::from_secs_f64(seconds));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// Runs `zoometry` with these words and a results directory.
+fn zoometry(words: &[&str], directories: &[&Path]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_zoometry")).args(words).args(directories).output().unwrap()
+}
+
+#[test]
+fn a_run_that_is_killed_leaves_all_but_its_last_moments() {
+    let directory = tempfile::tempdir().unwrap();
+    let fake = Fake::start(Behaviour::default());
+    let (lasted, alone) = (5.0, alone());
+    killed_after(directory.path(), &fake.address.to_string(), lasted);
+    drop(alone);
+    let left = results(directory.path());
+    assert_eq!(json(left.join("manifest.json"))["state"], "running");
+    // A line may be torn wherever the kill came.
+    for name in ["histograms.hlog", "intervals.csv", "generator.csv"] {
+        let file = std::fs::OpenOptions::new().write(true).open(left.join(name)).unwrap();
+        file.set_len(file.metadata().unwrap().len() - 5).unwrap();
+    }
+    let output = zoometry(&["report"], &[&left]);
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+    let told = shown(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(told.contains("INVALID") && told.contains("it never ended: the program was killed"), "{told}");
+    assert!(std::fs::read_to_string(left.join("report.html")).unwrap().contains("it never ended"));
+    let summary = json(left.join("summary.json"));
+    let seconds = summary["whole"]["seconds"].as_f64().unwrap();
+    // The phase began when its line was printed, a tenth of a second late at most; a busy machine kills later, never sooner.
+    assert!(seconds >= lasted - 2.0 && seconds < 60.0, "{seconds} s of {lasted} s were written");
+    let (count, ..) = get_response(directory.path());
+    assert!(count as f64 > 0.9 * 1_000.0 * seconds, "{count} operations in {seconds} s");
+    // Two of them are compared by nobody, unless he insists.
+    let output = zoometry(&["compare"], &[&left, &left]);
+    assert_ne!(output.status.code(), Some(0), "{}", shown(&output));
+    assert!(shown(&output).contains("INVALID"), "{}", shown(&output));
+}
+
+#[test]
+fn a_run_whose_fault_fails_ends_early_and_leaves_what_it_measured() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().unwrap();
+    let fake = Fake::start(Behaviour::default());
+    let lab = directory.path().join("lab.toml");
+    let member =
+        format!("[[member]]\naddress = \"{}\"\nkill = \"echo no such host; exit 7\"\n", fake.address);
+    std::fs::write(&lab, member).unwrap();
+    let steady = STEADY.replace("\"5s\"", "\"300s\"");
+    let workload = format!("{steady}[[fault]]\nat = \"2s\"\nkind = \"kill\"\ntarget = \"server 1\"\n");
+    let output = command(directory.path(), &workload, lab.to_str().unwrap()).output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{}", shown(&output));
+    assert!(shown(&output).contains("no such host"), "{}", shown(&output));
+    let manifest = json(results(directory.path()).join("manifest.json"));
+    assert_eq!((&manifest["state"], &manifest["verdict"]["grade"]), (&"complete".into(), &"INVALID".into()));
+    assert!(manifest["cut_short_by"].as_str().unwrap().contains("no such host"), "{manifest}");
+    let (count, ..) = get_response(directory.path());
+    assert!(count >= 1_000, "{count} operations were measured before");
+    let output = zoometry(&["report"], &[&results(directory.path())]);
+    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+}
+
 #[test]
 fn what_a_foreign_cluster_cannot_do_is_refused() {
     for option in [["--zoo-cfg", "tickTime=300"], ["--data-dir", "data"]] {

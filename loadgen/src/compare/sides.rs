@@ -6,7 +6,6 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::charts;
 use crate::driver::FanOut;
-use crate::report;
 use crate::results::{self, RunData};
 use crate::summary::Summary;
 
@@ -110,7 +109,7 @@ pub(super) fn load(sides: &[Side]) -> Result<Vec<Loaded>> {
     let one = |dir: &PathBuf| -> Result<LoadedRun> {
         let run = results::read(dir)?;
         let summary = Summary::of(&run);
-        Ok(LoadedRun { directory: dir.clone(), run, summary, fan_outs: report::fan_outs(dir)? })
+        Ok(LoadedRun { directory: dir.clone(), run, summary, fan_outs: results::fan_outs(dir)? })
     };
     let side = |side: &Side| -> Result<Loaded> {
         ensure!(!side.directories.is_empty(), "{} has no results to compare", side.label);

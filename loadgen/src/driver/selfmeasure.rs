@@ -79,9 +79,9 @@ impl SelfMeasure {
         (self.at_cap, self.jitter_max_ns) = (at_cap, 0);
     }
 
-    /// All samples.
-    pub(super) fn finish(self) -> Vec<GeneratorSample> {
-        self.samples
+    /// Samples since the last call.
+    pub(super) fn take(&mut self) -> Vec<GeneratorSample> {
+        std::mem::take(&mut self.samples)
     }
 
     /// Time that this thread was runnable and had no core: schedstat's second number.

@@ -4,20 +4,12 @@
 //! watcher knows the version at which its watch was armed (from the read that armed it), so the next
 //! event is about the next version. That needs no zxid in the event (servers before 3.9 send none), works with
 //! many writers, and when the event overtakes the acknowledgement. Writers log [`Trigger`]s, watchers log
-//! [`Delivery`]s; they are joined when the run is over. Latency is from the moment the write was *due* to the event; it is
-//! therefore never negative and never clamped.
-//!
-//! Limits: at most [`LOG_MAX`] entries per worker and kind (more are counted as unlogged); an event whose write's
-//! acknowledgement was lost cannot be attributed and is counted so.
+//! [`Delivery`]s; both leave the worker several times a second and are joined ([`super::Join`]). Latency is from the moment the
+//! write was *due* to the event; it is therefore never negative and never clamped.
 
-use crate::op::{Op, Outcome};
-use crate::recorder::{Completion, Recorder, Recording};
 use crate::spec::{Spec, WatchKind, WatchOn};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
-
-/// Entries that a worker keeps of each log: 8 million, about 250 MB.
-pub(super) const LOG_MAX: usize = 8 << 20;
 
 /// An acknowledged write to a watched key.
 #[derive(Debug, Clone, Copy)]
@@ -40,19 +32,31 @@ pub(super) struct Delivery {
 }
 
 /// Where an armed watch stood at the end: every version of the key above `version` should have been told.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Standing {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Standing {
     pub(super) key: u64,
     pub(super) version: i32,
     pub(super) kind: WatchKind,
 }
 
+/// What was written and what was heard, since it was taken last.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    pub(super) triggers: Vec<Trigger>,
+    pub(super) deliveries: Vec<Delivery>,
+}
+
+impl Heard {
+    pub(super) fn append(&mut self, later: Heard) {
+        self.triggers.extend(later.triggers);
+        self.deliveries.extend(later.deliveries);
+    }
+}
+
 /// One worker's part.
 #[derive(Debug, Default)]
 pub(super) struct Log {
-    pub(super) triggers: Vec<Trigger>,
-    pub(super) deliveries: Vec<Delivery>,
-    pub(super) standing: Vec<Standing>,
+    pub(super) heard: Heard,
     pub(super) counts: WatchCounts,
 }
 
@@ -71,14 +75,14 @@ pub struct WatchCounts {
     pub missing: u64,
     /// Events whose write has no acknowledgement (or was not logged), so that they have no latency.
     pub unattributed: u64,
-    /// Entries beyond the log's limit.
+    /// Events that came when too many writes were waited for (see [`super::Join`]), so that they have no latency.
     pub unlogged: u64,
     /// Watches armed, counting each time.
     pub armed: u64,
 }
 
 impl WatchCounts {
-    fn add(&mut self, other: &WatchCounts) {
+    pub(crate) fn add(&mut self, other: &WatchCounts) {
         self.delivered += other.delivered;
         self.duplicate += other.duplicate;
         self.coalesced += other.coalesced;
@@ -105,92 +109,23 @@ pub struct FanOut {
     pub last_ns: u64,
 }
 
-/// Everything about watches.
+/// What the workers know about watches at the end, together.
 #[derive(Debug, Default)]
 pub struct Watching {
     /// Sums.
     pub counts: WatchCounts,
-    /// One entry per write with at least one delivery, by due time.
-    pub fan_outs: Vec<FanOut>,
-    /// Every delivery as a completion of [`Op::Notify`].
-    pub(super) notifications: Recording,
+    /// Watches that were armed then.
+    pub(crate) standing: Vec<Standing>,
 }
 
 impl Log {
     pub(super) fn trigger(&mut self, trigger: Trigger) {
-        if self.triggers.len() < LOG_MAX {
-            self.triggers.push(trigger);
-        } else {
-            self.counts.unlogged += 1;
-        }
+        self.heard.triggers.push(trigger);
     }
 
     pub(super) fn delivered(&mut self, delivery: Delivery) {
         self.counts.delivered += 1;
-        if self.deliveries.len() < LOG_MAX {
-            self.deliveries.push(delivery);
-        } else {
-            self.counts.unlogged += 1;
-        }
-    }
-
-    pub(super) fn merge(&mut self, other: Log) {
-        self.triggers.extend(other.triggers);
-        self.deliveries.extend(other.deliveries);
-        self.standing.extend(other.standing);
-        self.counts.add(&other.counts);
-    }
-
-    /// Attributes deliveries to writes.
-    pub(super) fn join(mut self) -> Watching {
-        let mut newest: FxHashMap<u64, i32> = FxHashMap::default();
-        let mut by_change: FxHashMap<(u64, i32), u32> = FxHashMap::default();
-        for (at, trigger) in self.triggers.iter().enumerate() {
-            by_change.insert((trigger.key, trigger.version), at as u32);
-            let version = newest.entry(trigger.key).or_insert(trigger.version);
-            *version = (*version).max(trigger.version);
-        }
-        self.deliveries.sort_unstable_by_key(|delivery| delivery.at_ns);
-        let mut heard: Vec<Vec<u64>> = vec![Vec::new(); self.triggers.len()];
-        let mut recorder = Recorder::new();
-        for delivery in &self.deliveries {
-            let Some(&at) = by_change.get(&(delivery.key, delivery.version)) else {
-                self.counts.unattributed += 1;
-                continue;
-            };
-            let trigger = &self.triggers[at as usize];
-            heard[at as usize].push(delivery.at_ns.saturating_sub(trigger.due_ns));
-            recorder.record(&Completion {
-                phase: trigger.phase,
-                op: Op::Notify,
-                outcome: Outcome::Ok,
-                due_ns: trigger.due_ns,
-                sent_ns: trigger.sent_ns,
-                done_ns: delivery.at_ns,
-                bytes: 0,
-            });
-        }
-        for watch in &self.standing {
-            let behind = newest.get(&watch.key).map_or(0, |newest| i64::from(newest - watch.version));
-            self.counts.missing += missed_by(watch.kind, behind);
-        }
-        let mut fan_outs: Vec<FanOut> = heard
-            .into_iter()
-            .zip(&self.triggers)
-            .filter(|(heard, _)| !heard.is_empty())
-            .map(|(mut heard, trigger)| {
-                heard.sort_unstable();
-                FanOut {
-                    due_ns: trigger.due_ns,
-                    watchers: heard.len() as u32,
-                    first_ns: heard[0],
-                    median_ns: heard[(heard.len() - 1) / 2],
-                    last_ns: heard[heard.len() - 1],
-                }
-            })
-            .collect();
-        fan_outs.sort_unstable_by_key(|fan_out| fan_out.due_ns);
-        Watching { counts: self.counts, fan_outs, notifications: recorder.finish() }
+        self.heard.deliveries.push(delivery);
     }
 }
 
@@ -295,42 +230,4 @@ pub(super) fn watchers(spec: &Spec) -> Vec<Watcher> {
         }
     }
     all
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn trigger(key: u64, version: i32, due_ns: u64) -> Trigger {
-        Trigger { key, version, phase: 0, due_ns, sent_ns: due_ns + 1 }
-    }
-
-    #[test]
-    fn deliveries_find_their_writes_whatever_the_order() {
-        let log = Log {
-            triggers: vec![trigger(1, 2, 200), trigger(1, 1, 100), trigger(2, 1, 100)],
-            deliveries: vec![
-                Delivery { key: 1, version: 2, at_ns: 260 },
-                Delivery { key: 1, version: 1, at_ns: 130 },
-                Delivery { key: 1, version: 1, at_ns: 150 },
-                Delivery { key: 7, version: 1, at_ns: 150 },
-            ],
-            standing: vec![
-                Standing { key: 1, version: 2, kind: WatchKind::Persistent },
-                Standing { key: 1, version: 0, kind: WatchKind::Persistent },
-                Standing { key: 1, version: 0, kind: WatchKind::OneShot },
-                Standing { key: 2, version: 1, kind: WatchKind::OneShot },
-            ],
-            counts: WatchCounts::default(),
-        };
-        let watching = log.join();
-        assert_eq!(watching.counts.unattributed, 1);
-        assert_eq!(watching.counts.missing, 3, "two of the persistent watch, one of the one-shot");
-        let fan_outs = &watching.fan_outs;
-        assert_eq!(fan_outs.len(), 2);
-        assert_eq!((fan_outs[0].watchers, fan_outs[0].first_ns, fan_outs[0].last_ns), (2, 30, 50));
-        assert_eq!((fan_outs[1].watchers, fan_outs[1].median_ns), (1, 60));
-        let key = crate::recorder::Key { phase: 0, op: Op::Notify, outcome: Outcome::Ok };
-        assert_eq!(watching.notifications.totals[&key].response.len(), 3);
-    }
 }

@@ -5,18 +5,18 @@
 
 use super::encode::Filler;
 use super::ephemerals::Ephemerals;
+use super::handover::Batch;
 use super::ledger::Ledger;
 use super::phases::{Phases, Stage};
 use super::selfmeasure::SelfMeasure;
 use super::slot::{Kind, Load, Outbox, Queued, Role, Scratch, Slot, Tag};
 use super::timer::{QUANTUM_NS, Timer};
-use super::watching::{Arming, Log, Standing, Watched, Watcher, watchers};
+use super::watching::{Arming, Log, Standing, Watched, Watcher, Watching, watchers};
 use super::{Control, DRAIN_NS, HAPPENINGS_MAX, Happening, Report, Settings, needs_scratch, route};
 use crate::closeup::{self, CloseUp};
 use crate::op::Op;
 use crate::plan::Share;
-use crate::recorder::{Recorder, Recording};
-use crate::results::GeneratorSample;
+use crate::recorder::Recorder;
 use crate::session::{BrokenPromises, Session, State, Tick};
 use crate::traces::Sampler;
 use std::cell::{Cell, RefCell};
@@ -37,19 +37,16 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
 /// What one worker has to tell at its end.
 pub(super) struct Notes {
-    recording: Recording,
-    happenings: Vec<Happening>,
     happenings_unkept: u64,
     broken: BrokenPromises,
     ledger: Ledger,
     created: Vec<String>,
-    log: Log,
-    close_up: CloseUp,
+    watching: Watching,
+    completions_unkept: u64,
     ephemerals: Ephemerals,
     given_up: u64,
     unsent: u64,
     ended_ns: u64,
-    samples: Vec<GeneratorSample>,
 }
 
 /// What replies and due operations change, whichever session they belong to.
@@ -64,8 +61,12 @@ pub(super) struct Shared {
     pub(super) outstanding: u64,
     /// Reused for building paths.
     pub(super) path: String,
+    /// Since they were handed over last.
     pub(super) happenings: Vec<Happening>,
+    pub(super) happenings_kept: usize,
     pub(super) happenings_unkept: u64,
+    /// Everything that ended before has been handed over.
+    pub(super) handed_ns: u64,
     pub(super) given_up: u64,
     pub(super) unsent: u64,
     pub(super) full_slots: u64,
@@ -91,6 +92,7 @@ pub(super) struct Answer {
 
 pub(super) struct Worker {
     pub(super) settings: Arc<Settings>,
+    number: u32,
     pub(super) control: Arc<Control>,
     pub(super) slots: Vec<RefCell<Slot>>,
     pub(super) issuers: usize,
@@ -167,7 +169,7 @@ impl Worker {
             slots,
             issuers,
             shared: RefCell::new(Shared {
-                recorder: Recorder::new(),
+                recorder: Recorder::new(settings.interval_ns),
                 sampler,
                 ledger: Ledger::default(),
                 log: Log::default(),
@@ -176,7 +178,9 @@ impl Worker {
                 outstanding: 0,
                 path: String::new(),
                 happenings: Vec::new(),
+                happenings_kept: 0,
                 happenings_unkept: 0,
+                handed_ns: 0,
                 given_up: 0,
                 unsent: 0,
                 full_slots: 0,
@@ -191,6 +195,7 @@ impl Worker {
             closed: Cell::new(0),
             closing: Cell::new(false),
             settings,
+            number,
             control,
         }
     }
@@ -368,6 +373,23 @@ impl Worker {
         if recent.completed + recent.errors + recent.missed > 0 {
             self.control.recent.lock().expect("no thread panics holding it").merge(&recent);
         }
+        let interval_ns = self.settings.interval_ns;
+        if now_ns / interval_ns > shared.handed_ns / interval_ns {
+            shared.handed_ns = now_ns / interval_ns * interval_ns;
+            self.hand_over(&mut shared, now_ns);
+        }
+    }
+
+    /// Gives away what was noted, to be written by another thread.
+    fn hand_over(&self, shared: &mut Shared, now_ns: u64) {
+        self.settings.handovers[self.number as usize].put(Batch {
+            until_ns: shared.handed_ns,
+            part: shared.recorder.take(now_ns),
+            samples: shared.measure.take(),
+            happenings: std::mem::take(&mut shared.happenings),
+            closes: shared.close_up.take(),
+            heard: std::mem::take(&mut shared.log.heard),
+        });
     }
 
     /// Books what this thread has cost since the last time.
@@ -493,30 +515,31 @@ impl Worker {
                 }));
             }
         }
+        {
+            let mut shared = self.shared.borrow_mut();
+            shared.handed_ns = u64::MAX;
+            self.hand_over(&mut shared, u64::MAX);
+        }
         let shared = self.shared.into_inner();
-        let mut log = shared.log;
-        log.standing = standing;
         Notes {
-            recording: shared.recorder.finish(),
-            happenings: shared.happenings,
             happenings_unkept: shared.happenings_unkept,
             broken,
             ledger: shared.ledger,
             created,
-            log,
-            close_up: shared.close_up,
+            watching: Watching { counts: shared.log.counts, standing },
+            completions_unkept: shared.close_up.unkept,
             ephemerals: shared.ephemerals,
             given_up: shared.given_up,
             unsent: shared.unsent,
             ended_ns,
-            samples: shared.measure.finish(),
         }
     }
 }
 
 impl Shared {
     pub(super) fn happened(&mut self, happening: Happening) {
-        if self.happenings.len() < HAPPENINGS_MAX {
+        if self.happenings_kept < HAPPENINGS_MAX {
+            self.happenings_kept += 1;
             self.happenings.push(happening);
         } else {
             self.happenings_unkept += 1;
@@ -527,45 +550,33 @@ impl Shared {
 /// All workers' notes as one report.
 pub(super) fn merge(notes: Vec<Notes>) -> Report {
     let mut report = Report {
-        recording: Recording::default(),
-        happenings: Vec::new(),
         happenings_unkept: 0,
         broken: BrokenPromises::default(),
         ledger: Ledger::default(),
         created: Vec::new(),
-        close_up: CloseUp::default(),
+        completions_unkept: 0,
         ephemerals: Ephemerals::default(),
         watching: Default::default(),
         given_up: 0,
         unsent: 0,
         ended_ns: 0,
-        samples: Vec::new(),
     };
-    let mut log = Log::default();
-    let mut recordings = Vec::new();
     for notes in notes {
-        recordings.push(notes.recording);
-        report.happenings.extend(notes.happenings);
         report.happenings_unkept += notes.happenings_unkept;
         report.broken.merge(notes.broken);
         report.ledger.merge(notes.ledger);
         report.created.extend(notes.created);
-        log.merge(notes.log);
-        report.close_up.merge(notes.close_up);
+        report.watching.counts.add(&notes.watching.counts);
+        report.watching.standing.extend(notes.watching.standing);
+        report.completions_unkept += notes.completions_unkept;
         report.ephemerals.merge(notes.ephemerals);
         report.given_up += notes.given_up;
         report.unsent += notes.unsent;
         report.ended_ns = report.ended_ns.max(notes.ended_ns);
-        report.samples.extend(notes.samples);
     }
-    report.close_up.in_order();
-    report.happenings.sort_by_key(|happening| happening.at_ns);
-    report.samples.sort_by_key(|sample| (sample.at_ns, sample.worker));
-    report.watching = log.join();
-    recordings.push(std::mem::take(&mut report.watching.notifications));
-    report.recording = Recording::merged(recordings);
     report
 }
+
 /// Paths of a watcher's keys, to find the watch that an event is about.
 fn index_paths(watcher: &mut Watcher, settings: &Settings) {
     for (at, watch) in watcher.watches.iter().enumerate() {

@@ -153,6 +153,11 @@ impl RoleWatch {
         told.collect::<Vec<_>>().join(", ")
     }
 
+    /// What has changed until now, when.
+    pub(super) fn so_far(&self) -> Vec<EventRow> {
+        self.shared.log.lock().expect("no thread panics holding it").events.clone()
+    }
+
     /// Ends looking; what has changed, when.
     pub(super) fn stop(mut self) -> Vec<EventRow> {
         drop(std::mem::replace(&mut self.stop, watch::channel(()).0));

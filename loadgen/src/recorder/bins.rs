@@ -1,39 +1,41 @@
-//! Distributions of intervals: counts per bin, few bytes each. The layout is that of an HdrHistogram of two
-//! digits, so that both convert without loss.
+//! Distributions of intervals: counts per bin, few bytes each. The layout is that of an HdrHistogram of two or
+//! three digits, so that both convert without loss.
 
 use super::MAX_NS;
 
-/// Sub-buckets per power of two, as a power of two itself: bins are narrower than 1/128 of their value.
-const SUB_BITS: u32 = 7;
-/// Bins up to [`MAX_NS`].
-const BINS: usize = bin_of(MAX_NS) + 1;
+/// Bins of intervals: 2^7 per power of two, so that each is narrower than 0.8 % of its value.
+pub const COARSE: u32 = 7;
+/// Bins that workers count in: 2^10 per power of two, narrower than 0.1 % of their value.
+pub const FINE: u32 = 10;
+/// Fine bins up to [`MAX_NS`].
+const FINE_BINS: usize = bin_of(FINE, MAX_NS) + 1;
 
-/// The bin of a value: the layout of an HdrHistogram of two digits and unit 1 ns.
-const fn bin_of(value: u64) -> usize {
-    let shift = (63 - (value | 1).leading_zeros()).saturating_sub(SUB_BITS);
-    ((shift as usize) << SUB_BITS) + (value >> shift) as usize
+/// The bin of a value: the layout of an HdrHistogram of unit 1 ns, with two digits (7 bits) or three (10).
+const fn bin_of(bits: u32, value: u64) -> usize {
+    let shift = (63 - (value | 1).leading_zeros()).saturating_sub(bits);
+    ((shift as usize) << bits) + (value >> shift) as usize
 }
 
 /// The smallest value of a bin.
-const fn bin_low(bin: usize) -> u64 {
-    let shift = (bin >> SUB_BITS).saturating_sub(1);
-    ((bin - (shift << SUB_BITS)) as u64) << shift
+const fn bin_low(bits: u32, bin: usize) -> u64 {
+    let shift = (bin >> bits).saturating_sub(1);
+    ((bin - (shift << bits)) as u64) << shift
 }
 
 /// The middle of a bin, which stands for its values.
-const fn bin_mid(bin: usize) -> u64 {
-    let shift = (bin >> SUB_BITS).saturating_sub(1);
-    bin_low(bin) + ((1u64 << shift) >> 1)
+const fn bin_mid(bits: u32, bin: usize) -> u64 {
+    let shift = (bin >> bits).saturating_sub(1);
+    bin_low(bits, bin) + ((1u64 << shift) >> 1)
 }
 
-/// A distribution in few bytes: the bins (each narrower than 0.8 % of its value) that are not empty.
+/// A distribution in few bytes: the bins that are not empty, of [`COARSE`] or [`FINE`] width.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Bins {
+pub struct Bins<const BITS: u32 = COARSE> {
     /// (bin, count), by bin.
     bins: Vec<(u16, u32)>,
 }
 
-impl Bins {
+impl<const BITS: u32> Bins<BITS> {
     /// How many samples.
     pub fn count(&self) -> u64 {
         self.bins.iter().map(|&(_, n)| u64::from(n)).sum()
@@ -47,7 +49,7 @@ impl Bins {
         for &(bin, n) in &self.bins {
             seen += u64::from(n);
             if seen >= rank {
-                return Some(bin_mid(usize::from(bin)));
+                return Some(bin_mid(BITS, usize::from(bin)));
             }
         }
         None
@@ -55,17 +57,17 @@ impl Bins {
 
     /// The largest value, to the width of a bin; `None` without samples.
     pub fn max(&self) -> Option<u64> {
-        self.bins.last().map(|&(bin, _)| bin_mid(usize::from(bin)))
+        self.bins.last().map(|&(bin, _)| bin_mid(BITS, usize::from(bin)))
     }
 
     /// (value in ns, count), ascending.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.bins.iter().map(|&(bin, n)| (bin_mid(usize::from(bin)), u64::from(n)))
+        self.bins.iter().map(|&(bin, n)| (bin_mid(BITS, usize::from(bin)), u64::from(n)))
     }
 
     /// Adds `count` samples of `value_ns`.
     pub fn add(&mut self, value_ns: u64, count: u32) {
-        let bin = bin_of(value_ns.min(MAX_NS)) as u16;
+        let bin = bin_of(BITS, value_ns.min(MAX_NS)) as u16;
         match self.bins.binary_search_by_key(&bin, |&(b, _)| b) {
             Ok(at) => self.bins[at].1 = self.bins[at].1.saturating_add(count),
             Err(at) => self.bins.insert(at, (bin, count)),
@@ -73,7 +75,7 @@ impl Bins {
     }
 
     /// Adds the other's samples.
-    pub fn merge(&mut self, other: &Bins) {
+    pub fn merge(&mut self, other: &Self) {
         if self.bins.is_empty() {
             self.bins.clone_from(&other.bins);
             return;
@@ -106,65 +108,72 @@ impl Bins {
     }
 
     /// Several distributions as one.
-    pub fn merged(parts: &[&Bins]) -> Bins {
-        let mut open = OpenBins::new();
-        for &(bin, n) in parts.iter().flat_map(|part| &part.bins) {
-            let bin = usize::from(bin);
-            open.counts[bin] = open.counts[bin].saturating_add(n);
-            open.low = open.low.min(bin);
-            open.high = open.high.max(bin);
-        }
-        open.take()
-    }
-
-    /// What of these samples is not among `part`, which must be some of them.
-    pub(super) fn without(&self, part: &Bins) -> Bins {
-        let mut bins = self.bins.clone();
-        for &(bin, n) in &part.bins {
-            if let Ok(at) = bins.binary_search_by_key(&bin, |&(b, _)| b) {
-                bins[at].1 -= n;
+    pub fn merged(parts: &[&Self]) -> Self {
+        let mut bins: Vec<(u16, u32)> = parts.iter().flat_map(|part| &part.bins).copied().collect();
+        bins.sort_unstable_by_key(|&(bin, _)| bin);
+        bins.dedup_by(|next, kept| {
+            let same = next.0 == kept.0;
+            if same {
+                kept.1 = kept.1.saturating_add(next.1);
             }
-        }
-        bins.retain(|&(_, n)| n > 0);
+            same
+        });
         Bins { bins }
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        size_of::<Bins>() + self.bins.capacity() * size_of::<(u16, u32)>()
     }
 }
 
-/// Bins with a place for each: what the open interval counts in.
+impl Bins<FINE> {
+    /// The same samples in coarse bins.
+    pub fn coarse(&self) -> Bins {
+        let mut bins: Vec<(u16, u32)> = Vec::new();
+        for &(bin, n) in &self.bins {
+            let bin = bin_of(COARSE, bin_low(FINE, usize::from(bin))) as u16;
+            match bins.last_mut() {
+                Some(last) if last.0 == bin => last.1 = last.1.saturating_add(n),
+                _ => bins.push((bin, n)),
+            }
+        }
+        Bins { bins }
+    }
+}
+
+/// Bins that share a bit in [`OpenBins`].
+const BLOCK: usize = 64;
+const BLOCKS: usize = FINE_BINS.div_ceil(BLOCK);
+
+/// Fine bins with a place for each: what the open interval counts in.
 pub(super) struct OpenBins {
     counts: Box<[u32]>,
-    low: usize,
-    high: usize,
+    /// A bit for every [`BLOCK`] bins with anything in them, so that the others are not looked at.
+    touched: [u64; BLOCKS.div_ceil(64)],
 }
 
 impl OpenBins {
     pub(super) fn new() -> OpenBins {
-        OpenBins { counts: vec![0; BINS].into_boxed_slice(), low: BINS, high: 0 }
+        OpenBins { counts: vec![0; BLOCKS * BLOCK].into_boxed_slice(), touched: [0; BLOCKS.div_ceil(64)] }
     }
 
+    #[inline]
     pub(super) fn add(&mut self, value_ns: u64) {
-        let bin = bin_of(value_ns.min(MAX_NS));
+        let bin = bin_of(FINE, value_ns.min(MAX_NS));
         self.counts[bin] += 1;
-        self.low = self.low.min(bin);
-        self.high = self.high.max(bin);
+        let block = bin / BLOCK;
+        self.touched[block / 64] |= 1 << (block % 64);
     }
 
-    pub(super) fn take(&mut self) -> Bins {
-        if self.low > self.high {
-            return Bins::default();
+    pub(super) fn take(&mut self) -> Bins<FINE> {
+        let mut bins = Vec::new();
+        for (word, touched) in self.touched.iter_mut().enumerate() {
+            while *touched != 0 {
+                let first = (word * 64 + touched.trailing_zeros() as usize) * BLOCK;
+                *touched &= *touched - 1;
+                for (at, n) in self.counts[first..first + BLOCK].iter_mut().enumerate() {
+                    if *n > 0 {
+                        bins.push(((first + at) as u16, std::mem::take(n)));
+                    }
+                }
+            }
         }
-        let touched = &mut self.counts[self.low..=self.high];
-        let filled = touched.iter().filter(|n| **n > 0).count();
-        let mut bins = Vec::with_capacity(filled);
-        for (at, n) in touched.iter_mut().enumerate().filter(|(_, n)| **n > 0) {
-            bins.push(((self.low + at) as u16, *n));
-            *n = 0;
-        }
-        (self.low, self.high) = (BINS, 0);
         Bins { bins }
     }
 }

@@ -1,125 +1,234 @@
 //! `histograms.hlog`: the HdrHistogram interval log, version 1.3, as every HdrHistogram tool reads it.
 //!
-//! Values are nanoseconds. Tags are `PHASE:OP:OUTCOME:CLOCK` for a whole phase (three significant digits,
-//! clocks `response`, `service` and `lag`), and the same with `:interval` behind for each interval (two
-//! digits, `response` and `service`). Phase names are escaped so that no tag has a comma, colon or space.
+//! Values are nanoseconds. The log is written while the run goes on; of each interval it has, in this order:
+//! - `PHASE:OP:OUTCOME:response:interval`, response times with two significant digits;
+//! - at the end of a stretch of [`STRETCH`] intervals, `PHASE:OP:OUTCOME:CLOCK` with three digits, clocks `response`, `service`
+//!   and `lag`, of the whole stretch: those of a phase add up to the phase;
+//! - one line without a tag, response times of all successful operations but opening sessions and notifications, with three
+//!   digits. Every interval has it, also one in which nothing was answered: what tools without tags read is complete, and the
+//!   line says that everything before it is.
+//!
+//! Phase names are escaped so that no tag has a comma, colon or space.
 
-use std::collections::BTreeMap;
+use std::io::{BufRead, Write};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::interval_log::{
-    IntervalLogIterator, IntervalLogWriterBuilder, LogEntry, Tag,
+    IntervalLogHistogram, IntervalLogIterator, IntervalLogWriterBuilder, LogEntry,
 };
-use hdrhistogram::serialization::{Deserializer, V2DeflateSerializer};
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 use zoometry_wire::ErrorCode;
 
 use crate::op::{Op, Outcome};
-use crate::recorder::{Bins, Interval, Key, MAX_NS, Recording, Total};
+use crate::recorder::{self, Bins, COARSE, Key, MAX_NS};
 
 use super::PhaseRecord;
 
-/// Writes all histograms of a recording.
-pub(super) fn write(recording: &Recording, phases: &[PhaseRecord], started_unix_ms: u64) -> Result<Vec<u8>> {
-    let mut lines: Vec<(u64, u64, String, Histogram<u64>)> = Vec::new();
-    for (key, total) in &recording.totals {
-        let phase = phase(phases, key.phase)?;
-        let length_ns = phase.end_ns.saturating_sub(phase.start_ns);
-        for (clock, histogram) in
-            [("response", &total.response), ("service", &total.service), ("lag", &total.lag)]
-        {
-            lines.push((phase.start_ns, length_ns, tag(&phase.name, key, clock), histogram.clone()));
-        }
-    }
-    for (key, intervals) in &recording.intervals {
-        let phase = phase(phases, key.phase)?;
-        for interval in intervals {
-            for (clock, bins) in [("response", &interval.response), ("service", &interval.service)] {
-                let tag = format!("{}:interval", tag(&phase.name, key, clock));
-                let start_ns = interval.index * recording.interval_ns;
-                lines.push((start_ns, recording.interval_ns, tag, from_bins(bins)));
-            }
-        }
-    }
-    lines.sort_by(|a, b| (a.0, &a.2).cmp(&(b.0, &b.2)));
-    encode(&lines, started_unix_ms)
+/// Intervals per stretch.
+pub(super) const STRETCH: u64 = 5;
+/// The longest line that is read: an uncompressed histogram of three digits takes a fifth of it.
+const LINE_MAX: u64 = 1 << 20;
+/// Interval maxima are in milliseconds.
+const MAX_DIVISOR: f64 = 1e6;
+
+/// From when to when a line is about, on the run's clock.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    pub(super) from_ns: u64,
+    pub(super) to_ns: u64,
 }
 
-fn encode(lines: &[(u64, u64, String, Histogram<u64>)], started_unix_ms: u64) -> Result<Vec<u8>> {
-    let mut log = Vec::new();
-    let mut serializer = V2DeflateSerializer::new();
-    let started = SystemTime::UNIX_EPOCH + Duration::from_millis(started_unix_ms);
-    let mut builder = IntervalLogWriterBuilder::new();
-    builder
-        .add_comment("[Histogram log format version 1.3]")
-        .add_comment("zoometry: values in ns, interval maxima in ms")
-        .add_comment("tags PHASE:OP:OUTCOME:CLOCK for whole phases, with :interval for each interval")
-        .with_start_time(started)
-        .with_base_time(started)
-        .with_max_value_divisor(1e6);
-    let mut writer = builder.begin_log_with(&mut log, &mut serializer)?;
-    for (start_ns, length_ns, tag, histogram) in lines {
-        let tag = Tag::new(tag).with_context(|| format!("{tag:?} is no tag of an interval log"))?;
-        writer
-            .write_histogram(
-                histogram,
-                Duration::from_nanos(*start_ns),
-                Duration::from_nanos(*length_ns),
-                Some(tag),
+/// Writes the log, line by line.
+pub(super) struct Writer<W> {
+    out: W,
+    encoder: Encoder,
+    /// Reused for every line: with two digits, and with three.
+    coarse: Histogram<u64>,
+    fine: Histogram<u64>,
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins a log with its head.
+    pub(super) fn begin(mut out: W, started_unix_ms: u64) -> Result<Writer<W>> {
+        let started = SystemTime::UNIX_EPOCH + Duration::from_millis(started_unix_ms);
+        let mut serializer = V2DeflateSerializer::new();
+        IntervalLogWriterBuilder::new()
+            .add_comment("[Histogram log format version 1.3]")
+            .add_comment("zoometry: values in ns, interval maxima in ms")
+            .add_comment(
+                "without a tag: response times of all successful operations, a line for every interval",
             )
-            .map_err(|error| anyhow::anyhow!("histogram {} cannot be encoded: {error:?}", tag.as_str()))?;
+            .add_comment(
+                "tags PHASE:OP:OUTCOME:CLOCK add up to phases; with :interval behind for each interval",
+            )
+            .with_start_time(started)
+            .with_base_time(started)
+            .with_max_value_divisor(MAX_DIVISOR)
+            .begin_log_with(&mut out, &mut serializer)?;
+        let coarse = Histogram::new_with_bounds(1, MAX_NS, 2).expect("constant bounds are valid");
+        let encoder = Encoder { serializer, encoded: Vec::new(), line: String::new() };
+        Ok(Writer { out, encoder, coarse, fine: recorder::histogram() })
     }
-    Ok(log)
+
+    /// The response times of a (phase, op, outcome) in an interval.
+    pub(super) fn interval(&mut self, at: Span, phase: &str, key: &Key, response: &Bins) -> Result<()> {
+        self.coarse.reset();
+        recorder::add_bins(&mut self.coarse, response);
+        let tag = format!("{}:interval", tag(phase, key, "response"));
+        self.encoder.put(&mut self.out, at, Some(&tag), &self.coarse)
+    }
+
+    /// A clock of a (phase, op, outcome) in a stretch.
+    pub(super) fn stretch(
+        &mut self,
+        at: Span,
+        phase: &str,
+        key: &Key,
+        clock: &str,
+        histogram: &Histogram<u64>,
+    ) -> Result<()> {
+        self.encoder.put(&mut self.out, at, Some(&tag(phase, key, clock)), histogram)
+    }
+
+    /// Everything in an interval, behind all other lines of it.
+    pub(super) fn whole<const BITS: u32>(&mut self, at: Span, response: &Bins<BITS>) -> Result<()> {
+        let histogram = if BITS == COARSE { &mut self.coarse } else { &mut self.fine };
+        histogram.reset();
+        recorder::add_bins(histogram, response);
+        self.encoder.put(&mut self.out, at, None, histogram)
+    }
+
+    pub(super) fn flush(&mut self) -> Result<()> {
+        Ok(self.out.flush()?)
+    }
 }
 
-/// What the log holds: whole phases, and intervals without their bytes.
-pub(super) struct Contents {
-    /// Whole phases.
-    pub(super) totals: BTreeMap<Key, Total>,
-    /// Intervals, by index.
-    pub(super) intervals: BTreeMap<Key, BTreeMap<u64, Interval>>,
+/// Encodes lines.
+struct Encoder {
+    serializer: V2DeflateSerializer,
+    encoded: Vec<u8>,
+    line: String,
 }
 
-/// Reads back what [`write`] wrote. `interval_ns` must be the recording's.
-pub(super) fn read(log: &[u8], phases: &[PhaseRecord], interval_ns: u64) -> Result<Contents> {
-    let mut contents = Contents { totals: BTreeMap::new(), intervals: BTreeMap::new() };
+impl Encoder {
+    fn put(
+        &mut self,
+        out: &mut impl Write,
+        at: Span,
+        tag: Option<&str>,
+        histogram: &Histogram<u64>,
+    ) -> Result<()> {
+        use std::fmt::Write as _;
+        self.line.clear();
+        self.encoded.clear();
+        if let Some(tag) = tag {
+            write!(self.line, "Tag={tag},")?;
+        }
+        let (from_s, length_s) = (at.from_ns as f64 / 1e9, (at.to_ns - at.from_ns) as f64 / 1e9);
+        let max = histogram.max() as f64 / MAX_DIVISOR;
+        write!(self.line, "{from_s:.3},{length_s:.3},{max:.3},")?;
+        self.serializer
+            .serialize(histogram, &mut self.encoded)
+            .map_err(|error| anyhow!("a histogram cannot be encoded: {error:?}"))?;
+        base64::engine::general_purpose::STANDARD.encode_string(&self.encoded, &mut self.line);
+        self.line.push('\n');
+        Ok(out.write_all(self.line.as_bytes())?)
+    }
+}
+
+/// What a line is about.
+pub(super) enum Line {
+    /// Response times of an interval that begins at this time, in coarse bins.
+    Interval(Key, u64, Bins),
+    /// A clock of a stretch (or, in directories of format 1, of a whole phase).
+    Stretch(Key, Clock, Histogram<u64>),
+}
+
+/// Which clock a histogram is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Clock {
+    Response,
+    Service,
+    Lag,
+}
+
+/// Reads a log; lines that end after `until_ns` are passed over, and those that say nothing new.
+pub(super) fn read(
+    mut log: impl BufRead,
+    phases: &[PhaseRecord],
+    until_ns: u64,
+    mut each: impl FnMut(Line) -> Result<()>,
+) -> Result<()> {
     let mut deserializer = Deserializer::new();
-    for entry in IntervalLogIterator::new(log) {
-        let entry = entry.map_err(|error| anyhow::anyhow!("a line is no interval log entry ({error:?})"))?;
-        let LogEntry::Interval(line) = entry else { continue };
-        let tag = line.tag().map(|tag| tag.as_str()).unwrap_or_default();
+    each_line(&mut log, |line| {
+        let span = span_of(line);
+        let Some(tag) = line.tag().filter(|_| span.to_ns <= until_ns) else { return Ok(()) };
+        let tag = tag.as_str();
         let (key, clock, interval) = parse_tag(tag, phases)?;
+        if interval && clock != Clock::Response {
+            return Ok(());
+        }
         let bytes = base64::engine::general_purpose::STANDARD
             .decode(line.encoded_histogram())
             .with_context(|| format!("the histogram of {tag} is not base64"))?;
         let histogram: Histogram<u64> = deserializer
             .deserialize(&mut std::io::Cursor::new(&bytes))
-            .map_err(|error| anyhow::anyhow!("the histogram of {tag} cannot be decoded: {error:?}"))?;
-        if interval {
-            let index = (line.start_timestamp().as_nanos() as u64 + interval_ns / 2) / interval_ns;
-            let slot = contents.intervals.entry(key).or_default().entry(index).or_default();
-            slot.index = index;
-            match clock {
-                "response" => slot.response = to_bins(&histogram),
-                "service" => slot.service = to_bins(&histogram),
-                other => bail!("{tag}: no intervals are kept of clock {other:?}"),
-            }
-        } else {
-            let total = contents.totals.entry(key).or_default();
-            match clock {
-                "response" => total.response = histogram,
-                "service" => total.service = histogram,
-                "lag" => total.lag = histogram,
-                other => bail!("{tag}: unknown clock {other:?}; known are response, service and lag"),
+            .map_err(|error| anyhow!("the histogram of {tag} cannot be decoded: {error:?}"))?;
+        each(match interval {
+            true => Line::Interval(key, span.from_ns, to_bins(&histogram)),
+            false => Line::Stretch(key, clock, histogram),
+        })
+    })
+}
+
+/// Up to when a log that was still being written has everything: the end of the last stretch that was written whole.
+pub(super) fn whole_until(mut log: impl BufRead) -> Result<u64> {
+    let mut until_ns = 0;
+    each_line(&mut log, |line| {
+        if line.tag().is_none() {
+            let span = span_of(line);
+            let stretch_ns = (span.to_ns - span.from_ns).max(1) * STRETCH;
+            until_ns = span.to_ns / stretch_ns * stretch_ns;
+        }
+        Ok(())
+    })?;
+    Ok(until_ns)
+}
+
+fn each_line(
+    log: &mut impl BufRead,
+    mut each: impl FnMut(&IntervalLogHistogram<'_>) -> Result<()>,
+) -> Result<()> {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let length = std::io::Read::take(&mut *log, LINE_MAX).read_until(b'\n', &mut line)? as u64;
+        match length {
+            0 => return Ok(()),
+            LINE_MAX => bail!("a line is longer than {LINE_MAX} bytes"),
+            _ => {}
+        }
+        for entry in IntervalLogIterator::new(&line) {
+            match entry.map_err(|error| anyhow!("a line is no interval log entry ({error:?})"))? {
+                LogEntry::Interval(histogram) => each(&histogram)?,
+                _ => continue,
             }
         }
     }
-    Ok(contents)
 }
 
-fn phase(phases: &[PhaseRecord], index: u16) -> Result<&PhaseRecord> {
+/// Times of a log are in milliseconds.
+fn span_of(line: &IntervalLogHistogram<'_>) -> Span {
+    let ns = |time: Duration| (time.as_secs_f64() * 1e3).round() as u64 * 1_000_000;
+    let from_ns = ns(line.start_timestamp());
+    Span { from_ns, to_ns: from_ns + ns(line.duration()) }
+}
+
+/// The phase of that number.
+pub(super) fn phase(phases: &[PhaseRecord], index: u16) -> Result<&PhaseRecord> {
     phases.get(usize::from(index)).with_context(|| {
         format!("operations were recorded for phase number {index}, but the run had {} phases", phases.len())
     })
@@ -129,7 +238,7 @@ fn tag(phase: &str, key: &Key, clock: &str) -> String {
     format!("{}:{}:{}:{clock}", escape(phase), key.op, key.outcome)
 }
 
-fn parse_tag<'t>(tag: &'t str, phases: &[PhaseRecord]) -> Result<(Key, &'t str, bool)> {
+fn parse_tag(tag: &str, phases: &[PhaseRecord]) -> Result<(Key, Clock, bool)> {
     let parts: Vec<&str> = tag.split(':').collect();
     let (phase, op, outcome, clock, interval) = match parts[..] {
         [phase, op, outcome, clock] => (phase, op, outcome, clock, false),
@@ -143,6 +252,12 @@ fn parse_tag<'t>(tag: &'t str, phases: &[PhaseRecord]) -> Result<(Key, &'t str, 
     let op = parse_op(op).with_context(|| format!("tag {tag:?}: unknown operation {op:?}"))?;
     let outcome =
         parse_outcome(outcome).with_context(|| format!("tag {tag:?}: unknown outcome {outcome:?}"))?;
+    let clock = match clock {
+        "response" => Clock::Response,
+        "service" => Clock::Service,
+        "lag" => Clock::Lag,
+        other => bail!("tag {tag:?}: unknown clock {other:?}; known are response, service and lag"),
+    };
     Ok((Key { phase: index as u16, op, outcome }, clock, interval))
 }
 
@@ -162,12 +277,6 @@ pub(super) fn parse_outcome(name: &str) -> Option<Outcome> {
 fn escape(name: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
     name.chars().map(|c| if plain(c) { c.to_string() } else { format!("%{:x}", c as u32) }).collect()
-}
-
-fn from_bins(bins: &Bins) -> Histogram<u64> {
-    let mut histogram = Histogram::new_with_bounds(1, MAX_NS, 2).expect("constant bounds are valid");
-    bins.iter().for_each(|(value, count)| histogram.saturating_record_n(value, count));
-    histogram
 }
 
 fn to_bins(histogram: &Histogram<u64>) -> Bins {

@@ -1,14 +1,17 @@
 //! The results directory: the seam between measuring and everything that is read off a measurement.
 //!
-//! The driver hands a [`RunData`] to [`write`]; report, compare and charts get one back from [`read`]
+//! A run writes it while it goes on: the manifest when the load begins, rows as they come (a thread of their own appends them and
+//! hands them to the system several times a second), the summary and the whole manifest at the end. So a run that is killed leaves
+//! all but its last second or two, which [`read`] gives back as a run that was cut short.
+//! Report, compare and charts get a [`RunData`] from [`read`]
 //! and know nothing else. Every number that a report prints can be computed again from these files:
 //!
 //! | file | what |
 //! |---|---|
 //! | `manifest.json` | what was asked, of whom, where, when, and the verdict ([`Manifest`], phases included) |
 //! | `summary.json`, `summary.csv` | the computed [`Summary`](crate::summary::Summary) |
-//! | `histograms.hlog` | HdrHistogram interval log 1.3: per (phase, op, outcome) the whole phase, and each interval |
-//! | `intervals.csv` | one row per interval (100 ms), phase, op and outcome |
+//! | `histograms.hlog` | HdrHistogram interval log 1.3: everything per interval, and by tag (phase, op, outcome) |
+//! | `intervals.csv` | rows per interval (100 ms), phase, op and outcome; several of the same add up |
 //! | `events.csv` | faults, roles, gaps, sessions, with times on the run's clock |
 //! | `servers.csv` | each member's CPU, memory and metrics, one row per member and second |
 //! | `generator.csv` | each worker thread's own CPU and delays, one row per worker and second |
@@ -16,17 +19,13 @@
 //! | `traces.json` | kept traces (optional; written by the driver, not here) |
 //! | `watches.csv` | per write that was watched, when its watchers heard (optional; likewise) |
 //!
-//! How a driver uses it, in this order: [`RunData::new`], [`Summary::of`](crate::summary::Summary::of),
-//! `manifest.verdict` from [`Verdict::judge`], `manifest.expectations` from
-//! [`Expectation::judge`](crate::expect::Expectation::judge) with the run itself as the measurements,
-//! [`write`], [`report::write`](crate::report::write), [`summary::table`](crate::summary::table).
-//!
 //! Times are nanoseconds since the run's start on one monotonic clock, unless a name says `unix`.
 
 mod gaps;
 mod hlog;
 mod measured;
 mod read;
+mod stream;
 mod write;
 
 use std::collections::BTreeMap;
@@ -38,12 +37,29 @@ use crate::expect::Judged;
 use crate::recorder::Recording;
 use crate::verdict::Verdict;
 
+pub(crate) use gaps::Finder;
 pub use read::read;
-pub(crate) use read::read_manifest;
+pub(crate) use read::{fan_outs, read_manifest, read_streamed};
+pub(crate) use stream::{Row, Stream};
+pub(crate) use write::{begin, complete, put_summary};
 pub use write::{directory_name, make_directory, write};
 
-/// The version of the directory's layout, in `manifest.json`.
-pub const FORMAT: u32 = 1;
+/// The version of the directory's layout, in `manifest.json`. 1 was written as a whole at the end of a run: its log had a line for
+/// each whole phase, none without a tag, and no word of empty intervals.
+pub const FORMAT: u32 = 2;
+/// Intervals whose whole clocks are written together, so that half a second (at 100 ms) is all that a killed run loses of them.
+pub(crate) const STRETCH: u64 = hlog::STRETCH;
+
+/// Whether a run is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// It goes on, or was killed: files may end anywhere.
+    Running,
+    /// Everything has been written.
+    #[default]
+    Complete,
+}
 
 /// How operations of a phase come to be due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,7 +93,7 @@ pub struct PhaseRecord {
 }
 
 /// Something that happened at a time.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EventRow {
     /// When it began.
     pub at_ns: u64,
@@ -231,7 +247,11 @@ pub struct Checks {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Manifest {
     /// Layout of the directory, [`FORMAT`].
+    #[serde(default)]
     pub format: u32,
+    /// Whether the run is over.
+    #[serde(default)]
+    pub state: State,
     /// The workload's file name without its extension.
     pub workload: String,
     /// The header comment of the workload file: the question that it answers.
@@ -290,7 +310,7 @@ pub struct Manifest {
     pub checks: Option<Checks>,
     /// Whether the run can be believed.
     pub verdict: Verdict,
-    /// Bytes of each other file, so that a cut or changed one is noticed. Filled in by [`write`], checked
+    /// Bytes of each other file, so that a cut or changed one is noticed. Filled in when the run is over, checked
     /// and emptied by [`read`].
     #[serde(default)]
     pub files: BTreeMap<String, u64>,
@@ -342,4 +362,17 @@ pub(crate) mod file {
     pub(crate) const COMPLETIONS: &str = "completions.csv";
     pub(crate) const TRACES: &str = "traces.json";
     pub(crate) const WATCHES: &str = "watches.csv";
+    /// What is written while the run goes on.
+    pub(crate) const STREAMED: [&str; 7] =
+        [HISTOGRAMS, INTERVALS, EVENTS, SERVERS, GENERATOR, COMPLETIONS, WATCHES];
+}
+
+/// The phases of a run that ended at `ended_ns`: those that had not begun are left out.
+pub(crate) fn cut_phases(phases: &mut Vec<PhaseRecord>, ended_ns: u64) {
+    let begun = phases.iter().take_while(|phase| phase.start_ns < ended_ns).count();
+    // The first one stays even if nothing of it ran: results without any phase say nothing to anybody.
+    phases.truncate(begun.max(1));
+    if let Some(last) = phases.last_mut() {
+        last.end_ns = last.end_ns.min(ended_ns.max(last.start_ns + 1));
+    }
 }

@@ -1,4 +1,4 @@
-//! Writing the directory. The manifest comes last: a directory without one is an interrupted write.
+//! Writing the directory. The manifest is there from the beginning of the load on, and says whether the run is over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
-use crate::closeup::Close;
 use crate::figures;
-use crate::op::{Op, Outcome};
-use crate::recorder::{Bins, Interval, Key, Recording};
-use crate::summary::{self, OpSummary, PhaseSummary, Summary};
+use crate::op::Outcome;
+use crate::recorder::{Bins, Class, Key};
+use crate::summary::{OpSummary, PhaseSummary, Summary};
 
-use super::{FORMAT, PhaseRecord, RunData, ServerSample, file, hlog};
+use super::stream::{Row, Stream};
+use super::{FORMAT, Manifest, RunData, State, file};
 
 /// The name of a run's directory: `<UTC time>-<workload>-<cluster>`.
 pub fn directory_name(started_unix_ms: u64, workload: &str, cluster_label: &str) -> String {
@@ -43,35 +43,93 @@ pub fn make_directory(out: &Path, name: &str) -> Result<PathBuf> {
     Ok(directory)
 }
 
-/// Creates the directory and writes everything but traces, charts and the report into it.
+/// Writes the manifest of a run that begins: until [`complete`], the directory says of itself that the run goes on.
+///
+/// # Errors
+/// The file that could not be written and why; two phases of one name.
+pub(crate) fn begin(dir: &Path, manifest: &Manifest) -> Result<()> {
+    let names: BTreeSet<&str> = manifest.phases.iter().map(|phase| phase.name.as_str()).collect();
+    ensure!(names.len() == manifest.phases.len(), "two phases have the same name; results are kept by name");
+    put_manifest(dir, Manifest { state: State::Running, ..manifest.clone() })
+}
+
+/// Writes what is known when a run is over: the summary, the events in order, the whole manifest.
+///
+/// # Errors
+/// The file that could not be written and why.
+pub(crate) fn complete(dir: &Path, run: &RunData, summary: &Summary) -> Result<()> {
+    put_summary(dir, summary)?;
+    put(dir, file::EVENTS, &rows_csv(&run.events)?)?;
+    let mut manifest = Manifest { state: State::Complete, ..run.manifest.clone() };
+    for name in [file::SUMMARY_JSON, file::SUMMARY_CSV].into_iter().chain(file::STREAMED) {
+        if let Ok(metadata) = std::fs::metadata(dir.join(name)) {
+            manifest.files.insert(name.to_string(), metadata.len());
+        }
+    }
+    put_manifest(dir, manifest)
+}
+
+/// Writes `summary.json` and `summary.csv`.
+///
+/// # Errors
+/// The file that could not be written and why.
+pub(crate) fn put_summary(dir: &Path, summary: &Summary) -> Result<()> {
+    put(dir, file::SUMMARY_JSON, &serde_json::to_vec_pretty(summary)?)?;
+    put(dir, file::SUMMARY_CSV, &summary_csv(summary)?)
+}
+
+/// Creates the directory and writes a run that is in memory into it: everything but traces, charts and the report. (`zoometry run`
+/// writes while the run goes on, into the same files.)
 ///
 /// # Errors
 /// The file that could not be written and why; or a run whose parts contradict each other (two phases of
 /// one name, operations of a phase that the manifest does not have).
 pub fn write(dir: &Path, run: &RunData, summary: &Summary) -> Result<()> {
-    let phases = &run.manifest.phases;
-    let names: BTreeSet<&str> = phases.iter().map(|phase| phase.name.as_str()).collect();
-    ensure!(names.len() == phases.len(), "two phases have the same name; results are kept by name");
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let mut contents = vec![
-        (file::SUMMARY_JSON, serde_json::to_vec_pretty(summary)?),
-        (file::SUMMARY_CSV, summary_csv(summary)?),
-        (file::HISTOGRAMS, hlog::write(&run.recording, phases, run.manifest.started_unix_ms)?),
-        (file::INTERVALS, intervals_csv(&run.recording, phases)?),
-        (file::EVENTS, rows_csv(&run.events)?),
-        (file::SERVERS, servers_csv(&run.servers)?),
-        (file::GENERATOR, rows_csv(&run.generator.samples)?),
-    ];
-    if !run.completions.is_empty() {
-        contents.push((file::COMPLETIONS, completions_csv(&run.completions)?));
+    begin(dir, &run.manifest)?;
+    let recording = &run.recording;
+    let mut stream = Stream::create(dir, &run.manifest, recording.interval_ns)?;
+    for (at, phase) in run.manifest.phases.iter().enumerate() {
+        let mine = recording.totals.iter().filter(|(key, _)| usize::from(key.phase) == at);
+        let totals = mine.map(|(key, total)| (*key, total.clone())).collect();
+        stream.stretch(phase.start_ns, phase.end_ns, &totals)?;
     }
-    let mut manifest = run.manifest.clone();
+    let mut intervals: BTreeMap<u64, BTreeMap<Key, Row>> = BTreeMap::new();
+    for (key, all) in &recording.intervals {
+        for interval in all {
+            let row = intervals.entry(interval.index).or_default().entry(*key).or_default();
+            row.response.clone_from(&interval.response);
+            row.bytes = interval.bytes;
+        }
+    }
+    for (&(phase, op), arrivals) in &recording.arrivals {
+        for (index, offered, missed) in arrivals.iter() {
+            let key = Key { phase, op, outcome: Outcome::Ok };
+            let row = intervals.entry(index).or_default().entry(key).or_default();
+            (row.offered, row.missed) = (offered, missed);
+        }
+    }
+    let (first, last) = (intervals.keys().next().copied(), intervals.keys().last().copied());
+    for index in first.unwrap_or(1)..=last.unwrap_or(0) {
+        let rows = intervals.remove(&index).unwrap_or_default();
+        let counted = |key: &Key| key.outcome == Outcome::Ok && Class::of(key.op).is_some();
+        let all: Vec<&Bins> =
+            rows.iter().filter(|(key, _)| counted(key)).map(|(_, row)| &row.response).collect();
+        stream.interval(index, &rows, &Bins::merged(&all), None)?;
+    }
+    run.servers.iter().try_for_each(|sample| stream.server(sample.clone()))?;
+    run.generator.samples.iter().try_for_each(|sample| stream.generator(sample))?;
+    run.completions.iter().try_for_each(|close| stream.completion(close).map(drop))?;
+    stream.finish()?;
+    complete(dir, run, summary)
+}
+
+fn put_manifest(dir: &Path, mut manifest: Manifest) -> Result<()> {
     manifest.format = FORMAT;
-    for (name, bytes) in contents {
-        put(dir, name, &bytes)?;
-        manifest.files.insert(name.to_string(), bytes.len() as u64);
-    }
-    put(dir, file::MANIFEST, &serde_json::to_vec_pretty(&manifest)?)
+    // In one step: whoever ends the program meanwhile, there is a manifest.
+    let (path, new) = (dir.join(file::MANIFEST), format!("{}.new", file::MANIFEST));
+    put(dir, &new, &serde_json::to_vec_pretty(&manifest)?)?;
+    std::fs::rename(dir.join(new), &path).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn put(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
@@ -85,122 +143,6 @@ fn rows_csv<T: Serialize>(rows: &[T]) -> Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     for row in rows {
         writer.serialize(row)?;
-    }
-    Ok(writer.into_inner()?)
-}
-
-/// `member` is a place in the manifest's list of members, counted from 1 as `server.1` is.
-fn completions_csv(rows: &[Close]) -> Result<Vec<u8>> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(["at_ns", "response_ns", "member", "op", "outcome"])?;
-    for row in rows {
-        writer.serialize((
-            row.at_ns,
-            row.response_ns,
-            row.member + 1,
-            row.op.name(),
-            row.outcome.to_string(),
-        ))?;
-    }
-    Ok(writer.into_inner()?)
-}
-
-// ------------------------------------------------------------------------------------------ intervals
-
-/// One row of `intervals.csv`. Percentiles are empty where the interval has too few samples for them.
-#[derive(Debug, Serialize)]
-struct IntervalRow<'a> {
-    start_ms: u64,
-    interval_ms: u64,
-    phase: &'a str,
-    op: Op,
-    outcome: String,
-    count: u64,
-    rate: f64,
-    p50_us: Option<f64>,
-    p90_us: Option<f64>,
-    p99_us: Option<f64>,
-    p999_us: Option<f64>,
-    max_us: Option<f64>,
-    service_p99_us: Option<f64>,
-    bytes: u64,
-    /// Operations due in this interval, missed ones included; only in rows of outcome `ok`.
-    offered: u32,
-    /// Of these, never sent because the backlog was full or the run over.
-    missed: u32,
-}
-
-fn intervals_csv(recording: &Recording, phases: &[PhaseRecord]) -> Result<Vec<u8>> {
-    // Rows by time, so that the file reads as the run went.
-    let mut rows: BTreeMap<(u64, Key), (Option<&Interval>, u32, u32)> = BTreeMap::new();
-    for (key, intervals) in &recording.intervals {
-        for interval in intervals {
-            rows.entry((interval.index, *key)).or_default().0 = Some(interval);
-        }
-    }
-    for (&(phase, op), arrivals) in &recording.arrivals {
-        for (index, offered, missed) in arrivals.iter() {
-            let row = rows.entry((index, Key { phase, op, outcome: Outcome::Ok })).or_default();
-            (row.1, row.2) = (offered, missed);
-        }
-    }
-    let none = Interval::default();
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    for ((index, key), (interval, offered, missed)) in rows {
-        let phase = phases.get(usize::from(key.phase)).with_context(|| {
-            format!("operations were recorded for phase number {}, which is not in the manifest", key.phase)
-        })?;
-        let interval = interval.unwrap_or(&none);
-        let count = interval.response.count();
-        let p = |bins: &Bins, q| summary::enough(bins.count(), q).then(|| bins.quantile(q)).flatten().map(us);
-        writer.serialize(IntervalRow {
-            start_ms: index * recording.interval_ns / 1_000_000,
-            interval_ms: recording.interval_ns / 1_000_000,
-            phase: &phase.name,
-            op: key.op,
-            outcome: key.outcome.to_string(),
-            count,
-            rate: count as f64 * 1e9 / recording.interval_ns as f64,
-            p50_us: p(&interval.response, 0.5),
-            p90_us: p(&interval.response, 0.9),
-            p99_us: p(&interval.response, 0.99),
-            p999_us: p(&interval.response, 0.999),
-            max_us: interval.response.max().map(us),
-            service_p99_us: p(&interval.service, 0.99),
-            bytes: interval.bytes,
-            offered,
-            missed,
-        })?;
-    }
-    Ok(writer.into_inner()?)
-}
-
-fn us(ns: u64) -> f64 {
-    ns as f64 / 1e3
-}
-
-// -------------------------------------------------------------------------------------------- servers
-
-fn servers_csv(samples: &[ServerSample]) -> Result<Vec<u8>> {
-    let names: BTreeSet<&str> =
-        samples.iter().flat_map(|sample| sample.metrics.keys().map(String::as_str)).collect();
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(
-        ["at_ns", "member", "role", "cpu_ns", "rss_bytes"].into_iter().chain(names.iter().copied()),
-    )?;
-    let text = |n: Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
-    for sample in samples {
-        let mut record = vec![
-            sample.at_ns.to_string(),
-            sample.member.clone(),
-            sample.role.clone(),
-            text(sample.cpu_ns),
-            text(sample.rss_bytes),
-        ];
-        record.extend(
-            names.iter().map(|name| sample.metrics.get(*name).map(|v| v.to_string()).unwrap_or_default()),
-        );
-        writer.write_record(record)?;
     }
     Ok(writer.into_inner()?)
 }

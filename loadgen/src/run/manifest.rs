@@ -46,17 +46,13 @@ pub fn command_line(arguments: impl Iterator<Item = std::ffi::OsString>) -> Stri
     quoted.collect::<Vec<_>>().join(" ")
 }
 
-/// The phases as they ran. A run that was cut short ended at `ended_ns`: phases that had not begun are left out.
-pub(super) fn phases(spec: &Spec, start_ns: u64, ended_ns: u64) -> Vec<PhaseRecord> {
+/// The phases as they are to run.
+pub(super) fn phases(spec: &Spec, start_ns: u64) -> Vec<PhaseRecord> {
     let mut at = start_ns;
     let mut records = Vec::new();
     for phase in &spec.phases {
         let start_ns = at;
         at += phase.duration_ns;
-        // The first one stays even if nothing of it ran: results without any phase say nothing to anybody.
-        if start_ns >= ended_ns && !records.is_empty() {
-            break;
-        }
         records.push(PhaseRecord {
             name: phase.name.clone(),
             warmup: phase.warmup,
@@ -66,7 +62,7 @@ pub(super) fn phases(spec: &Spec, start_ns: u64, ended_ns: u64) -> Vec<PhaseReco
             },
             arrival_text: arrival_text(&phase.arrival, spec.sessions.in_flight),
             start_ns,
-            end_ns: at.min(ended_ns.max(start_ns + 1)),
+            end_ns: at,
             sessions: spec.sessions.count,
             in_flight: spec.sessions.in_flight,
         });

@@ -1,35 +1,22 @@
 //! What was measured, put together, judged, written and shown.
 
-use std::path::Path;
+use anyhow::Result;
 
-use anyhow::{Context, Result};
-
-use super::{Exit, Finished, Measured, Print, Run, manifest, say};
-use crate::driver::{self, FanOut, Report, Verified, What};
+use super::{Exit, Finished, Measured, Print, Run, say};
+use crate::driver::{self, Report, Verified, What};
 use crate::failover::Change;
 use crate::figures;
-use crate::results::{self, CheckedWrites, Checks, EventRow, GeneratorStats, RunData};
+use crate::results::{self, CheckedWrites, Checks, EventRow, RunData};
 use crate::summary::{self, Summary};
 use crate::verdict::{Grade, Verdict};
 
-/// Rows of watches.csv; the first writes are kept.
-const FAN_OUTS_MAX: usize = 100_000;
-
 impl Run<'_> {
-    pub(super) fn write(
-        &self,
-        mut measured: Measured,
-        verified: Option<Verified>,
-        members: Vec<results::MemberFingerprint>,
-        environment: results::Environment,
-    ) -> Result<Finished> {
-        let fan_outs = std::mem::take(&mut measured.report.watching.fan_outs);
-        let cut_short = measured.cut_short;
-        let (run, summary) = self.put_together(measured, verified, members, environment);
+    pub(super) fn write(&self, measured: Measured, verified: Option<Verified>) -> Result<Finished> {
+        let cut_short = measured.cut_short_by.is_some();
+        let (run, summary) = self.put_together(measured, verified)?;
         self.show(&run, &summary);
         // What was measured has been said, whatever becomes of the files.
-        results::write(&self.directory, &run, &summary)?;
-        write_fan_outs(&self.directory, &fan_outs)?;
+        results::complete(&self.directory, &run, &summary)?;
         if self.options.print == Print::Summary {
             say(&format!("\nresults  {}\n", self.directory.display()));
         }
@@ -46,20 +33,21 @@ impl Run<'_> {
         Ok(Finished { directory: self.directory.clone(), exit: exit(&run), cut_short })
     }
 
-    /// Everything that will be in the directory, judged.
-    fn put_together(
-        &self,
-        measured: Measured,
-        verified: Option<Verified>,
-        members: Vec<results::MemberFingerprint>,
-        environment: results::Environment,
-    ) -> (RunData, Summary) {
-        let Measured { report, start_ns, servers, connections, notes, workers, cut_short, span_file: _ } =
-            measured;
-        let mut events = notes;
-        events.extend(report.happenings.iter().map(|h| session_event(h, &members)));
+    /// Everything that is and will be in the directory, judged.
+    fn put_together(&self, measured: Measured, verified: Option<Verified>) -> Result<(RunData, Summary)> {
+        let Measured { report, mut manifest, cut_short_by, .. } = measured;
+        manifest.ended_unix_ms = self.started_unix_ms + self.run_start.elapsed().as_millis() as u64;
+        manifest.checked_writes =
+            verified.as_ref().map(|v| CheckedWrites { checked: v.acknowledged, lost: v.lost });
+        manifest.checks = verified.map(|verified| checks(verified, &report));
+        if let Some(by) = cut_short_by {
+            manifest.cut_short = true;
+            manifest.cut_short_by = by;
+            results::cut_phases(&mut manifest.phases, report.ended_ns);
+        }
+        let mut run = results::read_streamed(&self.directory, manifest)?;
         if report.happenings_unkept > 0 {
-            events.push(EventRow {
+            run.events.push(EventRow {
                 at_ns: report.ended_ns,
                 duration_ns: 0,
                 kind: "note".into(),
@@ -67,26 +55,10 @@ impl Run<'_> {
                 detail: format!("{} more events of sessions were not kept", report.happenings_unkept),
             });
         }
-        let mut manifest = manifest::manifest(self.options, &self.spec);
-        manifest.started_unix_ms = self.started_unix_ms;
-        manifest.ended_unix_ms = self.started_unix_ms + self.run_start.elapsed().as_millis() as u64;
-        manifest.cut_short = cut_short;
-        manifest.workers = workers;
-        manifest.connections = connections;
-        manifest.environment = environment;
-        manifest.members = members;
-        manifest.checked_writes =
-            verified.as_ref().map(|v| CheckedWrites { checked: v.acknowledged, lost: v.lost });
-        manifest.checks = verified.map(|verified| checks(verified, &report));
-        manifest.phases =
-            manifest::phases(&self.spec, start_ns, if cut_short { report.ended_ns } else { u64::MAX });
-        let generator = GeneratorStats { samples: report.samples };
-        let mut run = RunData::new(manifest, report.recording, events, servers, generator);
-        run.completions = report.close_up.rows;
         let summary = Summary::of(&run);
         run.manifest.verdict = Verdict::judge(&run, &summary);
         run.manifest.expectations = self.spec.expect.iter().map(|e| e.judge(&self.spec, &run)).collect();
-        (run, summary)
+        Ok((run, summary))
     }
 
     fn show(&self, run: &RunData, summary: &Summary) {
@@ -113,7 +85,7 @@ fn checks(verified: Verified, report: &Report) -> Checks {
         unsent: report.unsent,
         watches: report.watching.counts.clone(),
         ephemerals: report.ephemerals.clone(),
-        completions_unkept: report.close_up.unkept,
+        completions_unkept: report.completions_unkept,
     }
 }
 
@@ -131,7 +103,10 @@ fn exit(run: &RunData) -> Exit {
     }
 }
 
-fn session_event(happening: &driver::Happening, members: &[results::MemberFingerprint]) -> EventRow {
+pub(super) fn session_event(
+    happening: &driver::Happening,
+    members: &[results::MemberFingerprint],
+) -> EventRow {
     let member = members.get(usize::from(happening.member)).map_or("", |member| member.key());
     let name = |at: u16| members.get(usize::from(at)).map_or("", |member| member.key());
     // The first word is read again by `failover::session_change`.
@@ -166,17 +141,4 @@ fn one_line(run: &RunData, summary: &Summary) -> String {
     let p99_us = all.and_then(|all| all.response.p99_us);
     let grade = summary::Style::of_stdout().grade(run.manifest.verdict.grade);
     format!("{}/s, p99 {}, {grade}", figures::rate(rate), figures::time_us_or_dash(p99_us))
-}
-
-/// `watches.csv`: per write that watchers heard of, how many and when, in nanoseconds from when it was due.
-fn write_fan_outs(directory: &Path, fan_outs: &[FanOut]) -> Result<()> {
-    if fan_outs.is_empty() {
-        return Ok(());
-    }
-    let path = directory.join("watches.csv");
-    let mut writer = csv::Writer::from_path(&path).with_context(|| format!("write {}", path.display()))?;
-    for fan_out in fan_outs.iter().take(FAN_OUTS_MAX) {
-        writer.serialize(fan_out)?;
-    }
-    writer.flush().with_context(|| format!("write {}", path.display()))
 }

@@ -38,11 +38,22 @@ fn any_completion() -> impl Strategy<Value = Completion> {
 }
 
 fn record(completions: &[Completion]) -> Recording {
-    let mut sorted = completions.to_vec();
-    sorted.sort_by_key(|c| c.done_ns);
-    let mut recorder = Recorder::new();
-    sorted.iter().for_each(|c| recorder.record(c));
-    recorder.finish()
+    merged([completions.to_vec()])
+}
+
+/// What workers with these completions come to together.
+fn merged(workers: impl IntoIterator<Item = Vec<Completion>>) -> Recording {
+    let part = |mut completions: Vec<Completion>| {
+        completions.sort_by_key(|c| c.done_ns);
+        let mut recorder = Recorder::new(INTERVAL_NS);
+        completions.iter().for_each(|c| recorder.record(c));
+        recorder.finish()
+    };
+    Recording::merged(INTERVAL_NS, workers.into_iter().map(part))
+}
+
+fn finish(recorder: Recorder) -> Recording {
+    Recording::merged(INTERVAL_NS, [recorder.finish()])
 }
 
 /// The value at a quantile by the definition: the smallest with at least that share at or below it.
@@ -71,7 +82,6 @@ proptest! {
             prop_assert_eq!(total.lag.len(), mine.len() as u64);
             let intervals = &recording.intervals[key];
             prop_assert_eq!(intervals.iter().map(|i| i.response.count()).sum::<u64>(), mine.len() as u64);
-            prop_assert_eq!(intervals.iter().map(|i| i.service.count()).sum::<u64>(), mine.len() as u64);
             let bytes: u64 = mine.iter().map(|c| u64::from(c.bytes)).sum();
             prop_assert_eq!(intervals.iter().map(|i| i.bytes).sum::<u64>(), bytes);
         }
@@ -85,10 +95,7 @@ proptest! {
         parts in 2usize..5,
     ) {
         let whole = record(&completions);
-        let merged = Recording::merged((0..parts).map(|part| {
-            let mine: Vec<_> = completions.iter().copied().skip(part).step_by(parts).collect();
-            record(&mine)
-        }));
+        let merged = merged((0..parts).map(|part| completions.iter().copied().skip(part).step_by(parts).collect()));
         prop_assert!(merged == whole);
         for (key, total) in &merged.totals {
             let mut samples: Vec<u64> = completions
@@ -105,7 +112,7 @@ proptest! {
 
     #[test]
     fn bins_keep_values_to_a_hundredth(values in prop::collection::vec(0u64..700_000_000_000, 1..200)) {
-        let mut bins = Bins::default();
+        let mut bins: Bins = Bins::default();
         values.iter().for_each(|v| bins.add(*v, 1));
         let mut bounded: Vec<u64> = values.iter().map(|v| (*v).min(MAX_NS)).collect();
         for q in [0.1, 0.5, 0.99, 1.0] {
@@ -120,9 +127,7 @@ proptest! {
         parts in 1usize..4,
     ) {
         let all: Vec<_> = times_us.iter().map(|us| completion(us * 1_000, 0, 0)).collect();
-        let recording = Recording::merged(
-            (0..parts).map(|part| record(&all.iter().copied().skip(part).step_by(parts).collect::<Vec<_>>())),
-        );
+        let recording = merged((0..parts).map(|part| all.iter().copied().skip(part).step_by(parts).collect()));
         times_us.sort_unstable();
         let (from, to) = (0, 3_000_000);
         let mut edges = vec![from];
@@ -147,9 +152,9 @@ fn the_three_clocks() {
 
 #[test]
 fn a_clock_that_runs_backwards_counts_as_zero() {
-    let mut recorder = Recorder::new();
+    let mut recorder = Recorder::new(INTERVAL_NS);
     recorder.record(&Completion { due_ns: 50, sent_ns: 40, done_ns: 30, ..completion(0, 0, 0) });
-    let recording = recorder.finish();
+    let recording = finish(recorder);
     let total = recording.totals.values().next().unwrap();
     assert_eq!((total.response.max(), total.service.max(), total.lag.max()), (0, 0, 0));
 }
@@ -177,11 +182,11 @@ fn a_stall_shows_in_response_time() {
 
 #[test]
 fn missed_operations_are_offered_and_have_no_latency() {
-    let mut recorder = Recorder::new();
+    let mut recorder = Recorder::new(INTERVAL_NS);
     recorder.record(&completion(0, 0, 100));
     recorder.missed(0, Op::Get, 150_000_000);
     recorder.missed(0, Op::Set, 150_000_000);
-    let recording = recorder.finish();
+    let recording = finish(recorder);
     assert_eq!(recording.arrivals[&(0, Op::Get)].offered(), 2);
     assert_eq!(recording.arrivals[&(0, Op::Get)].missed(), 1);
     assert_eq!(recording.arrivals[&(0, Op::Set)].missed(), 1);
@@ -190,12 +195,12 @@ fn missed_operations_are_offered_and_have_no_latency() {
 
 #[test]
 fn a_long_run_keeps_all_counts_in_few_intervals() {
-    let mut recorder = Recorder::new();
+    let mut recorder = Recorder::new(INTERVAL_NS);
     let hours = 5;
     for second in 0..hours * 3_600u64 {
         recorder.record(&completion(second * 1_000_000_000, 1_000, 50_000));
     }
-    let recording = recorder.finish();
+    let recording = finish(recorder);
     assert_eq!(recording.interval_ns, INTERVAL_NS * 16);
     let intervals = recording.intervals.values().next().unwrap();
     assert!(intervals.len() as u64 <= MAX_INTERVALS);
@@ -203,29 +208,65 @@ fn a_long_run_keeps_all_counts_in_few_intervals() {
     let arrivals = recording.arrivals.values().next().unwrap();
     assert_eq!(arrivals.offered(), hours * 3_600);
     assert!(arrivals.counts.len() as u64 <= MAX_INTERVALS);
-    // The track of successes has coarser slots by now, but still every one of them.
     let gaps = recording.gaps(Class::Reads, 0, hours * 3_600_000_000_000);
     let longest = gaps.iter().map(|gap| gap.to_ns - gap.from_ns).max().unwrap();
     assert_eq!(longest, 1_000_000_000);
 }
 
 #[test]
-fn workers_with_different_intervals_merge() {
-    let short = record(&[completion(0, 0, 1_000)]);
-    let late_ns = MAX_INTERVALS * INTERVAL_NS;
-    let long = record(&[completion(late_ns, 0, 1_000)]);
-    assert!(long.interval_ns > short.interval_ns);
-    for merged in [Recording::merged([short.clone(), long.clone()]), Recording::merged([long.clone(), short])]
-    {
-        assert_eq!(merged.interval_ns, long.interval_ns);
-        assert_eq!(merged.totals.values().map(|t| t.response.len()).sum::<u64>(), 2);
-        assert_eq!(merged.intervals.values().next().unwrap().len(), 2);
+fn a_long_run_has_longer_intervals() {
+    let minute = 60_000_000_000;
+    assert_eq!(interval_of(30 * minute), INTERVAL_NS);
+    assert_eq!(interval_of(31 * minute), 2 * INTERVAL_NS);
+}
+
+/// An hour of a worker that hands over twice a second: what it gives is complete, and none of it is in its hands any more.
+#[test]
+fn what_is_handed_over_is_complete_and_forgotten() {
+    let mut recorder = Recorder::new(INTERVAL_NS);
+    let mut merger = Merger::new(INTERVAL_NS, 1);
+    let (mut count, mut offered, mut missed, mut wholes) = (0, 0, 0, 0);
+    for half in 1..=7_200u64 {
+        let now_ns = half * 500_000_000;
+        // The last one was due long ago.
+        for due_ns in [now_ns - 400_000_000, now_ns - 300_000_000, now_ns.saturating_sub(3_000_000_000)] {
+            recorder.record(&Completion { done_ns: now_ns - 250_000_000, ..completion(due_ns, 0, 0) });
+        }
+        recorder.missed(0, Op::Get, now_ns);
+        let part = recorder.take(now_ns);
+        assert!(part.intervals.len() == 1 && part.successes[0].len() == 1, "only what is new");
+        merger.add(0, now_ns, part);
+        while let Some(whole) = merger.next_whole() {
+            wholes += 1;
+            count += whole.rows.values().map(|closed| closed.response.count()).sum::<u64>();
+            let sums = whole.arrivals.values();
+            sums.for_each(|(o, m)| (offered, missed) = (offered + o, missed + m));
+        }
+        let late = merger.take_late();
+        late.iter().for_each(|late| (offered, missed) = (offered + late.offered, missed + late.missed));
     }
+    assert_eq!((count, offered, missed), (21_600, 28_800 - 1, 7_200 - 1), "one was missed just now");
+    assert!(wholes >= 7_199 * 5, "{wholes}: intervals without anything are whole, too");
+}
+
+/// An interval is whole when the slowest worker has handed it over; what nothing happened in is there as well.
+#[test]
+fn an_interval_waits_for_every_worker() {
+    let mut merger = Merger::new(INTERVAL_NS, 2);
+    let mut recorder = Recorder::new(INTERVAL_NS);
+    recorder.record(&completion(10_000_000, 0, 0));
+    merger.add(0, 3 * INTERVAL_NS, recorder.take(3 * INTERVAL_NS));
+    assert!(merger.next_whole().is_none());
+    merger.add(1, 2 * INTERVAL_NS, Part::default());
+    let wholes: Vec<u64> = std::iter::from_fn(|| merger.next_whole()).map(|whole| whole.index).collect();
+    assert_eq!(wholes, [0, 1]);
+    merger.add(1, u64::MAX, Part::default());
+    assert_eq!(merger.next_whole().map(|whole| whole.rows.len()), Some(0));
 }
 
 #[test]
 fn recent_counts_everything_once() {
-    let mut recorder = Recorder::new();
+    let mut recorder = Recorder::new(INTERVAL_NS);
     let mut seen = Recent::default();
     for n in 0..1_000u64 {
         let due = n * 1_000_000;

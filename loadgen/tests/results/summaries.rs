@@ -1,7 +1,7 @@
 //! The summary's arithmetic, against runs whose figures are known.
 
 use zoometry::op::{Op, Outcome};
-use zoometry::recorder::{Completion, Recorder};
+use zoometry::recorder::{Completion, INTERVAL_NS, Recorder, Recording};
 use zoometry::results::*;
 use zoometry::summary::{Style, Summary, Tail, enough, table};
 use zoometry_wire::ErrorCode;
@@ -12,7 +12,7 @@ use crate::synthetic::{Made, Phase, address};
 pub(crate) fn ramp(cycle: u64, change: impl Fn(&mut Completion)) -> RunData {
     let made = Made { phases: vec![Phase::open("p", 1_000.0, 10.0)], ..Made::default() };
     let mut run = made.run();
-    let mut recorder = Recorder::new();
+    let mut recorder = Recorder::new(INTERVAL_NS);
     for n in 0..10_000u64 {
         let due_ns = n * 1_000_000;
         let service_ns = (n % cycle + 1) * 1_000;
@@ -28,7 +28,7 @@ pub(crate) fn ramp(cycle: u64, change: impl Fn(&mut Completion)) -> RunData {
         change(&mut c);
         recorder.record(&c);
     }
-    run.recording = recorder.finish();
+    run.recording = Recording::merged(INTERVAL_NS, [recorder.finish()]);
     run
 }
 

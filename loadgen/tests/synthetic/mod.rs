@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use zoometry::closeup::Close;
 use zoometry::expect::Judged;
 use zoometry::op::{Op, Outcome};
-use zoometry::recorder::{Completion, Recorder, Recording};
+use zoometry::recorder::{Completion, INTERVAL_NS, Recorder, Recording};
 use zoometry::results::*;
 use zoometry::summary::Summary;
 use zoometry::verdict::Verdict;
@@ -173,11 +173,12 @@ impl Made {
     }
 
     pub fn recording(&self) -> Recording {
-        Recording::merged((0..self.workers).map(|worker| {
-            let mut recorder = Recorder::new();
+        let parts = (0..self.workers).map(|worker| {
+            let mut recorder = Recorder::new(INTERVAL_NS);
             self.completions(worker).iter().for_each(|c| recorder.record(c));
             recorder.finish()
-        }))
+        });
+        Recording::merged(INTERVAL_NS, parts)
     }
 
     pub fn run(&self) -> RunData {
