@@ -112,7 +112,7 @@ fn a_fault_that_cannot_be_carried_out_ends_the_run() {
     let failing =
         run(directory.path(), &workload, &format!("{member}kill = \"echo no such unit; exit 7\"\n"));
     assert_eq!(failing.status.code(), Some(4), "{}", shown(&failing));
-    for part in ["test.toml:13", "kill 127.0.0.1", "no such unit", "exit status: 7"] {
+    for part in ["test.toml:13", "kill server.1 (127.0.0.1:", "no such unit", "exit status: 7"] {
         assert!(shown(&failing).contains(part), "{part}: {}", shown(&failing));
     }
     assert_eq!(fake.paths(), ["/"], "everything was taken away again");

@@ -135,8 +135,8 @@ fn line(row: &Row) -> String {
                     "<td data-v={}>{}</td><td>{}</td><td class={class}>{}</td>",
                     against.ratio,
                     text::ratio(against.ratio),
-                    text::interval(against),
-                    escape(words)
+                    text::interval(against).replace(' ', "&nbsp;"),
+                    escape(words).replace(' ', "&nbsp;")
                 );
             }
         }
@@ -157,7 +157,7 @@ fn kept(comparison: &Comparison) -> String {
             let broken = kept.is_promise && side.is_some_and(|tally| tally.count > 0);
             let class = if broken { "failed" } else { "text" };
             let shown = side.map_or("-".to_string(), text::tally);
-            let _ = write!(html, "<td class={class}>{}</td>", escape(&shown));
+            let _ = write!(html, "<td class={class}>{}</td>", escape(&shown).replace(' ', "&nbsp;"));
         }
         html.push_str("</tr>");
     }

@@ -149,9 +149,16 @@ pub(super) fn ratio(value: f64) -> String {
     figures::digits(value)
 }
 
+/// An interval whose ends differ by more than this factor says nothing, and its ends are not worth their room.
+const WIDE: f64 = 1000.0;
+
 /// `0.46..0.51`, or nothing when unknown.
 pub(super) fn interval(against: &Against) -> String {
-    against.interval.map_or(String::new(), |i| format!("{}..{}", ratio(i.low), ratio(i.high)))
+    match against.interval {
+        None => String::new(),
+        Some(i) if i.high > i.low * WIDE => "very wide".to_string(),
+        Some(i) => format!("{}..{}", ratio(i.low), ratio(i.high)),
+    }
 }
 
 /// What tells labels apart is often at their end: `zoometry-3 (b)`.

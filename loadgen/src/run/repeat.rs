@@ -101,6 +101,19 @@ pub fn repeat(repeats: &Repeats) -> Result<Comparison, Failure> {
         .collect();
     let total = repeats.repeats as usize * sides.len();
     let mut done = 0;
+    let of = |setup: &Setup| Options {
+        cluster: setup.cluster.clone(),
+        zoo_cfg: setup.zoo_cfg.clone(),
+        print: Print::Line,
+        quiet: true,
+        ..repeats.options.clone()
+    };
+    for setup in &repeats.sides {
+        let spec = super::spec(&of(setup)).map_err(|error| Failure { exit: Exit::Usage, error })?;
+        if *setup == repeats.sides[0] {
+            super::warn_of_expectations(&spec);
+        }
+    }
     for round in 0..repeats.repeats {
         let mut order: Vec<usize> = (0..sides.len()).collect();
         if round % 2 == 1 {
@@ -108,12 +121,10 @@ pub fn repeat(repeats: &Repeats) -> Result<Comparison, Failure> {
         }
         for at in order {
             done += 1;
-            let Setup { label, cluster, zoo_cfg } = repeats.sides[at].clone();
-            say(&format!("run {done} of {total}, {label}: "));
-            let options =
-                Options { cluster, zoo_cfg, print: Print::Line, quiet: true, ..repeats.options.clone() };
-            let finished = run(&options)?;
-            may_be_compared(&finished, &label, repeats.compare.force)?;
+            let setup = &repeats.sides[at];
+            say(&format!("run {done} of {total}, {}: ", setup.label));
+            let finished = run(&of(setup))?;
+            may_be_compared(&finished, &setup.label, repeats.compare.force)?;
             sides[at].directories.push(finished.directory);
         }
         if round == 0 {
