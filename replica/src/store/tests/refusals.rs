@@ -45,6 +45,29 @@ fn refusals_of_a_dead_session(cases: Vec<(&str, Request, ErrorCode)>) {
     }
 }
 
+/// What the member that receives a write may refuse by itself; everything else is for the leader.
+#[test]
+fn eager_acl_checks() {
+    let world = world_with_everything();
+    let nobody = [id("ip", "127.0.0.1")];
+    let somebody = [id("digest", "u:x")];
+    for refused in [
+        create("/closed/new"),
+        ttl("/closed/new", 5, 1000),
+        container("/closed/new"),
+        delete("/closed/child", -1),
+        set_data("/closed", "", -1),
+        set_acl("/closed", Acl::open(), -1),
+    ] {
+        assert_eq!(world.store.eager_acl_check(&refused, &nobody), Err(NoAuth), "{refused:?}");
+        assert_eq!(world.store.eager_acl_check(&refused, &somebody), Ok(()), "{refused:?}");
+    }
+    let multi = Request::Multi(vec![set_data("/closed", "", -1)]);
+    for left in [create("/open/new"), set_data("/none", "", -1), create("x"), multi, Request::CloseSession] {
+        assert_eq!(world.store.eager_acl_check(&left, &nobody), Ok(()), "{left:?}");
+    }
+}
+
 fn create_with(path: &str, acl: Vec<Acl>, flags: i32) -> Request {
     Request::Create(CreateRequest { path: path.into(), data: None, acl, flags })
 }
