@@ -38,6 +38,8 @@ impl Child {
             .stdin(Stdio::null())
             // Members have names of their own in traces; the others of OpenTelemetry's variables are theirs too.
             .env_remove("OTEL_SERVICE_NAME")
+            // Who our sessions are is no server's business.
+            .env_remove(crate::credentials::VARIABLE)
             .stdout(output.try_clone().context("duplicate the log's descriptor")?)
             .stderr(output)
             // Ctrl-C in a terminal goes to the whole foreground group; members are stopped by us, in order.
