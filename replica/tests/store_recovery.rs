@@ -95,7 +95,7 @@ fn facts(store: &Store) -> Vec<String> {
     let head = store.snapshot_head();
     let list =
         |index: i64| match head.iter().find(|item| matches!(item, SnapshotItem::Acl(i, _) if *i == index)) {
-            Some(SnapshotItem::Acl(_, list)) => list.clone(),
+            Some(SnapshotItem::Acl(_, list)) => list.to_vec(),
             _ => Acl::open(),
         };
     let mut facts: Vec<String> =

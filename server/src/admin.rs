@@ -19,7 +19,7 @@ use zoometry_wire::SessionId;
 use crate::config::Ensemble;
 use crate::http::{Answer, Target};
 use crate::stats::{Collected, ConnView, Counter, op_word};
-use crate::view::{Facts, Mode};
+use crate::view::{Facts, Listing, Mode};
 use crate::words::{self, Context, NOT_SERVING};
 
 /// A command: its name, other names for it, and whether the member must serve.
@@ -169,9 +169,9 @@ const COMMANDS: &[Command] = &[
         aliases: &["wchp"],
         needs: Needs::Serving,
         run: |context, _, _| {
-            let by_path = context.member.watches_by_path().into_iter();
-            let by_path: Map<_, _> = by_path.map(|(path, sessions)| (path, ids(&sessions))).collect();
-            Ok(json!({ "path_to_session_ids": by_path }))
+            let Listing { listed, left_out } = context.member.watches_by_path();
+            let by_path: Map<_, _> = listed.into_iter().map(|(path, own)| (path, ids(&own))).collect();
+            Ok(noting(left_out, json!({ "path_to_session_ids": by_path })))
         },
     },
     Command {
@@ -290,17 +290,28 @@ fn connection(view: &ConnView) -> Value {
 
 fn dump(context: Context<'_>) -> Value {
     let mut by_expiry: BTreeMap<i64, Vec<SessionId>> = BTreeMap::new();
-    for session in context.member.sessions() {
+    let sessions = context.member.sessions();
+    for session in sessions.listed {
         by_expiry.entry(session.expires_ms).or_default().push(session.id);
     }
     let by_expiry: Map<_, _> = by_expiry
         .into_iter()
         .map(|(expires_ms, sessions)| (expires_ms.to_string(), ids(&sessions)))
         .collect();
-    let ephemerals = context.member.ephemerals().into_iter();
+    let Listing { listed, left_out } = context.member.ephemerals();
     let ephemerals: Map<_, _> =
-        ephemerals.map(|(session, paths)| (session.0.to_string(), paths.into())).collect();
-    json!({ "expiry_time_to_session_ids": by_expiry, "session_id_to_ephemeral_paths": ephemerals })
+        listed.into_iter().map(|(session, paths)| (session.0.to_string(), paths.into())).collect();
+    let fields =
+        json!({ "expiry_time_to_session_ids": by_expiry, "session_id_to_ephemeral_paths": ephemerals });
+    noting(sessions.left_out + left_out, fields)
+}
+
+/// A list that is not whole says so.
+fn noting(left_out: usize, mut fields: Value) -> Value {
+    if left_out > 0 {
+        fields["left_out"] = left_out.into();
+    }
+    fields
 }
 
 fn ids(sessions: &[SessionId]) -> Value {
@@ -384,14 +395,15 @@ fn response_sizes(collected: &Collected) -> Value {
 
 fn watches_by_session(context: Context<'_>) -> Value {
     let mut by_session: BTreeMap<SessionId, Vec<String>> = BTreeMap::new();
-    for (path, sessions) in context.member.watches_by_path() {
+    let watches = context.member.watches_by_path();
+    for (path, sessions) in watches.listed {
         for session in sessions {
             by_session.entry(session).or_default().push(path.clone());
         }
     }
     let by_session: Map<_, _> =
         by_session.into_iter().map(|(session, paths)| (session.0.to_string(), paths.into())).collect();
-    json!({ "session_id_to_watched_paths": by_session })
+    noting(watches.left_out, json!({ "session_id_to_watched_paths": by_session }))
 }
 
 #[cfg(test)]

@@ -36,7 +36,8 @@ pub async fn accept(shared: Arc<Shared>, listener: TcpListener, mut stop: watch:
                     }
                     let (reader, writer) = stream.into_split();
                     let outbox_limit = shared.config.own.max_outbox_bytes;
-                    let conn = Conn::new(shared.conns.next_id(), peer, writer, outbox_limit);
+                    let unsent = shared.conns.unsent();
+                    let conn = Conn::new(shared.conns.next_id(), peer, writer, outbox_limit, unsent);
                     if let Err(refused) = shared.conns.admit(&conn, limits) {
                         shared.stats.add(Counter::ConnectionsRejected, 1);
                         if let Some(left_out) = refusals.say(clock::now_ns()) {

@@ -13,7 +13,7 @@
 //! Limits: `zoometry.maxPipelined` requests unanswered, or [`PIPELINE_PAUSE`] bytes of them and of their expected
 //! replies, and the task stops reading; [`OUTBOX_PAUSE`] bytes unsent, and it stops reading;
 //! `zoometry.maxOutboxBytes` unsent, and the connection is closed: a client that does not read cannot take the
-//! member's memory. A connection that is ending has `nio.sessionlessCnxnTimeout` for each step in which its
+//! member's memory, nor can many together ([`Unsent`]). A connection that is ending has `nio.sessionlessCnxnTimeout` for each step in which its
 //! client takes its last replies. One on which nothing is heard for twice its session's timeout is closed: its
 //! session may live on, at another member.
 
@@ -21,6 +21,7 @@ mod intake;
 mod socket;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unsent;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,6 +45,8 @@ use crate::shared::Shared;
 use crate::stats::{Answered, Batch, ConnStats, Counter, Stage};
 use crate::telemetry::{self, Traced, Tracer, Work};
 pub use socket::serve;
+pub use unsent::Unsent;
+use unsent::{Held, SHARE_MIN};
 
 /// Unsent bytes at which a connection's socket is no longer read: the client takes its replies first.
 pub const OUTBOX_PAUSE: usize = 1 << 20;
@@ -53,7 +56,7 @@ pub const OUTBOX_PAUSE: usize = 1 << 20;
 /// as well: they will come all at once, and must not fill the outbox of a client that does read.
 pub const PIPELINE_PAUSE: usize = 4 << 20;
 
-/// Requests that may wait without a look at how much they will be answered: too few to fill an outbox.
+/// Requests for one znode that may wait without a look at how much they will be answered: too few to fill an outbox.
 const UNWEIGHED: usize = 8;
 
 /// When a connection that waits for something else is looked at again for its silence.
@@ -153,8 +156,16 @@ pub struct Desk {
     /// The session's client has come on another connection: what may still arrive on this one is older than
     /// what arrives there, and is not taken in.
     pub superseded: bool,
-    /// Unsent bytes at which the connection is closed.
+    /// Unsent bytes at which the connection is closed, the longest reply among them not counted.
     outbox_limit: usize,
+    /// The longest reply in the outbox, if it is longer than [`OUTBOX_PAUSE`]: one reply may be longer than the limit.
+    longest_reply: usize,
+    /// Bytes that the task had taken out of the outbox and not sent, when it last looked.
+    in_hand: usize,
+    /// What the connection holds, as part of what all hold.
+    held: Held,
+    /// The node remembers to send what is in the outbox.
+    to_be_woken: bool,
     overflow: Overflow,
     /// The task takes bytes in: it need not be told that there is room for requests again.
     is_read: bool,
@@ -187,7 +198,13 @@ pub struct Conn {
 
 impl Conn {
     /// A connection that has just been accepted.
-    pub fn new(id: WatcherId, peer: SocketAddr, writer: OwnedWriteHalf, outbox_limit: usize) -> Arc<Self> {
+    pub fn new(
+        id: WatcherId,
+        peer: SocketAddr,
+        writer: OwnedWriteHalf,
+        outbox_limit: usize,
+        unsent: &Arc<Unsent>,
+    ) -> Arc<Self> {
         let ip = Id { scheme: "ip".into(), id: peer.ip().to_canonical().to_string() };
         Arc::new(Self {
             id,
@@ -203,6 +220,10 @@ impl Conn {
                 read_only: ReadOnlyByte::Absent,
                 superseded: false,
                 outbox_limit,
+                longest_reply: 0,
+                in_hand: 0,
+                held: Held::new(unsent),
+                to_be_woken: false,
                 overflow: Overflow::None,
                 is_read: false,
                 batch: Batch::default(),
@@ -266,9 +287,47 @@ impl Desk {
 
     /// Whether more requests are welcome, if `in_hand` bytes are on their way out of the outbox.
     fn has_room(&self, max_pipelined: usize, in_hand: usize) -> bool {
+        let is_scarce = self.held.all().is_scarce();
+        let (pipeline, outbox) =
+            if is_scarce { (SHARE_MIN, SHARE_MIN) } else { (PIPELINE_PAUSE, OUTBOX_PAUSE) };
         self.pipeline.len() < max_pipelined
-            && self.pipeline.bytes() < PIPELINE_PAUSE
-            && self.out.len() + in_hand < OUTBOX_PAUSE
+            && self.pipeline.bytes() < pipeline
+            && self.out.len() + in_hand < outbox
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.out.len() + self.in_hand + self.pipeline.bytes()
+    }
+
+    /// What the connection holds counts towards what all hold.
+    fn book_held(&mut self) {
+        self.held.tell(self.held_bytes());
+    }
+
+    /// Closes the connection if all together hold too much, and this one more than its share of it. Says whether it
+    /// did.
+    pub fn give_way(&mut self) -> bool {
+        let is_worst = self.held.all().is_over()
+            && self.phase != Phase::Closing
+            && self.held_bytes() > self.held.all().share();
+        if is_worst {
+            self.give_up_on_client();
+        }
+        is_worst
+    }
+
+    /// Whether there is no memory for the reply to a read that may be long.
+    fn is_too_much(&self, store: &Store, request: &Request) -> bool {
+        let all = self.held.all();
+        if !all.is_scarce() || is_for_one_znode(request) {
+            return false;
+        }
+        let bytes = store.about_reply_bytes(request, &self.caller());
+        bytes > SHARE_MIN && all.would_be_over(bytes)
+    }
+
+    fn caller(&self) -> Caller<'_> {
+        Caller { session: self.session, watcher: self.id, ids: &self.ids }
     }
 
     /// Puts a reply into the outbox: what `body` writes.
@@ -291,14 +350,20 @@ impl Desk {
             body(out);
         });
         self.batch.packets_sent += 1;
-        self.batch.response(self.out.len() - before);
+        let reply_bytes = self.out.len() - before;
+        self.batch.response(reply_bytes);
+        if reply_bytes > OUTBOX_PAUSE {
+            self.longest_reply = self.longest_reply.max(reply_bytes);
+        }
     }
 
     /// Puts what is to be answered here, and came as so many bytes, behind the writes in front of it.
     fn wait(&mut self, store: Option<&Store>, xid: i32, received_ns: u64, what: Turn, bytes: usize) {
         let reply_bytes = match (&what, store) {
-            (Turn::Read(request), Some(store)) if self.pipeline.len() >= UNWEIGHED => {
-                store.about_reply_bytes(request)
+            (Turn::Read(request), Some(store))
+                if self.pipeline.len() >= UNWEIGHED || !is_for_one_znode(request) =>
+            {
+                store.about_reply_bytes(request, &self.caller())
             }
             _ => 0,
         };
@@ -320,17 +385,26 @@ impl Desk {
             return;
         }
         // Before it has grown: the last step of growing is the largest.
-        if self.out.len() + frame.len() > self.outbox_limit {
+        if self.out.len() + frame.len() > self.outbox_limit + self.longest_reply {
             return self.give_up_on_client();
         }
         self.out.extend_from_slice(frame);
         self.batch.packets_sent += 1;
+        self.book_held();
+        self.give_way();
+    }
+
+    /// The node will send what is in the outbox: whether it had been told so before.
+    pub fn to_be_woken(&mut self) -> bool {
+        std::mem::replace(&mut self.to_be_woken, true)
     }
 
     fn limit_outbox(&mut self) {
-        if self.out.len() > self.outbox_limit && self.phase != Phase::Closing {
+        if self.out.len() > self.outbox_limit + self.longest_reply && self.phase != Phase::Closing {
             self.give_up_on_client();
         }
+        self.book_held();
+        self.give_way();
     }
 
     fn give_up_on_client(&mut self) {
@@ -343,6 +417,7 @@ impl Desk {
         // Unlike clearing it, this gives its memory back.
         self.out = BytesMut::new();
         self.phase = Phase::Closing;
+        self.book_held();
     }
 
     /// The node has applied the write at the head of this connection's pipeline: answers it, and runs the
@@ -399,7 +474,10 @@ impl Desk {
     /// The socket is gone: nobody waits for what is outstanding any more. Returns how much that is.
     pub fn abandon(&mut self) -> usize {
         self.phase = Phase::Closing;
-        std::mem::take(&mut self.pipeline).len()
+        (self.out, self.in_hand) = (BytesMut::new(), 0);
+        let abandoned = std::mem::take(&mut self.pipeline).len();
+        self.book_held();
+        abandoned
     }
 
     /// As [`answer_here`](Self::answer_here), for a request that is kept as a trace.
@@ -446,6 +524,7 @@ impl Desk {
                 self.reply(xid, zxid, |_| {});
                 return None;
             }
+            Turn::Read(request) if self.is_too_much(store, &request) => ErrorCode::ThrottledOp,
             Turn::Read(request) => match self.read(store, &request) {
                 Ok(answer) => {
                     self.reply(xid, zxid, |out| answer.encode(out));
@@ -470,9 +549,8 @@ impl Desk {
     }
 
     fn read<'s>(&mut self, store: &'s Store, request: &Request) -> Result<Answer<'s>, ErrorCode> {
-        let caller = Caller { session: self.session, watcher: self.id, ids: &self.ids };
         let mut missed = Vec::new();
-        let result = store.read(request, &caller, &mut missed);
+        let result = store.read(request, &self.caller(), &mut missed);
         for event in &missed {
             // Catch-up events carry no zxid: what they tell of may be several transactions.
             put_notification(&mut self.out, Zxid(-1), event);
@@ -489,15 +567,11 @@ impl Desk {
             }
             _ => Err(ErrorCode::MarshallingError),
         };
-        match added {
-            Ok(added) => {
-                let mut ids = self.ids.to_vec();
-                for id in added {
-                    if !ids.contains(&id) {
-                        ids.push(id);
-                    }
+        match added.and_then(|added| acl::with_ids(&self.ids, added)) {
+            Ok(all) => {
+                if let Some(all) = all {
+                    self.ids = all.into();
                 }
-                self.ids = ids.into();
                 self.reply(xid, Zxid(0), |_| {});
             }
             Err(_) => {
@@ -507,6 +581,12 @@ impl Desk {
             }
         }
     }
+}
+
+/// Whether a read asks for one znode's data, status or nothing: its reply is no longer than the znode, and quickly
+/// made.
+fn is_for_one_znode(request: &Request) -> bool {
+    matches!(request, Request::GetData(_) | Request::Exists(_) | Request::Ping | Request::Sync(_))
 }
 
 /// Appends a watch event's frame.

@@ -20,6 +20,7 @@ use anyhow::Context as _;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 use zoometry_replica::storage::RecoveryOptions;
 use zoometry_replica::storage::recovery::{Access, recover_store};
 use zoometry_replica::storage::snapshot::{SnapshotItem, SnapshotNode};
@@ -60,7 +61,7 @@ pub fn dump(data_dir: &Path, data_log_dir: &Path, out: &mut dyn Write) -> anyhow
 
 /// A line for each znode, by path.
 fn znodes(store: &Store) -> BTreeMap<String, String> {
-    let mut acls: BTreeMap<i64, Vec<Acl>> = BTreeMap::from([(-1, Acl::open())]);
+    let mut acls: BTreeMap<i64, Arc<[Acl]>> = BTreeMap::from([(-1, Acl::open().into())]);
     acls.extend(store.snapshot_head().into_iter().filter_map(|item| match item {
         SnapshotItem::Acl(index, list) => Some((index, list)),
         SnapshotItem::Session(..) | SnapshotItem::Node(_) => None,
@@ -77,7 +78,7 @@ fn znodes(store: &Store) -> BTreeMap<String, String> {
     }
     let line = |(path, node): (String, SnapshotNode)| {
         let count = children.get(&path).copied().unwrap_or(0);
-        let acl = acls.get(&node.acl).map(Vec::as_slice).unwrap_or_default();
+        let acl = acls.get(&node.acl).map(|list| &**list).unwrap_or_default();
         let line = znode(&path, &node, count, acl);
         (path, line)
     };

@@ -9,7 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use zoometry_replica::member::Member;
-use zoometry_replica::storage::log::SyncMode;
+use zoometry_replica::storage::log::{PAYLOAD_BYTES_MAX, SyncMode};
 use zoometry_replica::storage::recovery::{Damage, RecoveredStore, recover_store};
 use zoometry_replica::storage::{LogOptions, RecoveryOptions, TxnLog, epoch};
 use zoometry_replica::store::session::{self, SessionTracker};
@@ -31,8 +31,9 @@ use crate::view::{Inspect, Mode};
 use crate::words::Context;
 use crate::{admin, clients, clock, http, listen};
 
-/// A quorum packet's data may be so many times as long as a client's frame (a transaction is longer than the
-/// request that it came from).
+/// A quorum packet's data may be so many times as long as a client's frame or as a transaction that is made here: other
+/// members' limits may be wider. A transaction that is taken can be logged and read again
+/// ([`PAYLOAD_BYTES_MAX`]).
 const PACKET_PER_FRAME: usize = 4;
 
 /// How long clients' last replies may take to be sent when the member stops.
@@ -87,11 +88,12 @@ pub async fn run(config: Config, tracer: Tracer, stop: impl Future<Output = ()>)
     let snapshots =
         start_snapshots(&config, files.clone(), Arc::clone(&store), queue.clone(), Arc::clone(&stats))?;
     let sessions = tracked_sessions(&config, &store.read());
+    let conns = Conns::new(config.own.max_unsent_bytes);
     let shared = Arc::new(Shared {
         sessions: Mutex::new(sessions),
         config,
         store,
-        conns: Conns::default(),
+        conns,
         node: handle,
         stats,
         disk: queue,
@@ -148,7 +150,12 @@ async fn open_links(config: &Config, node: &NodeHandle) -> anyhow::Result<Option
              here and at the other members"
         );
     }
-    let packet_data_bytes_max = config.requests.max_frame_bytes.saturating_mul(PACKET_PER_FRAME);
+    let requests = &config.requests;
+    let packet_data_bytes_max = requests
+        .max_frame_bytes
+        .max(requests.max_txn_bytes())
+        .saturating_mul(PACKET_PER_FRAME)
+        .min(PAYLOAD_BYTES_MAX);
     let options =
         PeerOptions::new(membership, config.tick_time_ms.into(), packet_data_bytes_max, store_config(config));
     let node = node.clone();
@@ -380,6 +387,8 @@ fn store_config(config: &Config) -> StoreConfig {
         enforce_quota: config.requests.enforce_quota,
         reconfig: false,
         super_digest: config.auth.super_digest.clone(),
+        txn_bytes_max: config.requests.max_txn_bytes(),
+        reply_bytes_max: config.own.max_reply_bytes,
         hash_seed: hash_seed(),
     }
 }

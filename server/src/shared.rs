@@ -16,7 +16,7 @@ use zoometry_replica::zab::Following;
 use zoometry_wire::{SessionId, Zxid};
 
 use crate::config::Config;
-use crate::conn::Conn;
+use crate::conn::{Conn, Unsent};
 use crate::disk::FileDisk;
 use crate::disk_thread::DiskQueue;
 use crate::node::NodeHandle;
@@ -165,9 +165,10 @@ impl Shared {
 }
 
 /// The connections, by name, by session and by address.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Conns {
     next: AtomicU64,
+    unsent: Arc<Unsent>,
     by_id: Mutex<FxHashMap<WatcherId, Arc<Conn>>>,
     by_session: Mutex<FxHashMap<SessionId, Arc<Conn>>>,
     by_ip: Mutex<FxHashMap<IpAddr, usize>>,
@@ -207,6 +208,34 @@ pub enum Refused {
 }
 
 impl Conns {
+    /// Nobody yet; `max_unsent_bytes` for what they may hold together.
+    pub fn new(max_unsent_bytes: usize) -> Self {
+        Self {
+            next: AtomicU64::default(),
+            unsent: Arc::new(Unsent::new(max_unsent_bytes)),
+            by_id: Mutex::default(),
+            by_session: Mutex::default(),
+            by_ip: Mutex::default(),
+        }
+    }
+
+    /// What they hold together.
+    pub fn unsent(&self) -> &Arc<Unsent> {
+        &self.unsent
+    }
+
+    /// If they hold too much together: closes those that hold more than their share.
+    pub fn limit_unsent(&self) {
+        if !self.unsent.is_over() {
+            return;
+        }
+        for conn in self.all() {
+            if conn.desk().give_way() {
+                conn.wake();
+            }
+        }
+    }
+
     /// A name for a new connection.
     pub fn next_id(&self) -> WatcherId {
         WatcherId(self.next.fetch_add(1, Ordering::Relaxed))

@@ -95,6 +95,8 @@ named! {
         OutboxOverflows = "outbox_overflow_count",
         /// Frames that were no request: bad length, bad record.
         MalformedFrames = "malformed_frame_count",
+        /// Writes refused because no peer and no restart would read their transaction, or that of their session's end.
+        OversizedTxns = "oversized_transaction_count",
     }
 }
 

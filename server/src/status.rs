@@ -9,7 +9,9 @@ use crate::config::Ensemble;
 use crate::conn::Phase;
 use crate::shared::{ProposalSizes, Shared};
 use crate::stats::ConnView;
-use crate::view::{EnsembleFacts, Facts, Inspect, LeaderFacts, Mode, SessionView, WatchTotals};
+use crate::view::{
+    EnsembleFacts, Facts, Inspect, LISTING_BYTES_MAX, LeaderFacts, Listing, Mode, SessionView, WatchTotals,
+};
 
 impl Shared {
     fn ensemble_facts(&self, mode: Mode) -> Option<EnsembleFacts> {
@@ -48,7 +50,7 @@ impl Inspect for Shared {
         let mode = self.mode()?;
         let store = self.store.read();
         let watches = store.watches().counts();
-        let sessions = store.sessions().count() as u64;
+        let sessions = store.session_count() as u64;
         Some(Facts {
             mode,
             last_zxid: store.last_zxid(),
@@ -64,6 +66,7 @@ impl Inspect for Shared {
             global_sessions: sessions,
             local_sessions: 0,
             disk_queue: self.disk.depth() as u64,
+            unsent_bytes: self.conns.unsent().bytes() as u64,
             ensemble: self.ensemble_facts(mode),
         })
     }
@@ -79,7 +82,9 @@ impl Inspect for Shared {
         }
     }
 
-    fn sessions(&self) -> Vec<SessionView> {
+    fn sessions(&self) -> Listing<Vec<SessionView>> {
+        /// A session's line.
+        const LINE_BYTES: usize = 32;
         let since_now = clock::wall_ms() - clock::now_ms() as i64;
         let tracker = self.sessions.lock();
         let view = |deadline_ms: u64, id| SessionView {
@@ -87,28 +92,36 @@ impl Inspect for Shared {
             timeout_ms: tracker.timeout_ms(id).unwrap_or_default(),
             expires_ms: deadline_ms as i64 + since_now,
         };
-        let sets = tracker.by_deadline().into_iter();
-        sets.flat_map(|(deadline_ms, ids)| ids.into_iter().map(move |id| (deadline_ms, id)))
+        let sets = tracker.by_deadline(LISTING_BYTES_MAX / LINE_BYTES).into_iter();
+        let listed: Vec<_> = sets
+            .flat_map(|(deadline_ms, ids)| ids.into_iter().map(move |id| (deadline_ms, id)))
             .map(|(deadline_ms, id)| view(deadline_ms, id))
-            .collect()
+            .collect();
+        let left_out = tracker.len() - listed.len();
+        Listing { listed, left_out }
     }
 
-    fn ephemerals(&self) -> BTreeMap<SessionId, Vec<String>> {
+    fn ephemerals(&self) -> Listing<BTreeMap<SessionId, Vec<String>>> {
         let store = self.store.read();
-        store
-            .ephemerals()
-            .map(|(session, paths)| (session, paths.into_iter().map(str::to_string).collect()))
-            .collect()
+        let listed = store.some_ephemerals(LISTING_BYTES_MAX);
+        let left_out = store.ephemerals_count() - listed.values().map(Vec::len).sum::<usize>();
+        Listing { listed, left_out }
     }
 
-    fn watches_by_path(&self) -> BTreeMap<String, Vec<SessionId>> {
-        let by_path = self.store.read().watches().by_path();
+    fn watches_by_path(&self) -> Listing<BTreeMap<String, Vec<SessionId>>> {
+        let (by_path, pairs) = {
+            let store = self.store.read();
+            (store.watches().by_path(LISTING_BYTES_MAX), store.watches().counts().data)
+        };
+        // Between the two looks a few may have come or gone.
+        let left_out = pairs.saturating_sub(by_path.values().map(Vec::len).sum());
         let session_of = |watchers: Vec<_>| {
             let mut sessions = Vec::with_capacity(watchers.len());
             self.conns.each(&watchers, |conn| sessions.extend(conn.stats.session()));
             sessions
         };
-        by_path.into_iter().map(|(path, watchers)| (path, session_of(watchers))).collect()
+        let listed = by_path.into_iter().map(|(path, watchers)| (path, session_of(watchers))).collect();
+        Listing { listed, left_out }
     }
 
     fn digests(&self) -> Vec<(Zxid, u64)> {

@@ -76,6 +76,8 @@ pub struct Facts {
     pub local_sessions: u64,
     /// Transactions waiting for the disk now.
     pub disk_queue: u64,
+    /// Bytes of unread replies and events and of unanswered requests, of all client connections together.
+    pub unsent_bytes: u64,
     /// Present in an ensemble.
     pub ensemble: Option<EnsembleFacts>,
 }
@@ -129,6 +131,29 @@ pub struct SessionView {
     pub expires_ms: i64,
 }
 
+/// How much of what there may be very much of is listed for operators, bytes of text: sessions, ephemerals, watches.
+/// Their lists are made under locks that every request needs.
+pub const LISTING_BYTES_MAX: usize = 8 << 20;
+
+/// A list, or a part of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listing<T> {
+    /// What is in it.
+    pub listed: T,
+    /// How much is not ([`LISTING_BYTES_MAX`]).
+    pub left_out: usize,
+}
+
+impl<T> Listing<T> {
+    /// What is said behind a list that is not whole.
+    pub fn note(&self) -> String {
+        match self.left_out {
+            0 => String::new(),
+            more => format!("... and {more} more: at most {LISTING_BYTES_MAX} bytes are listed\n"),
+        }
+    }
+}
+
 /// What the operator's interfaces see of the member.
 pub trait Inspect: Send + Sync {
     /// The gauges; `None` while the member does not serve (starting, or looking for a leader).
@@ -141,13 +166,13 @@ pub trait Inspect: Send + Sync {
     fn reset_connections(&self);
 
     /// Every session, in no order.
-    fn sessions(&self) -> Vec<SessionView>;
+    fn sessions(&self) -> Listing<Vec<SessionView>>;
 
     /// Ephemeral znodes by session.
-    fn ephemerals(&self) -> BTreeMap<SessionId, Vec<String>>;
+    fn ephemerals(&self) -> Listing<BTreeMap<SessionId, Vec<String>>>;
 
     /// Sessions that watch each path (data manager: data, exist and persistent watches).
-    fn watches_by_path(&self) -> BTreeMap<String, Vec<SessionId>>;
+    fn watches_by_path(&self) -> Listing<BTreeMap<String, Vec<SessionId>>>;
 
     /// Tree digests kept, oldest first, each with its zxid.
     fn digests(&self) -> Vec<(Zxid, u64)>;

@@ -15,7 +15,7 @@ use std::path::Path;
 use crate::config::{Config, Endpoint, Ensemble, MemberRole};
 use crate::metrics::{self, process};
 use crate::stats::{Collected, ConnView, ServerStats, op_word};
-use crate::view::{Facts, Inspect, Mode};
+use crate::view::{Facts, Inspect, Listing, Mode};
 use zoometry_wire::SessionId;
 
 macro_rules! words {
@@ -264,8 +264,9 @@ fn connections(connections: &[ConnView]) -> String {
 }
 
 fn dump(facts: &Facts, member: &dyn Inspect) -> String {
-    let mut sessions = member.sessions();
-    sessions.sort_by_key(|session| (session.expires_ms, session.id));
+    let mut all = member.sessions();
+    all.listed.sort_by_key(|session| (session.expires_ms, session.id));
+    let sessions = &all.listed;
     let mut text = "SessionTracker dump:\n".to_string();
     if matches!(facts.mode, Mode::Standalone | Mode::Leader) {
         let sets: Vec<_> = sessions.chunk_by(|one, next| one.expires_ms == next.expires_ms).collect();
@@ -279,18 +280,20 @@ fn dump(facts: &Facts, member: &dyn Inspect) -> String {
     } else {
         // Expiry is the leader's business: a learner knows the timeouts only.
         let _ = writeln!(text, "Global Sessions({}):", sessions.len());
-        for session in &sessions {
+        for session in sessions {
             let _ = writeln!(text, "{}\t{}ms", session.id, session.timeout_ms);
         }
     }
+    text += &all.note();
     let ephemerals = member.ephemerals();
-    let _ = writeln!(text, "ephemeral nodes dump:\nSessions with Ephemerals ({}):", ephemerals.len());
-    for (id, paths) in &ephemerals {
+    let _ = writeln!(text, "ephemeral nodes dump:\nSessions with Ephemerals ({}):", ephemerals.listed.len());
+    for (id, paths) in &ephemerals.listed {
         let _ = writeln!(text, "{id}:");
         for path in paths {
             let _ = writeln!(text, "\t{path}");
         }
     }
+    text += &ephemerals.note();
     text.push_str("Connections dump:\n");
     connection_sets(&mut text, &member.connections());
     text
@@ -322,9 +325,9 @@ fn watch_summary(facts: &Facts) -> String {
     )
 }
 
-fn watches_by_session(by_path: &BTreeMap<String, Vec<SessionId>>) -> String {
+fn watches_by_session(by_path: &Listing<BTreeMap<String, Vec<SessionId>>>) -> String {
     let mut by_session: BTreeMap<SessionId, Vec<&str>> = BTreeMap::new();
-    for (path, sessions) in by_path {
+    for (path, sessions) in &by_path.listed {
         for session in sessions {
             by_session.entry(*session).or_default().push(path);
         }
@@ -336,18 +339,20 @@ fn watches_by_session(by_path: &BTreeMap<String, Vec<SessionId>>) -> String {
             let _ = writeln!(text, "\t{path}");
         }
     }
+    text += &by_path.note();
     text.push('\n');
     text
 }
 
-fn watches_by_path(by_path: &BTreeMap<String, Vec<SessionId>>) -> String {
+fn watches_by_path(by_path: &Listing<BTreeMap<String, Vec<SessionId>>>) -> String {
     let mut text = String::new();
-    for (path, sessions) in by_path {
+    for (path, sessions) in &by_path.listed {
         let _ = writeln!(text, "{path}");
         for session in sessions {
             let _ = writeln!(text, "\t{session}");
         }
     }
+    text += &by_path.note();
     text.push('\n');
     text
 }

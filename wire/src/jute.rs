@@ -186,10 +186,7 @@ fn text(bytes: &[u8]) -> String {
 /// A null vector (count −1) reads as empty. Other negative counts are refused.
 impl<T: Record> Record for Vec<T> {
     fn encode(&self, out: &mut BytesMut) {
-        out.put_i32(self.len() as i32);
-        for item in self {
-            item.encode(out);
-        }
+        put_vector(out, self);
     }
     fn decode(input: &mut Reader<'_>) -> Result<Self, Malformed> {
         let start = input.clone();
@@ -206,6 +203,14 @@ impl<T: Record> Record for Vec<T> {
             items.push(T::decode(input)?);
         }
         Ok(items)
+    }
+}
+
+/// Appends a vector.
+pub fn put_vector<T: Record>(out: &mut BytesMut, items: &[T]) {
+    out.put_i32(items.len() as i32);
+    for item in items {
+        item.encode(out);
     }
 }
 
@@ -245,6 +250,17 @@ pub fn put_str(out: &mut BytesMut, text: &str) {
             out.put_u8(0x80 | (unit & 0x3f) as u8);
         }
     }
+}
+
+/// How many bytes [`put_str`] appends.
+pub fn str_len(text: &str) -> usize {
+    // A supplementary character, the only kind whose first byte is F0 or above, takes six bytes instead of four.
+    4 + text.len() + 2 * text.bytes().filter(|byte| *byte >= 0xf0).count()
+}
+
+/// How many bytes [`put_buffer`] appends.
+pub fn buffer_len(bytes: Option<&[u8]>) -> usize {
+    4 + bytes.map_or(0, <[u8]>::len)
 }
 
 /// Declares a record: a struct whose encoding is its fields in the order written.

@@ -351,6 +351,9 @@ impl ForwardedRequest {
     }
 }
 
+/// Bytes of one session in [`put_touches`].
+pub const TOUCH_BYTES: usize = 12;
+
 /// The sessions that a learner has heard of since the last PING, with their timeouts (ms).
 pub fn put_touches(touches: &[(SessionId, i32)], out: &mut BytesMut) {
     for (session, timeout_ms) in touches {
@@ -362,7 +365,7 @@ pub fn put_touches(touches: &[(SessionId, i32)], out: &mut BytesMut) {
 /// Reads what [`put_touches`] wrote, to the end of the payload.
 pub fn read_touches(bytes: &[u8]) -> Result<Vec<(SessionId, i32)>, Malformed> {
     let mut input = Reader::new(bytes);
-    let mut touches = Vec::with_capacity(bytes.len() / 12);
+    let mut touches = Vec::with_capacity(bytes.len() / TOUCH_BYTES);
     while input.remaining() > 0 {
         touches.push((Record::decode(&mut input)?, Record::decode(&mut input)?));
     }

@@ -5,7 +5,7 @@
 //! cversion); whoever applies it copies them and does not count itself.
 //! Source: `SerializeUtils.deserializeTxn`, `FileTxnLog.java`; reference §9.3.
 
-use crate::jute::{Malformed, Reader, Record, put_slice};
+use crate::jute::{Malformed, Reader, Record, buffer_len, put_slice, str_len};
 use crate::op::OpCode;
 use crate::record;
 use crate::records::{Acl, SessionId, Zxid};
@@ -136,7 +136,41 @@ pub enum Txn {
     Error(i32),
 }
 
+/// Bytes of an ACL in a transaction.
+fn acl_len(acl: &[Acl]) -> usize {
+    4 + acl.iter().map(|entry| 4 + str_len(&entry.id.scheme) + str_len(&entry.id.id)).sum::<usize>()
+}
+
 impl Txn {
+    /// What stands in front of each entry of a multi, bytes: its type and its length.
+    pub const MULTI_ENTRY_HEAD_BYTES: usize = 8;
+
+    /// How many bytes the transaction takes, without its header and digest
+    /// ([`TxnRecord::REST_BYTES`]): known without encoding it, so that one that no peer and no restart would
+    /// read is refused before it exists.
+    pub fn encoded_len(&self) -> usize {
+        match self {
+            Self::Create(txn) => str_len(&txn.path) + buffer_len(txn.data.as_deref()) + acl_len(&txn.acl) + 5,
+            Self::CreateTtl(txn) => {
+                str_len(&txn.path) + buffer_len(txn.data.as_deref()) + acl_len(&txn.acl) + 12
+            }
+            Self::CreateContainer(txn) => {
+                str_len(&txn.path) + buffer_len(txn.data.as_deref()) + acl_len(&txn.acl) + 4
+            }
+            Self::Delete(path) => str_len(path),
+            Self::SetData(txn) => str_len(&txn.path) + buffer_len(txn.data.as_deref()) + 4,
+            Self::SetAcl(txn) => str_len(&txn.path) + acl_len(&txn.acl) + 4,
+            Self::Check(path, _) => str_len(path) + 4,
+            Self::Multi(entries) => {
+                let entry = |(_, txn): &(OpCode, Self)| Self::MULTI_ENTRY_HEAD_BYTES + txn.encoded_len();
+                4 + entries.iter().map(entry).sum::<usize>()
+            }
+            Self::CreateSession(_) | Self::Error(_) => 4,
+            Self::CloseSession(Some(paths)) => 4 + paths.iter().map(|path| str_len(path)).sum::<usize>(),
+            Self::CloseSession(None) => 0,
+        }
+    }
+
     fn encode(&self, out: &mut BytesMut) {
         match self {
             Self::Create(txn) => txn.encode(out),
@@ -229,6 +263,11 @@ pub struct TxnRecord {
     /// The tree's digest afterwards, if the writer keeps one. Never written behind an error or behind a
     /// closeSession without a body, which readers would misread.
     pub digest: Option<TxnDigest>,
+}
+
+impl TxnRecord {
+    /// Bytes of a payload beside those of its transaction: the header and the digest.
+    pub const REST_BYTES: usize = 32 + 12;
 }
 
 impl Record for TxnRecord {

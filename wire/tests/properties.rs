@@ -353,7 +353,10 @@ proptest! {
 
     #[test]
     fn transactions_come_back(record in txn_record()) {
-        prop_assert_eq!(TxnRecord::from_bytes(&record.to_bytes()).unwrap(), record);
+        let bytes = record.to_bytes();
+        let digest = if record.digest.is_some() { 12 } else { 0 };
+        prop_assert_eq!(bytes.len(), TxnRecord::REST_BYTES - 12 + record.txn.encoded_len() + digest);
+        prop_assert_eq!(TxnRecord::from_bytes(&bytes).unwrap(), record);
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl Member {
 
     /// Ephemerals of sessions that nobody knows: their end is proposed, so that it is everybody's.
     pub(super) fn bury_the_dead(&mut self, at: &mut Surroundings<'_>, out: &mut Vec<Output>) {
-        let owners = at.store.ephemerals().map(|(session, _)| session);
+        let owners = at.store.owning_sessions();
         let dead: Vec<SessionId> = owners.filter(|session| !at.store.has_session(*session)).collect();
         for session in dead {
             self.ask_myself(at, session, &Request::CloseSession, out);
@@ -84,6 +84,7 @@ impl Member {
         };
         if *request == Request::CloseSession && session_check.is_ok() {
             at.sessions.set_closing(session);
+            self.delete_ahead(at, session, out)?;
         }
         let zxid = self.next_zxid(at, out)?;
         let record = match (request, session_check) {
@@ -97,6 +98,22 @@ impl Member {
         };
         self.propose(at, record, out);
         Some(zxid)
+    }
+
+    /// A session may own more than one transaction can list, if an Apache leader or other limits let it. What is
+    /// too much goes first, in transactions of the server's own; whoever applies them needs to know nothing of it.
+    fn delete_ahead(
+        &mut self,
+        at: &mut Surroundings<'_>,
+        session: SessionId,
+        out: &mut Vec<Output>,
+    ) -> Option<()> {
+        for paths in self.prep.ahead_of_close(at.store, session) {
+            let zxid = self.next_zxid(at, out)?;
+            let record = self.prep.delete_all(at.store, paths, zxid, at.wall_ms);
+            self.propose(at, record, out);
+        }
+        Some(())
     }
 
     fn next_zxid(&mut self, at: &mut Surroundings<'_>, out: &mut Vec<Output>) -> Option<Zxid> {

@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 use rustc_hash::FxHashMap;
-use zoometry_wire::peer::{AuthInfo, ForwardedRequest, PacketKind, QuorumPacket, put_touches};
+use zoometry_wire::peer::{AuthInfo, ForwardedRequest, PacketKind, QuorumPacket, TOUCH_BYTES, put_touches};
 use zoometry_wire::{Id, Reader, Record as _, Request, SessionId, TxnRecord, Zxid};
 
 use crate::store::session::{Keeping, SessionTracker};
@@ -189,6 +189,11 @@ impl Member {
     /// Their bytes.
     pub fn outstanding_bytes(&self) -> usize {
         self.proposed_bytes
+    }
+
+    /// Requests refused here because they would have made a transaction that is too long ([`Prep::oversized`]).
+    pub fn oversized(&self) -> u64 {
+        self.prep.oversized()
     }
 
     /// Who follows, if this member leads.
@@ -368,7 +373,9 @@ impl Member {
                     out.push(Output::Become(role));
                 }
                 Action::Pong(link, zxid) => {
-                    put_touches(&at.sessions.take_heard(), &mut self.buffer);
+                    // No packet may be longer than a transaction: Apache's leader reads no more.
+                    let most = at.store.config().txn_bytes_max / TOUCH_BYTES;
+                    put_touches(&at.sessions.take_heard(most), &mut self.buffer);
                     let data = self.buffer.split().freeze();
                     let pong = QuorumPacket::new(PacketKind::Ping, zxid).with_data(data);
                     out.push(Output::Perform(Action::Send(link, pong)));

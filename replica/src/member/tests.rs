@@ -10,6 +10,7 @@ use crate::zab::history::HISTORY_DEFAULT;
 use crate::zab::{Recovered, ServerId, Settings};
 use zoometry_wire::peer::{ForwardedRequest, read_touches};
 use zoometry_wire::request::{CreateRequest, PathVersion, SetDataRequest};
+use zoometry_wire::txn::{CreateTxn, TxnHeader};
 use zoometry_wire::{Acl, ErrorCode, OpCode, Response, Txn};
 
 const TICK_MS: u64 = 100;
@@ -529,4 +530,41 @@ fn alone_what_is_on_the_disk_is_committed() {
     // There is nobody to whom a session could have moved.
     member.reattach(&mut at, session, 1000, &mut out);
     assert!(matches!(out.last(), Some(Output::Revalidated(_, true))));
+}
+
+/// An Apache leader sets no limit to what a session owns, and ours has to end it all the same.
+#[test]
+fn a_session_that_owns_more_than_its_end_can_list_is_closed_in_several_transactions() {
+    const MOST: usize = 1000;
+    let session = SessionId(1);
+    let store = || {
+        let mut store = Store::new(StoreConfig { txn_bytes_max: MOST, ..StoreConfig::default() });
+        for number in 1..=100 {
+            let (kind, txn) = match number {
+                1 => (OpCode::CreateSession, Txn::CreateSession(1000)),
+                _ => {
+                    let path = format!("/ephemeral-{number}");
+                    let (data, acl) = (None, Acl::open());
+                    let txn = CreateTxn { path, data, acl, ephemeral: true, parent_cversion: number };
+                    (OpCode::Create, Txn::Create(txn))
+                }
+            };
+            let header =
+                TxnHeader { session, zxid: Zxid(number.into()), kind: kind.code(), ..TxnHeader::default() };
+            store.apply(&TxnRecord { header, txn, digest: None }, &mut ()).expect("applied");
+        }
+        store
+    };
+    let mut pair = Pair::over(store);
+    assert_eq!(pair.halves[LEADER].store.ephemerals_count(), 99);
+    pair.pass(5000);
+    assert_eq!(pair.expired(), [session]);
+    let commits = &pair.halves[LEARNER].commits;
+    assert!(commits.len() > 2, "{}", commits.len());
+    assert!(commits.iter().all(|(record, _)| record.to_bytes().len() <= MOST));
+    assert!(commits[..commits.len() - 1].iter().all(|(record, _)| record.header.session == SessionId(0)));
+    for half in &pair.halves {
+        assert_eq!((half.store.ephemerals_count(), half.store.has_session(session)), (0, false));
+        assert_eq!(half.store.digest_mismatches(), 0);
+    }
 }

@@ -57,8 +57,8 @@ pub(crate) fn seal_installing<D: Disk>(disk: &D, zxid: Zxid, seen: &Seen) -> Res
 fn head() -> [SnapshotItem; 3] {
     [
         SnapshotItem::Session(SessionId(0x10_0000), 30_000),
-        SnapshotItem::Acl(1, Acl::open()),
-        SnapshotItem::Acl(2, Vec::new()),
+        SnapshotItem::Acl(1, Acl::open().into()),
+        SnapshotItem::Acl(2, [].into()),
     ]
 }
 

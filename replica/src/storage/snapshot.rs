@@ -21,6 +21,8 @@
 //!
 //! Source: `P/FileSnap.java`, `P/SnapStream.java`, `S/util/SerializeUtils.java`; reference §9.4.
 
+use std::sync::Arc;
+
 use super::disk::{Dir, Disk, DiskFile};
 use super::error::StorageError;
 use super::names::{self, Compression};
@@ -59,7 +61,7 @@ pub enum SnapshotItem {
     /// A session and its timeout, ms.
     Session(SessionId, i32),
     /// An entry of the ACL table: the index that znodes refer to, and the list.
-    Acl(i64, Vec<Acl>),
+    Acl(i64, Arc<[Acl]>),
     /// A znode.
     Node(SnapshotNode),
 }

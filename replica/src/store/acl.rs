@@ -4,6 +4,7 @@
 //! An entry matches when it grants *any* of the wanted bits and its id is one of the caller's; an empty list
 //! forbids nothing; an identity of the scheme `super` may do everything.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use base64::Engine as _;
@@ -12,48 +13,98 @@ use sha1::{Digest as _, Sha1};
 use sha2::{Sha224, Sha256, Sha384, Sha512, Sha512_224, Sha512_256};
 use zoometry_wire::{Acl, ErrorCode, Id};
 
+/// Entries of one znode's ACL, duplicates dropped and `auth` replaced. A longer list is refused with InvalidAcl:
+/// every permission check looks through the list. (Apache's server has no limit.)
+pub const ACL_ENTRIES_MAX: usize = 4096;
+
+/// Identities of one connection; a further one is refused with AuthFailed. Each goes along with every write that
+/// a learner forwards. (Apache's server has no limit.)
+pub const IDS_PER_CONNECTION_MAX: usize = 1024;
+
+/// Their bytes, schemes included, likewise: what a peer takes of identities in one packet is limited, too.
+pub const ID_BYTES_PER_CONNECTION_MAX: usize = 256 << 10;
+
+/// With so many identities, or entries, each is compared with each; with more of both the identities are put in
+/// order first.
+const FEW: usize = 8;
+
 /// Whether a caller with these identities has one of the `wanted` permission bits.
 pub fn allows(acl: &[Acl], wanted: i32, ids: &[Id]) -> bool {
     if acl.is_empty() || ids.iter().any(|id| id.scheme == "super") {
         return true;
     }
-    acl.iter().filter(|entry| entry.perms & wanted != 0).any(|entry| {
-        let Id { scheme, id } = &entry.id;
-        (scheme == "world" && id == "anyone")
-            || ids.iter().any(|own| own.scheme == *scheme && matches(scheme, &own.id, id))
+    let mut granting = acl.iter().filter(|entry| entry.perms & wanted != 0);
+    if acl.len() <= FEW || ids.len() <= FEW {
+        return granting.any(|entry| is_anyone(&entry.id) || ids.iter().any(|own| matches(own, &entry.id)));
+    }
+    let (addresses, mut names): (Vec<&Id>, Vec<&Id>) = ids.iter().partition(|id| id.scheme == "ip");
+    names.sort_unstable();
+    granting.any(|entry| match entry.id.scheme.as_str() {
+        "ip" => addresses.iter().any(|own| ip_matches(&own.id, &entry.id.id)),
+        scheme if is_authenticated(scheme) => names.binary_search(&&entry.id).is_ok(),
+        _ => is_anyone(&entry.id),
     })
 }
 
-fn matches(scheme: &str, own: &str, entry: &str) -> bool {
-    match scheme {
-        "ip" => ip_matches(own, entry),
-        "digest" | "x509" | "sasl" => own == entry,
-        _ => false,
-    }
+fn is_anyone(Id { scheme, id }: &Id) -> bool {
+    scheme == "world" && id == "anyone"
+}
+
+fn matches(own: &Id, entry: &Id) -> bool {
+    own.scheme == entry.scheme
+        && match entry.scheme.as_str() {
+            "ip" => ip_matches(&own.id, &entry.id),
+            scheme => is_authenticated(scheme) && own.id == entry.id,
+        }
 }
 
 /// The list as it goes into the transaction: duplicates dropped, `auth` replaced by the caller's own
-/// identities, everything else checked. Refused with InvalidAcl.
+/// identities, everything else checked. Refused with InvalidAcl, also if that is more than
+/// [`ACL_ENTRIES_MAX`] entries.
 pub fn fix_up(acl: &[Acl], ids: &[Id]) -> Result<Vec<Acl>, ErrorCode> {
-    let mut fixed: Vec<Acl> = Vec::with_capacity(acl.len());
-    let mut add = |entry: Acl| {
-        if !fixed.contains(&entry) {
-            fixed.push(entry);
-        }
-    };
+    let is_short = acl.len() <= FEW && ids.len() <= FEW;
+    let mut fixed = Fixed { list: Vec::new(), seen: (!is_short).then(BTreeSet::new) };
+    // One `auth` is as good as many with the same permissions.
+    let mut expanded: BTreeSet<i32> = BTreeSet::new();
     for entry in acl {
         let Id { scheme, id } = &entry.id;
         match scheme.as_str() {
             "auth" => {
                 let mut own = ids.iter().filter(|id| is_authenticated(&id.scheme)).peekable();
                 own.peek().ok_or(ErrorCode::InvalidAcl)?;
-                own.for_each(|own| add(Acl { perms: entry.perms, id: own.clone() }));
+                if expanded.insert(entry.perms) {
+                    own.try_for_each(|own| fixed.add(entry.perms, own))?;
+                }
             }
-            _ if is_valid(scheme, id) => add(entry.clone()),
+            _ if is_valid(scheme, id) => fixed.add(entry.perms, &entry.id)?,
             _ => return Err(ErrorCode::InvalidAcl),
         }
     }
-    if fixed.is_empty() { Err(ErrorCode::InvalidAcl) } else { Ok(fixed) }
+    if fixed.list.is_empty() { Err(ErrorCode::InvalidAcl) } else { Ok(fixed.list) }
+}
+
+/// A list without duplicates, in the order in which its entries came.
+struct Fixed<'a> {
+    list: Vec<Acl>,
+    /// What is in the list, in order; a short one is looked through instead.
+    seen: Option<BTreeSet<(i32, &'a Id)>>,
+}
+
+impl<'a> Fixed<'a> {
+    fn add(&mut self, perms: i32, id: &'a Id) -> Result<(), ErrorCode> {
+        let is_new = match &mut self.seen {
+            Some(seen) => seen.insert((perms, id)),
+            None => !self.list.iter().any(|entry| entry.perms == perms && entry.id == *id),
+        };
+        if !is_new {
+            return Ok(());
+        }
+        if self.list.len() == ACL_ENTRIES_MAX {
+            return Err(ErrorCode::InvalidAcl);
+        }
+        self.list.push(Acl { perms, id: id.clone() });
+        Ok(())
+    }
 }
 
 /// Schemes whose identities say who somebody is; an address does not.
@@ -204,6 +255,21 @@ pub fn authenticate(
     }
 }
 
+/// The identities of a connection with what an auth packet adds to them; `None` if they are there already.
+/// AuthFailed if that would be more than [`IDS_PER_CONNECTION_MAX`] or [`ID_BYTES_PER_CONNECTION_MAX`].
+pub fn with_ids(ids: &[Id], added: Vec<Id>) -> Result<Option<Vec<Id>>, ErrorCode> {
+    let fresh: Vec<Id> = added.into_iter().filter(|id| !ids.contains(id)).collect();
+    if fresh.is_empty() {
+        return Ok(None);
+    }
+    let all: Vec<Id> = ids.iter().cloned().chain(fresh).collect();
+    let bytes: usize = all.iter().map(|id| id.scheme.len() + id.id.len()).sum();
+    if all.len() > IDS_PER_CONNECTION_MAX || bytes > ID_BYTES_PER_CONNECTION_MAX {
+        return Err(ErrorCode::AuthFailed);
+    }
+    Ok(Some(all))
+}
+
 /// What may be shown of an identity: of a digest the part before the colon.
 pub fn display_name(id: &Id) -> &str {
     match id.scheme.as_str() {
@@ -301,6 +367,66 @@ mod tests {
             assert_eq!(fix_up(std::slice::from_ref(&bad), &caller), Err(ErrorCode::InvalidAcl), "{bad:?}");
         }
         assert_eq!(fix_up(&[], &caller), Err(ErrorCode::InvalidAcl));
+    }
+
+    fn names(count: usize) -> Vec<Id> {
+        (0..count).map(|number| id("digest", &format!("u{number}:x"))).collect()
+    }
+
+    /// To compare each entry with each would be some 10^10 steps.
+    #[test]
+    fn a_long_list_is_fixed_up_in_no_time() {
+        let long: Vec<Acl> = names(200_000).iter().map(|id| acl(31, &id.scheme, &id.id)).collect();
+        assert_eq!(fix_up(&long, &[]), Err(ErrorCode::InvalidAcl));
+        assert_eq!(fix_up(&long[..ACL_ENTRIES_MAX], &[]).as_deref(), Ok(&long[..ACL_ENTRIES_MAX]));
+        assert_eq!(fix_up(&long[..=ACL_ENTRIES_MAX], &[]), Err(ErrorCode::InvalidAcl));
+        let twice: Vec<Acl> = long[..3000].iter().flat_map(|entry| [entry.clone(), entry.clone()]).collect();
+        assert_eq!(fix_up(&twice, &[]).as_deref(), Ok(&long[..3000]));
+        let same = vec![long[0].clone(); 200_000];
+        assert_eq!(fix_up(&same, &[]).as_deref(), Ok(&long[..1]));
+    }
+
+    /// Neither may many `auth` entries of a caller with many identities: both are the client's to choose.
+    #[test]
+    fn auth_is_expanded_once_for_each_set_of_permissions() {
+        let ids = names(IDS_PER_CONNECTION_MAX);
+        let expanded = fix_up(&vec![acl(31, "auth", ""); 100_000], &ids).expect("a list");
+        assert_eq!(expanded.len(), ids.len());
+        let all_kinds: Vec<Acl> = (0..100_000).map(|perms| acl(perms, "auth", "")).collect();
+        assert_eq!(fix_up(&all_kinds, &ids), Err(ErrorCode::InvalidAcl));
+    }
+
+    #[test]
+    fn many_identities_match_as_few_do() {
+        let mut ids = names(500);
+        ids.extend([id("ip", "10.0.0.1"), id("nonsense", "u")]);
+        let others: Vec<Acl> = (0..500).map(|number| acl(31, "digest", &format!("v{number}:x"))).collect();
+        for (entry, expected) in [
+            (acl(31, "digest", "u499:x"), true),
+            (acl(1, "digest", "u499:x"), false),
+            (acl(31, "sasl", "u499:x"), false),
+            (acl(31, "ip", "10.0.0.0/24"), true),
+            (acl(31, "ip", "10.0.1.0/24"), false),
+            (acl(31, "nonsense", "u"), false),
+            (acl(31, "world", "anyone"), true),
+        ] {
+            let list: Vec<Acl> = others.iter().cloned().chain([entry.clone()]).collect();
+            assert_eq!(allows(&list, 4, &ids), expected, "{entry:?} among many");
+            assert_eq!(allows(std::slice::from_ref(&entry), 4, &ids), expected, "{entry:?} alone");
+        }
+    }
+
+    #[test]
+    fn a_connection_has_so_many_identities_and_no_more() {
+        let ids = names(IDS_PER_CONNECTION_MAX);
+        assert_eq!(
+            with_ids(&ids[1..], vec![ids[0].clone()]).map(|all| all.map(|all| all.len())),
+            Ok(Some(1024))
+        );
+        assert_eq!(with_ids(&ids, vec![ids[7].clone()]), Ok(None), "it is there already");
+        assert_eq!(with_ids(&ids, vec![id("digest", "one:more")]), Err(ErrorCode::AuthFailed));
+        let long = id("digest", &"u".repeat(ID_BYTES_PER_CONNECTION_MAX));
+        assert_eq!(with_ids(&[], vec![long]), Err(ErrorCode::AuthFailed));
     }
 
     #[test]

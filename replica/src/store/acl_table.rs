@@ -68,8 +68,8 @@ impl AclTable {
     }
 
     /// A list from a snapshot, under the index it has there, with no use yet.
-    pub(super) fn restore(&mut self, index: i64, list: Vec<Acl>) -> AclSlot {
-        let slot = self.put(index, list.into());
+    pub(super) fn restore(&mut self, index: i64, list: Arc<[Acl]>) -> AclSlot {
+        let slot = self.put(index, list);
         self.by_list.entry(self.list(slot).clone()).or_insert(slot);
         slot
     }
@@ -204,7 +204,7 @@ mod tests {
         table.hold(hole);
         assert!(!table.allows(hole, perms::ALL, &[]));
         assert_eq!(table.next_index(), 10);
-        let kept = table.restore(4, list(1));
+        let kept = table.restore(4, list(1).into());
         table.purge_unused();
         assert!(table.slots[kept.0 as usize].is_none());
         assert_eq!(table.lists().len(), 1);

@@ -37,6 +37,7 @@ use owner::Owner;
 use quota::QuotaPaths;
 use tree::{Node, Tree};
 use watch::{WatchTable, WatcherId};
+use zoometry_wire::frame::DEFAULT_MAX_FRAME;
 use zoometry_wire::txn::TxnHeader;
 use zoometry_wire::{Id, SessionId, Zxid};
 
@@ -56,6 +57,12 @@ pub struct StoreConfig {
     pub reconfig: bool,
     /// The digest identity that may do everything (`zookeeper.DigestAuthenticationProvider.superDigest`).
     pub super_digest: Option<String>,
+    /// The longest transaction that is made, bytes of its payload: at most [`TXN_BYTES_MAX`], and what every peer
+    /// takes and every restart reads. Apache's reads `jute.maxbuffer` + `jute.maxbuffer.extrasize`.
+    pub txn_bytes_max: usize,
+    /// The longest reply to one read, bytes; a longer one (a list of very many children) is refused with
+    /// MarshallingError. Apache's server sends any, and its clients refuse what is above their `jute.maxbuffer`.
+    pub reply_bytes_max: usize,
     /// Seeds the index of paths: unknown to clients, so that they cannot choose paths that collide.
     pub hash_seed: u64,
 }
@@ -69,10 +76,33 @@ impl Default for StoreConfig {
             enforce_quota: false,
             reconfig: false,
             super_digest: None,
+            txn_bytes_max: TXN_BYTES_DEFAULT,
+            reply_bytes_max: REPLY_BYTES_DEFAULT,
             hash_seed: 0,
         }
     }
 }
+
+impl StoreConfig {
+    /// The longest reply to many reads in one, bytes: what Apache's clients take by default, several times, or what
+    /// an ensemble set up for longer frames is meant to carry. What does not go in is answered with an error.
+    pub fn multi_read_bytes_max(&self) -> usize {
+        self.txn_bytes_max.max(MULTI_READ_BYTES).min(self.reply_bytes_max)
+    }
+}
+
+/// Four times the longest frame that Apache's clients take by default.
+const MULTI_READ_BYTES: usize = 4 << 20;
+
+/// The longest reply to one read, unless configured.
+pub const REPLY_BYTES_DEFAULT: usize = 64 << 20;
+
+/// What Apache's servers read with their defaults: twice `jute.maxbuffer`. Source: `BinaryInputArchive.checkLength`.
+pub const TXN_BYTES_DEFAULT: usize = 2 * DEFAULT_MAX_FRAME;
+
+/// No transaction is longer than this, whatever the configuration says: queues and links have to hold some, and
+/// snapshots are read with limits as well.
+pub const TXN_BYTES_MAX: usize = 32 << 20;
 
 /// Who asks: identities of the connection, the session, and the name its watches go by.
 #[derive(Debug, Clone, Copy)]
@@ -170,14 +200,39 @@ impl Store {
         self.sessions.iter().map(|(session, timeout_ms)| (*session, *timeout_ms))
     }
 
+    /// How many sessions there are.
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
     /// Whether the session exists in the committed state.
     pub fn has_session(&self, session: SessionId) -> bool {
         self.sessions.contains_key(&session)
     }
 
-    /// The ephemerals by session, both in order; for `dump`.
+    /// The ephemerals by session, both in order.
     pub fn ephemerals(&self) -> impl Iterator<Item = (SessionId, Vec<&str>)> + '_ {
         self.tree.owning_sessions().map(|session| (session, self.tree.ephemerals_of(session)))
+    }
+
+    /// As [`ephemerals`](Self::ephemerals), but of many only some: what takes `most_bytes` as text.
+    pub fn some_ephemerals(&self, most_bytes: usize) -> BTreeMap<SessionId, Vec<String>> {
+        let mut left = most_bytes;
+        let mut some: BTreeMap<SessionId, Vec<String>> = BTreeMap::new();
+        for (session, path) in self.tree.ephemerals() {
+            match left.checked_sub(path.len() + 2) {
+                Some(rest) => left = rest,
+                None => break,
+            }
+            some.entry(session).or_default().push(path.to_string());
+        }
+        some.values_mut().for_each(|paths| paths.sort_unstable());
+        some
+    }
+
+    /// Sessions that own ephemerals, in order.
+    pub fn owning_sessions(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.tree.owning_sessions()
     }
 
     /// One session's ephemerals, in order.

@@ -14,6 +14,7 @@ use zoometry_wire::{Acl, SessionId, StatPersisted, Zxid};
 
 use super::node_path::NodePath;
 use super::owner::Owner;
+use super::tree::listed_bytes;
 use super::{Store, digest};
 
 /// A znode as the next request finds it.
@@ -67,17 +68,28 @@ pub(super) struct Savepoint {
     queued: usize,
 }
 
+/// A change in its place, and what it does to the list of the ephemerals of a session.
+#[derive(Debug)]
+struct Queued {
+    zxid: Zxid,
+    name: ChangeName,
+    /// By how many bytes the list of this session's ephemerals grows or, below 0, shrinks.
+    listed: Option<(SessionId, i64)>,
+}
+
 #[derive(Debug)]
 pub(super) struct Overlay {
     extended_types: bool,
     /// By the hashes that the store's tree has for paths.
     changes: HashTable<Change>,
     /// In the order of the changes; those that another one has replaced too.
-    queue: VecDeque<(Zxid, ChangeName)>,
+    queue: VecDeque<Queued>,
     /// How many changes there ever were.
     numbered: u64,
     /// Paths of the changes that are ephemerals, by session.
     owned: BTreeMap<SessionId, BTreeSet<Box<str>>>,
+    /// The sums of what `queue` says of the lists of ephemerals; none that is 0.
+    listed: BTreeMap<SessionId, i64>,
     /// The tree's digest after all changes; meaningless without any.
     digest: u64,
     /// Since the savepoint, while there is one.
@@ -92,6 +104,7 @@ impl Overlay {
             queue: VecDeque::new(),
             numbered: 0,
             owned: BTreeMap::new(),
+            listed: BTreeMap::new(),
             digest: 0,
             undo: None,
         }
@@ -145,6 +158,13 @@ impl Overlay {
         applied.chain(outstanding).map(str::to_string).collect()
     }
 
+    /// What the paths of the session's ephemerals, as the next request finds them, take in a list.
+    pub(super) fn ephemeral_bytes(&self, store: &Store, session: SessionId) -> usize {
+        let applied = store.tree.ephemeral_bytes(session);
+        let outstanding = self.listed.get(&session).copied().unwrap_or_default();
+        applied.saturating_add_signed(outstanding as isize)
+    }
+
     /// The znode at `path` will be as `view` says once `zxid` is applied. The view is what
     /// [`get`](Self::get) has given, changed, or one of a znode that is not there yet.
     pub(super) fn set(&mut self, store: &Store, zxid: Zxid, path: &str, view: View) {
@@ -160,11 +180,47 @@ impl Overlay {
         self.put(store, zxid, path, Some(view), (before, after));
     }
 
+    /// As [`set`](Self::set), for a znode that is not there yet.
+    pub(super) fn add(&mut self, store: &Store, zxid: Zxid, path: &str, view: View) {
+        let listed = self.listing(&view);
+        self.set(store, zxid, path, view);
+        self.list(listed.map(|session| (session, listed_bytes(path.len()) as i64)));
+    }
+
     /// There will be nothing at `path` once `zxid` is applied.
     pub(super) fn remove(&mut self, store: &Store, zxid: Zxid, path: &str) {
         let path = Self::key(path);
-        let before = self.get(store, path).map_or(0, |found| found.found_digest);
+        let found = self.get(store, path);
+        let before = found.as_ref().map_or(0, |found| found.found_digest);
+        let listed = found.as_ref().and_then(|found| self.listing(found));
         self.put(store, zxid, path, None, (before, 0));
+        self.list(listed.map(|session| (session, -(listed_bytes(path.len()) as i64))));
+    }
+
+    /// In whose list of ephemerals a znode is.
+    fn listing(&self, view: &View) -> Option<SessionId> {
+        match Owner::of(&view.stat, self.extended_types) {
+            Owner::Session(session) => Some(session),
+            _ => None,
+        }
+    }
+
+    /// What the last change does to the lists of ephemerals.
+    fn list(&mut self, listed: Option<(SessionId, i64)>) {
+        if let Some(last) = self.queue.back_mut() {
+            last.listed = listed;
+        }
+        if let Some((session, bytes)) = listed {
+            self.add_listed(session, bytes);
+        }
+    }
+
+    fn add_listed(&mut self, session: SessionId, bytes: i64) {
+        let sum = self.listed.entry(session).or_default();
+        *sum += bytes;
+        if *sum == 0 {
+            self.listed.remove(&session);
+        }
     }
 
     fn put(
@@ -180,7 +236,7 @@ impl Overlay {
         let hash = store.tree.hash_of(path);
         self.numbered += 1;
         let name = ChangeName { hash, number: self.numbered };
-        self.queue.push_back((zxid, name));
+        self.queue.push_back(Queued { zxid, name, listed: None });
         let old = self.changes.find_entry(hash, |change| change.is_of(hash, path));
         let old = old.ok().map(|entry| entry.remove().0);
         let change = Change { name, path: path.into(), view, digest: after };
@@ -198,10 +254,7 @@ impl Overlay {
     }
 
     fn owner(&self, change: &Change) -> Option<SessionId> {
-        match Owner::of(&change.view.as_ref()?.stat, self.extended_types) {
-            Owner::Session(session) => Some(session),
-            _ => None,
-        }
+        self.listing(change.view.as_ref()?)
     }
 
     /// One path's change has taken the place of another: whose ephemeral it is may be another session.
@@ -226,9 +279,12 @@ impl Overlay {
 
     /// Everything up to `zxid` has been applied.
     pub(super) fn applied(&mut self, zxid: Zxid) {
-        while let Some((_, name)) = self.queue.pop_front_if(|(at, _)| *at <= zxid) {
+        while let Some(Queued { name, listed, .. }) = self.queue.pop_front_if(|change| change.zxid <= zxid) {
             let done = self.take(name);
             self.hand_over(done.as_ref(), None);
+            if let Some((session, bytes)) = listed {
+                self.add_listed(session, -bytes);
+            }
         }
     }
 
@@ -236,6 +292,7 @@ impl Overlay {
         self.changes.clear();
         self.queue.clear();
         self.owned.clear();
+        self.listed.clear();
         self.undo = None;
     }
 
@@ -260,7 +317,11 @@ impl Overlay {
                 self.changes.insert_unique(change.hash, before, |change| change.name.hash);
             }
         }
-        self.queue.truncate(savepoint.queued);
+        while self.queue.len() > savepoint.queued {
+            if let Some(Queued { listed: Some((session, bytes)), .. }) = self.queue.pop_back() {
+                self.add_listed(session, -bytes);
+            }
+        }
         self.digest = savepoint.digest;
     }
 }

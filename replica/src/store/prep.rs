@@ -23,6 +23,7 @@ use crate::deliberate::{Bug, chosen};
 
 use super::overlay::{Overlay, View};
 use super::owner::{self, Owner};
+use super::tree::listed_bytes;
 use super::{Store, StoreConfig, acl, digest, is_expired, is_special, quota};
 
 /// A write and who asks for it.
@@ -58,6 +59,19 @@ impl Ctx<'_> {
         }
     }
 
+    /// Whether the transaction can be received by every peer and read by every restart.
+    fn fits(&self, txn: &Txn) -> Result<(), ErrorCode> {
+        self.fits_bytes(txn.encoded_len())
+    }
+
+    fn fits_bytes(&self, bytes: usize) -> Result<(), ErrorCode> {
+        if bytes <= self.store.config().txn_bytes_max - TxnRecord::REST_BYTES {
+            Ok(())
+        } else {
+            Err(TOO_LONG)
+        }
+    }
+
     fn permit(&self, view: &View, wanted: i32) -> Result<(), ErrorCode> {
         if self.store.config().skip_acl || acl::allows(&view.acl, wanted, self.asked.ids) {
             return Ok(());
@@ -65,6 +79,10 @@ impl Ctx<'_> {
         Err(ErrorCode::NoAuth)
     }
 }
+
+/// What a request is answered whose transaction would be too long, or with whose ephemeral the end of its session
+/// would be. Every client knows the code.
+pub const TOO_LONG: ErrorCode = ErrorCode::BadArguments;
 
 /// The fields that all kinds of create have.
 struct Create<'a> {
@@ -93,13 +111,14 @@ impl<'a> Create<'a> {
 pub struct Prep {
     extended_types: bool,
     overlay: Overlay,
+    oversized: u64,
 }
 
 impl Prep {
     /// No outstanding changes. `config` is the store's.
     pub fn new(config: StoreConfig) -> Self {
         let overlay = Overlay::new(config.extended_types);
-        Self { extended_types: config.extended_types, overlay }
+        Self { extended_types: config.extended_types, overlay, oversized: 0 }
     }
 
     /// The transaction for a request: type `error` if it is refused. `zxid` is one above the last, whatever
@@ -115,11 +134,7 @@ impl Prep {
             Ok(txn) => (asked.request.op(), txn),
             Err(code) => (OpCode::Error, Txn::Error(code.code())),
         };
-        let digest = (kind != OpCode::Error && store.config().digest)
-            .then(|| digest::of_tree(self.overlay.digest(store)));
-        let (session, cxid) = (asked.session, asked.cxid);
-        let header = TxnHeader { session, cxid, zxid, time_ms, kind: kind.code() };
-        TxnRecord { header, txn, digest }
+        self.record(ctx, kind, txn)
     }
 
     /// The store has applied everything up to `zxid`: forget the outstanding changes up to there.
@@ -135,6 +150,59 @@ impl Prep {
     /// Changes that wait for their transaction to be applied.
     pub fn outstanding(&self) -> usize {
         self.overlay.len()
+    }
+
+    /// How many requests were refused because their transaction would have been too long, or that of their
+    /// session's end.
+    pub fn oversized(&self) -> u64 {
+        self.oversized
+    }
+
+    /// What has to go before the session can be closed in one transaction, in lists for
+    /// [`delete_all`](Self::delete_all). Nothing, unless it owns more than [`prepare`](Self::prepare) allows:
+    /// through an Apache leader, or with other limits.
+    pub fn ahead_of_close(&self, store: &Store, session: SessionId) -> Vec<Vec<String>> {
+        let most = close_paths_bytes_max(store);
+        let mut bytes = self.overlay.ephemeral_bytes(store, session);
+        let mut lists: Vec<Vec<String>> = Vec::new();
+        if bytes <= most {
+            return lists;
+        }
+        let mut list_bytes = 0;
+        for path in self.overlay.ephemerals_of(store, session) {
+            if bytes <= most {
+                break;
+            }
+            bytes -= listed_bytes(path.len());
+            let entry_bytes = Txn::MULTI_ENTRY_HEAD_BYTES + listed_bytes(path.len());
+            if lists.is_empty() || list_bytes + entry_bytes > most / 2 {
+                lists.push(Vec::new());
+                list_bytes = 0;
+            }
+            list_bytes += entry_bytes;
+            lists.last_mut().expect("just made").push(path);
+        }
+        lists
+    }
+
+    /// The server's own transaction, session 0, that deletes znodes of a session that is ending.
+    pub fn delete_all(&mut self, store: &Store, paths: Vec<String>, zxid: Zxid, time_ms: i64) -> TxnRecord {
+        let (session, request) = (SessionId(0), &Request::CloseSession);
+        let asked = Asked { session, cxid: 0, ids: &[], request, session_check: Ok(()) };
+        let ctx = Ctx { store, asked: &asked, zxid, time_ms };
+        for path in &paths {
+            self.remove(ctx, path);
+        }
+        let deletes = paths.into_iter().map(|path| (OpCode::Delete, Txn::Delete(path)));
+        self.record(ctx, OpCode::Multi, Txn::Multi(deletes.collect()))
+    }
+
+    fn record(&self, ctx: Ctx<'_>, kind: OpCode, txn: Txn) -> TxnRecord {
+        let Ctx { store, asked: &Asked { session, cxid, .. }, zxid, time_ms } = ctx;
+        let digest = (kind != OpCode::Error && store.config().digest)
+            .then(|| digest::of_tree(self.overlay.digest(store)));
+        let header = TxnHeader { session, cxid, zxid, time_ms, kind: kind.code() };
+        TxnRecord { header, txn, digest }
     }
 
     /// A single write; inside a multi also check.
@@ -164,12 +232,22 @@ impl Prep {
         }
         let savepoint = self.overlay.savepoint(ctx.store);
         let mut entries: Vec<(OpCode, Txn)> = Vec::with_capacity(requests.len());
-        for request in requests {
+        let mut bytes = 4;
+        for (at, request) in requests.iter().enumerate() {
             let op = multi_op(request);
             let outcome = match request {
                 Request::Create(new) | Request::Create2(new) => self.create(ctx, Create::of(op, new)),
                 request => self.one(ctx, request),
             };
+            if let Ok(txn) = &outcome {
+                bytes += Txn::MULTI_ENTRY_HEAD_BYTES + txn.encoded_len();
+            }
+            // With what would stand in the rest if the next one were refused.
+            if let Err(code) = ctx.fits_bytes(bytes + (requests.len() - at) * VOID_ENTRY_BYTES) {
+                self.overlay.roll_back(savepoint);
+                self.oversized += 1;
+                return Err(code);
+            }
             match outcome {
                 Ok(txn) => entries.push((op, txn)),
                 Err(code) => {
@@ -211,6 +289,10 @@ impl Prep {
 
         let parent_cversion = parent.stat.cversion.wrapping_add(1);
         let (txn, ephemeral_owner) = create_txn(ctx, &new, mode, path.clone(), acl, parent_cversion)?;
+        self.check_size(ctx, &txn)?;
+        if mode.is_ephemeral() && ephemeral_owner == ctx.asked.session {
+            self.check_close(ctx, &path)?;
+        }
         parent.children += 1;
         parent.stat.cversion = parent_cversion;
         parent.stat.pzxid = parent.stat.pzxid.max(ctx.zxid);
@@ -230,7 +312,7 @@ impl Prep {
         let prefix = if counts { digest::prefix(path_crc, new.data) } else { 0 };
         let data_len = bytes as i64;
         let view = View { stat, children: 0, acl, data_len, path_crc, prefix, found_digest: 0 };
-        self.overlay.set(ctx.store, ctx.zxid, &path, view);
+        self.overlay.add(ctx.store, ctx.zxid, &path, view);
         Ok(txn)
     }
 
@@ -263,8 +345,10 @@ impl Prep {
         if node.children > 0 {
             return Err(ErrorCode::NotEmpty);
         }
+        let txn = Txn::Delete(path.clone());
+        self.check_size(ctx, &txn)?;
         self.remove(ctx, path);
-        Ok(Txn::Delete(path.clone()))
+        Ok(txn)
     }
 
     /// The server's own request, session 0. Since it was found due the znode may have been renewed, or be
@@ -283,8 +367,10 @@ impl Prep {
             owner if is_expired(owner, node.stat.mtime, ctx.time_ms) => {}
             _ => return Err(ErrorCode::BadVersion),
         }
+        let txn = Txn::Delete(path.to_string());
+        self.check_size(ctx, &txn)?;
         self.remove(ctx, path);
-        Ok(Txn::Delete(path.to_string()))
+        Ok(txn)
     }
 
     /// The znode will be gone, and its parent have one child less.
@@ -308,6 +394,8 @@ impl Prep {
         let data_len = data.as_ref().map_or(0, Bytes::len) as i64;
         ctx.store.check_quota(path, 0, data_len - node.data_len)?;
         let version = next_version(node.stat.version, *version)?;
+        let txn = Txn::SetData(SetDataTxn { path: path.clone(), data: data.clone(), version });
+        self.check_size(ctx, &txn)?;
         node.stat.version = version;
         node.stat.mtime = ctx.time_ms;
         node.stat.mzxid = ctx.zxid;
@@ -316,7 +404,7 @@ impl Prep {
             node.prefix = digest::prefix(node.path_crc, data);
         }
         self.overlay.set(ctx.store, ctx.zxid, path, node);
-        Ok(Txn::SetData(SetDataTxn { path: path.clone(), data: data.clone(), version }))
+        Ok(txn)
     }
 
     fn set_acl(&mut self, ctx: Ctx<'_>, set: &SetAclRequest) -> Result<Txn, ErrorCode> {
@@ -330,8 +418,27 @@ impl Prep {
         node.stat.aversion = version;
         // Apache leaves the old list in its overlay, so that the next request may still be judged by it.
         node.acl = acl.as_slice().into();
+        let txn = Txn::SetAcl(SetAclTxn { path: path.clone(), acl, version });
+        self.check_size(ctx, &txn)?;
         self.overlay.set(ctx.store, ctx.zxid, path, node);
-        Ok(Txn::SetAcl(SetAclTxn { path: path.clone(), acl, version }))
+        Ok(txn)
+    }
+
+    /// Refuses what no peer and no restart would read.
+    fn check_size(&mut self, ctx: Ctx<'_>, txn: &Txn) -> Result<(), ErrorCode> {
+        let verdict = ctx.fits(txn);
+        self.oversized += u64::from(verdict.is_err());
+        verdict
+    }
+
+    /// Refuses the ephemeral with which the session's end would be too long (ZOOKEEPER-4306).
+    fn check_close(&mut self, ctx: Ctx<'_>, path: &str) -> Result<(), ErrorCode> {
+        let now = self.overlay.ephemeral_bytes(ctx.store, ctx.asked.session);
+        if now + listed_bytes(path.len()) <= close_paths_bytes_max(ctx.store) {
+            return Ok(());
+        }
+        self.oversized += 1;
+        Err(TOO_LONG)
     }
 
     fn check(&mut self, ctx: Ctx<'_>, check: &PathVersion) -> Result<Txn, ErrorCode> {
@@ -357,6 +464,14 @@ impl Prep {
         }
         Txn::CloseSession(Some(paths))
     }
+}
+
+/// An entry of a multi that was refused, or stands behind one that was.
+const VOID_ENTRY_BYTES: usize = Txn::MULTI_ENTRY_HEAD_BYTES + 4;
+
+/// What the paths of a session's ephemerals may take, so that its end is one transaction of allowed length.
+fn close_paths_bytes_max(store: &Store) -> usize {
+    store.config().txn_bytes_max - TxnRecord::REST_BYTES - 4
 }
 
 /// The operation, not the flags, decides what becomes of it; the flags only make it sequential or, for the

@@ -22,13 +22,18 @@ const BYTES: &str = "bytes";
 const COUNT_HARD: &str = "countHardLimit";
 const BYTES_HARD: &str = "byteHardLimit";
 
+/// Bytes of a limits or usage znode that are read. Apache's are a tenth as long, but clients may write anything.
+const TRACK_BYTES_MAX: usize = 1024;
+
 /// The content of a limits or usage znode: `count=5,bytes=100=;byteHardLimit=200`, −1 for what is not set.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Track(BTreeMap<String, i64>);
 
 impl Track {
-    /// Reads what can be read; anything else counts as not set.
+    /// Reads what can be read; anything else counts as not set. Of a long text only the beginning
+    /// ([`TRACK_BYTES_MAX`]): it is read again with every change below the limited path.
     pub fn parse(data: &[u8]) -> Self {
+        let data = &data[..data.len().min(TRACK_BYTES_MAX)];
         let text = String::from_utf8_lossy(data);
         let pairs = text.split([',', ';']).filter_map(|pair| {
             let mut parts = pair.split('=');
@@ -71,22 +76,37 @@ impl Track {
 
 /// Paths that have limits.
 #[derive(Debug, Clone, Default)]
-pub(super) struct QuotaPaths(BTreeSet<Box<str>>);
+pub(super) struct QuotaPaths {
+    paths: BTreeSet<Box<str>>,
+    /// How many of them have which length, bytes: only prefixes of these need to be looked for, however deep a path
+    /// is.
+    lengths: BTreeMap<usize, usize>,
+}
 
 impl QuotaPaths {
+    fn insert(&mut self, path: &str) {
+        if self.paths.insert(path.into()) {
+            *self.lengths.entry(path.len()).or_default() += 1;
+        }
+    }
+
+    fn remove(&mut self, path: &str) {
+        if self.paths.remove(path)
+            && let Some(count) = self.lengths.get_mut(&path.len())
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.lengths.remove(&path.len());
+            }
+        }
+    }
+
     /// The longest of them that `path` is or lies below.
     fn longest(&self, path: &str) -> Option<&str> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let mut prefix = path;
-        while prefix.len() > 1 {
-            if let Some(found) = self.0.get(prefix) {
-                return Some(found);
-            }
-            prefix = path::parent(prefix);
-        }
-        None
+        let is_prefix = |length: usize| matches!(path.as_bytes().get(length), None | Some(b'/'));
+        let lengths = self.lengths.range(..=path.len()).rev().map(|(length, _)| *length);
+        let mut prefixes = lengths.filter(|length| is_prefix(*length)).map(|length| &path[..length]);
+        prefixes.find_map(|prefix| self.paths.get(prefix)).map(|found| &**found)
     }
 }
 
@@ -147,7 +167,7 @@ impl Store {
     pub(super) fn quota_created(&mut self, path: &str, bytes: i64) {
         match quota_node(path) {
             Some(QuotaNode::Limits(limited)) => {
-                self.quotas.0.insert(limited.into());
+                self.quotas.insert(limited);
             }
             Some(QuotaNode::Usage(limited)) => self.recount(limited),
             None => {}
@@ -158,7 +178,7 @@ impl Store {
     /// A znode was deleted that had this many bytes of data.
     pub(super) fn quota_deleted(&mut self, path: &str, bytes: i64) {
         if let Some(QuotaNode::Limits(limited)) = quota_node(path) {
-            self.quotas.0.remove(limited);
+            self.quotas.remove(limited);
         }
         self.quota_changed(path, -1, -bytes);
     }
@@ -197,7 +217,7 @@ impl Store {
         });
         for path in limited {
             self.recount(&path);
-            self.quotas.0.insert(path.into());
+            self.quotas.insert(&path);
         }
     }
 
@@ -264,18 +284,37 @@ mod tests {
     }
 
     #[test]
+    fn of_a_long_text_the_beginning_is_read() {
+        let text = format!("count=5,bytes=100=;{}", "x=1;".repeat(100_000));
+        let track = Track::parse(text.as_bytes());
+        assert_eq!((track.get(COUNT), track.get(BYTES)), (5, 100));
+        assert!(track.to_bytes().len() <= TRACK_BYTES_MAX);
+    }
+
+    #[test]
     fn longest_prefix() {
-        let paths = QuotaPaths(["/a".into(), "/a/b/c".into()].into());
+        let mut paths = QuotaPaths::default();
+        for path in ["/a", "/a/b/c", "/a/b/c", "/x"] {
+            paths.insert(path);
+        }
+        paths.remove("/x");
+        paths.remove("/y");
         for (path, expected) in [
             ("/a", Some("/a")),
             ("/a/b", Some("/a")),
             ("/a/b/c/d", Some("/a/b/c")),
+            ("/a/b/c", Some("/a/b/c")),
+            ("/a/b/cc", Some("/a")),
             ("/ab", None),
+            ("/x/y", None),
             ("/", None),
             ("", None),
         ] {
             assert_eq!(paths.longest(path), expected, "{path}");
         }
+        assert_eq!(paths.lengths.len(), 2);
+        let deep = "/a".repeat(50_000);
+        assert!((0..10_000).all(|_| paths.longest(&deep) == Some("/a")), "and in no time");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use zoometry_wire::records::{ClientInfo, EventType, SYNC_CONNECTED, WatcherEvent
 use zoometry_wire::request::{PathMode, PathWatch, SetWatches};
 use zoometry_wire::{Acl, ErrorCode, Id, MultiResult, Record, Request, Response, Stat, Zxid, jute, path};
 
-use super::tree::NodeId;
+use super::tree::{Node, NodeId};
 use super::watch::{Watch, WatchSelection};
 use super::{Caller, Store, acl};
 
@@ -87,22 +87,42 @@ impl Store {
         self.make(request, caller, catch_up).map(Answer::Made)
     }
 
-    /// About how many bytes the reply to a read would have, if it were answered now.
-    pub fn about_reply_bytes(&self, request: &Request) -> usize {
+    /// About how many bytes the reply to a read would have, if it were answered now: at least, where its making is
+    /// what costs, as many as its making would look at.
+    pub fn about_reply_bytes(&self, request: &Request, caller: &Caller<'_>) -> usize {
         /// A header and a Stat.
         const REPLY: usize = 100;
-        /// A child's name with its length, most often.
-        const NAME: usize = 32;
+        /// An entry of an ACL, most often.
+        const ACL_ENTRY: usize = 48;
+        /// What a watch event has beside its path.
+        const EVENT: usize = 36;
         let node = |path: &str| self.tree.find(path).map(|id| self.tree.node(id));
         REPLY
             + match request {
                 Request::GetData(ask) => node(&ask.path).map_or(0, |node| node.data_len() as usize),
                 Request::GetChildren(ask) | Request::GetChildren2(ask) => {
-                    node(&ask.path).map_or(0, |node| node.children.len() * NAME)
+                    node(&ask.path).map_or(0, Node::children_bytes)
                 }
-                Request::MultiRead(requests) => requests.iter().map(|one| self.about_reply_bytes(one)).sum(),
+                Request::MultiRead(requests) => {
+                    let replies = requests.iter().map(|one| self.about_reply_bytes(one, caller));
+                    replies.sum::<usize>().min(self.config.multi_read_bytes_max())
+                }
+                Request::GetEphemerals(_) => self.tree.ephemeral_bytes(caller.session),
+                Request::GetAcl(path) => {
+                    self.tree.find(path).map_or(0, |id| self.tree.acl(id).len() * ACL_ENTRY)
+                }
+                Request::WhoAmI => caller.ids.iter().map(|id| id.scheme.len() + id.id.len()).sum(),
+                Request::SetWatches(lists) | Request::SetWatches2(lists) => {
+                    let lists = [&lists.data, &lists.exist, &lists.child];
+                    lists.into_iter().flatten().map(|path| EVENT + path.len()).sum()
+                }
                 _ => 0,
             }
+    }
+
+    /// A reply is known to be too long before it is made.
+    fn check_reply(&self, bytes: usize) -> Result<(), ErrorCode> {
+        if bytes <= self.config.reply_bytes_max { Ok(()) } else { Err(ErrorCode::MarshallingError) }
     }
 
     /// Everything but getData.
@@ -116,19 +136,20 @@ impl Store {
             Request::Exists(ask) => self.exists(ask, caller),
             Request::GetChildren(ask) => {
                 let id = self.readable(&ask.path, caller.ids)?;
+                self.check_reply(self.tree.node(id).children_bytes())?;
                 self.leave(ask, Watch::Child, caller);
                 Ok(Response::Children(self.children(id)))
             }
             Request::GetChildren2(ask) => {
                 let id = self.readable(&ask.path, caller.ids)?;
+                self.check_reply(self.tree.node(id).children_bytes())?;
                 self.leave(ask, Watch::Child, caller);
                 Ok(Response::Children2(self.children(id), self.tree.stat(id)))
             }
             Request::GetAcl(path) => self.get_acl(path, caller.ids),
-            Request::MultiRead(requests) => {
-                Ok(Response::Multi(requests.iter().map(|one| self.read_one(one, caller.ids)).collect()))
-            }
+            Request::MultiRead(requests) => Ok(Response::Multi(self.read_many(requests, caller.ids))),
             Request::GetEphemerals(prefix) => {
+                self.check_reply(self.tree.ephemeral_bytes(caller.session))?;
                 Ok(Response::Ephemerals(self.ephemerals_under(prefix.as_deref(), caller)))
             }
             Request::GetAllChildrenNumber(path) => self.count_below(path, caller.ids).map(Response::Count),
@@ -217,19 +238,41 @@ impl Store {
         Ok(Response::Acl(list, self.tree.stat(id)))
     }
 
-    /// An entry of a multiRead; it leaves no watch, and its error is its own.
-    fn read_one(&self, request: &Request, ids: &[Id]) -> MultiResult {
-        let answer = match request {
-            Request::GetData(ask) => self
-                .readable(&ask.path, ids)
-                .map(|id| MultiResult::GetData(self.tree.node(id).data.clone(), self.tree.stat(id))),
-            Request::GetChildren(ask) => {
-                self.readable(&ask.path, ids).map(|id| MultiResult::GetChildren(self.children(id)))
+    /// The entries of a multiRead, as many as a reply may hold. From the first that does not go in, all have the code
+    /// that an entry of a multi has that was not tried: the client may ask for these again.
+    fn read_many(&self, requests: &[Request], ids: &[Id]) -> Vec<MultiResult> {
+        /// A header and a Stat, or an error.
+        const ENTRY: usize = 80;
+        let mut results = Vec::with_capacity(requests.len());
+        let mut left = self.config.multi_read_bytes_max();
+        for request in requests {
+            let entry = self.readable_one(request, ids);
+            let bytes = match (&entry, request) {
+                (Ok(id), Request::GetChildren(_)) => self.tree.node(*id).children_bytes(),
+                (Ok(id), _) => self.tree.node(*id).data_len() as usize,
+                (Err(_), _) => 0,
+            };
+            if ENTRY + bytes > left {
+                break;
             }
+            left -= ENTRY + bytes;
+            results.push(match (entry, request) {
+                (Ok(id), Request::GetChildren(_)) => MultiResult::GetChildren(self.children(id)),
+                (Ok(id), _) => MultiResult::GetData(self.tree.node(id).data.clone(), self.tree.stat(id)),
+                (Err(code), _) => MultiResult::Error(code.code()),
+            });
+        }
+        results.resize(requests.len(), MultiResult::Error(ErrorCode::RuntimeInconsistency.code()));
+        results
+    }
+
+    /// The znode of an entry of a multiRead. It leaves no watch, and its error is its own.
+    fn readable_one(&self, request: &Request, ids: &[Id]) -> Result<NodeId, ErrorCode> {
+        match request {
+            Request::GetData(ask) | Request::GetChildren(ask) => self.readable(&ask.path, ids),
             // Nothing else decodes as part of a multiRead.
             _ => Err(ErrorCode::MarshallingError),
-        };
-        answer.unwrap_or_else(|code| MultiResult::Error(code.code()))
+        }
     }
 
     /// A plain string prefix, not a path; nothing, blanks or "/" is all.
@@ -246,9 +289,7 @@ impl Store {
             // Asked for as "", the root counts itself: Apache counts the paths that start with "" + "/".
             return Ok((self.tree.len() - usize::from(!path.is_empty())) as i32);
         }
-        let mut count = -1;
-        self.tree.for_each_below(id, |_| count += 1);
-        Ok(count)
+        Ok(self.tree.node(id).below() as i32)
     }
 
     fn add_watch(&self, ask: &PathMode, caller: &Caller<'_>) -> Result<Response, ErrorCode> {

@@ -129,9 +129,11 @@ impl SessionTracker {
     }
 
     /// On a learner: the sessions heard of since the last call, with their timeouts (ms), for the leader.
-    pub fn take_heard(&mut self) -> Vec<(SessionId, i32)> {
-        let mut heard = Vec::with_capacity(self.heard.len());
-        for id in self.heard.drain(..) {
+    /// At most `most` of them, the longest heard first; the others stay for the next time.
+    pub fn take_heard(&mut self, most: usize) -> Vec<(SessionId, i32)> {
+        let most = most.min(self.heard.len());
+        let mut heard = Vec::with_capacity(most);
+        for id in self.heard.drain(..most) {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.heard = false;
                 heard.push((id, session.timeout_ms));
@@ -207,10 +209,10 @@ impl SessionTracker {
         self.buckets.keys().next().copied()
     }
 
-    /// Sessions by the time at which they will expire unless heard of, for `dump`.
-    pub fn by_deadline(&self) -> BTreeMap<u64, Vec<SessionId>> {
+    /// Sessions by the time at which they will expire unless heard of, for `dump`; of many only `most`.
+    pub fn by_deadline(&self, most: usize) -> BTreeMap<u64, Vec<SessionId>> {
         let mut sets: BTreeMap<u64, Vec<SessionId>> = BTreeMap::new();
-        for (id, session) in &self.sessions {
+        for (id, session) in self.sessions.iter().take(most) {
             sets.entry(session.deadline_ms).or_default().push(*id);
         }
         sets.values_mut().for_each(|ids| ids.sort_unstable());
@@ -279,10 +281,14 @@ mod tests {
         }
         assert!(!tracker.touch(SessionId(9), 50));
         tracker.remove(SessionId(1));
-        assert_eq!(tracker.take_heard(), [(SessionId(3), 3000)]);
-        assert_eq!(tracker.take_heard(), []);
-        assert!(tracker.touch(SessionId(3), 60));
-        assert_eq!(tracker.take_heard(), [(SessionId(3), 3000)]);
+        assert_eq!(tracker.take_heard(9), [(SessionId(3), 3000)]);
+        assert_eq!(tracker.take_heard(9), []);
+        for id in [3, 2] {
+            assert!(tracker.touch(SessionId(id), 60));
+        }
+        assert_eq!(tracker.take_heard(1), [(SessionId(3), 3000)], "what a packet takes");
+        assert!(tracker.touch(SessionId(3), 70));
+        assert_eq!(tracker.take_heard(2), [(SessionId(2), 2000), (SessionId(3), 3000)]);
         assert_eq!(tracker.expire(1_000_000), []);
         assert_eq!(tracker.next_look_ms(), None, "a learner keeps no deadlines");
     }

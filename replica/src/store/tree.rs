@@ -46,6 +46,10 @@ pub(super) struct Node {
     /// Where the parent's list of children has this node.
     place: u32,
     pub(super) children: Vec<NodeId>,
+    /// Bytes of the children's names.
+    names_bytes: u64,
+    /// Nodes below this one, at any depth.
+    below: u32,
     /// Counts up over all nodes ever made: a child is always younger than its parent.
     pub(super) born: u64,
     /// It has a part in the tree's digest; otherwise the three are 0.
@@ -59,6 +63,16 @@ impl Node {
     /// The last component.
     pub(super) fn name(&self) -> &str {
         zoometry_wire::path::name(&self.path)
+    }
+
+    /// Bytes of the list of its children in a reply, known without a look at them.
+    pub(super) fn children_bytes(&self) -> usize {
+        4 + 4 * self.children.len() + self.names_bytes as usize
+    }
+
+    /// Nodes below this one, at any depth.
+    pub(super) fn below(&self) -> usize {
+        self.below as usize
     }
 
     pub(super) fn data_len(&self) -> i64 {
@@ -111,6 +125,14 @@ fn spread(hash: u32) -> u64 {
     u64::from(hash) << 32 | u64::from(hash)
 }
 
+/// One session's.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Ephemerals {
+    nodes: BTreeSet<NodeId>,
+    /// What their paths take in the transaction that closes the session.
+    path_bytes: usize,
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Tree {
     extended_types: bool,
@@ -120,7 +142,7 @@ pub(super) struct Tree {
     index: HashTable<Entry>,
     hash: PathHash,
     pub(super) acls: AclTable,
-    ephemerals: BTreeMap<SessionId, BTreeSet<NodeId>>,
+    ephemerals: BTreeMap<SessionId, Ephemerals>,
     containers: BTreeSet<NodeId>,
     ttls: BTreeSet<NodeId>,
     digest: u64,
@@ -257,14 +279,29 @@ impl Tree {
     /// Adds a node. Its path is free, and `parent` is the node above it.
     pub(super) fn insert(&mut self, parent: NodeId, new: NewNode<'_>) -> NodeId {
         debug_assert!(self.find(new.path).is_none());
+        let name_bytes = zoometry_wire::path::name(new.path).len() as u64;
         let id = self.place(new);
-        let siblings = &mut self.node_mut(parent).children;
-        siblings.push(id);
-        let place = (siblings.len() - 1) as u32;
+        let above = self.node_mut(parent);
+        above.names_bytes += name_bytes;
+        above.children.push(id);
+        let place = (above.children.len() - 1) as u32;
         let node = self.node_mut(id);
         node.parent = parent;
         node.place = place;
+        self.count_below(parent, |below| below + 1);
         id
+    }
+
+    /// There are more or fewer nodes below `id` and all that it lies below.
+    fn count_below(&mut self, mut id: NodeId, count: impl Fn(u32) -> u32) {
+        loop {
+            let node = self.node_mut(id);
+            node.below = count(node.below);
+            if id == ROOT {
+                return;
+            }
+            id = node.parent;
+        }
     }
 
     fn place(&mut self, new: NewNode<'_>) -> NodeId {
@@ -285,6 +322,8 @@ impl Tree {
             parent: ROOT,
             place: 0,
             children,
+            names_bytes: 0,
+            below: 0,
             born,
             counts: self.counts(path),
             path_crc,
@@ -302,7 +341,7 @@ impl Tree {
             }
         };
         self.index.insert_unique(spread(hash), Entry { hash, node: id }, |entry| spread(entry.hash));
-        self.track(id, owner);
+        self.track(id, owner, path.len());
         id
     }
 
@@ -333,12 +372,16 @@ impl Tree {
     /// children here; they are younger than the delete and will be created again.
     pub(super) fn remove(&mut self, id: NodeId) {
         debug_assert_ne!(id, ROOT);
-        let Node { parent, place, .. } = *self.node(id);
-        let siblings = &mut self.node_mut(parent).children;
-        siblings.swap_remove(place as usize);
-        if let Some(moved) = siblings.get(place as usize).copied() {
+        let node = self.node(id);
+        let (parent, place, gone) = (node.parent, node.place, node.below + 1);
+        let name_bytes = node.name().len() as u64;
+        let above = self.node_mut(parent);
+        above.names_bytes -= name_bytes;
+        above.children.swap_remove(place as usize);
+        if let Some(moved) = above.children.get(place as usize).copied() {
             self.node_mut(moved).place = place;
         }
+        self.count_below(parent, |below| below - gone);
         let mut doomed = vec![id];
         while let Some(id) = doomed.pop() {
             let node = self.nodes[id.0 as usize].take().expect("a live node");
@@ -354,15 +397,17 @@ impl Tree {
         self.digest = self.digest.wrapping_sub(u64::from(node.digest));
         self.data_size -= node.path.len() + node.data.as_ref().map_or(0, Bytes::len);
         self.acls.release(node.acl);
-        self.untrack(id, self.owner(&node.stat));
+        self.untrack(id, self.owner(&node.stat), node.path.len());
         self.free.push(id);
     }
 
-    fn track(&mut self, id: NodeId, owner: Owner) {
+    fn track(&mut self, id: NodeId, owner: Owner, path_len: usize) {
         match owner {
             Owner::Nobody => {}
             Owner::Session(session) => {
-                self.ephemerals.entry(session).or_default().insert(id);
+                let own = self.ephemerals.entry(session).or_default();
+                own.nodes.insert(id);
+                own.path_bytes += listed_bytes(path_len);
             }
             Owner::Container => {
                 self.containers.insert(id);
@@ -373,13 +418,14 @@ impl Tree {
         }
     }
 
-    fn untrack(&mut self, id: NodeId, owner: Owner) {
+    fn untrack(&mut self, id: NodeId, owner: Owner, path_len: usize) {
         match owner {
             Owner::Nobody => {}
             Owner::Session(session) => {
                 if let Some(own) = self.ephemerals.get_mut(&session) {
-                    own.remove(&id);
-                    if own.is_empty() {
+                    own.nodes.remove(&id);
+                    own.path_bytes -= listed_bytes(path_len);
+                    if own.nodes.is_empty() {
                         self.ephemerals.remove(&session);
                     }
                 }
@@ -429,9 +475,22 @@ impl Tree {
     /// Paths of a session's ephemerals, in order.
     pub(super) fn ephemerals_of(&self, session: SessionId) -> Vec<&str> {
         let own = self.ephemerals.get(&session);
-        let mut paths: Vec<&str> = own.into_iter().flatten().map(|id| &*self.node(*id).path).collect();
+        let nodes = own.into_iter().flat_map(|own| &own.nodes);
+        let mut paths: Vec<&str> = nodes.map(|id| &*self.node(*id).path).collect();
         paths.sort_unstable();
         paths
+    }
+
+    /// Every ephemeral with its session: by session, and of each in no order.
+    pub(super) fn ephemerals(&self) -> impl Iterator<Item = (SessionId, &str)> {
+        self.ephemerals
+            .iter()
+            .flat_map(move |(session, own)| own.nodes.iter().map(move |id| (*session, &*self.node(*id).path)))
+    }
+
+    /// What the paths of a session's ephemerals take in a list.
+    pub(super) fn ephemeral_bytes(&self, session: SessionId) -> usize {
+        self.ephemerals.get(&session).map_or(0, |own| own.path_bytes)
     }
 
     /// Sessions that own ephemerals, in order.
@@ -440,7 +499,7 @@ impl Tree {
     }
 
     pub(super) fn ephemerals_count(&self) -> usize {
-        self.ephemerals.values().map(BTreeSet::len).sum()
+        self.ephemerals.values().map(|own| own.nodes.len()).sum()
     }
 
     pub(super) fn containers(&self) -> impl Iterator<Item = &Node> {
@@ -462,13 +521,20 @@ impl Tree {
     }
 }
 
+/// What a path takes in a list of paths. Paths have no characters whose encoding is longer here than in UTF-8
+/// (`zoometry_wire::path::validate`).
+pub(super) fn listed_bytes(path_len: usize) -> usize {
+    4 + path_len
+}
+
 #[cfg(test)]
 impl Tree {
     /// Checks every invariant against a look at all nodes.
     pub(super) fn assert_sound(&self) {
         let (mut digest, mut data_size, mut count) = (0u64, 0, 0);
-        let mut owned: BTreeMap<SessionId, BTreeSet<NodeId>> = BTreeMap::new();
+        let mut owned: BTreeMap<SessionId, Ephemerals> = BTreeMap::new();
         let (mut containers, mut ttls) = (BTreeSet::new(), BTreeSet::new());
+        let mut below = vec![0; self.nodes.len()];
         for at in 0..self.nodes.len() {
             let Some((id, node)) = self.at(at) else {
                 assert!(self.free.contains(&NodeId(at as u32)), "place {at} is lost");
@@ -481,16 +547,26 @@ impl Tree {
             digest = digest.wrapping_add(u64::from(expected));
             data_size += node.path.len() + node.data.as_ref().map_or(0, Bytes::len);
             self.acls.list(node.acl);
+            let mut names_bytes = 0;
             for (place, child) in node.children.iter().enumerate() {
                 let child = self.node(*child);
+                names_bytes += child.name().len() as u64;
                 assert_eq!((child.parent, child.place as usize), (id, place), "{}", child.path);
                 assert_eq!(zoometry_wire::path::parent(&child.path), &*node.path);
                 assert!(child.born > node.born);
             }
+            assert_eq!(node.names_bytes, names_bytes, "{}", node.path);
+            let mut above = id;
+            while above != ROOT {
+                above = self.parent(above);
+                below[above.place()] += 1;
+            }
             match self.owner(&node.stat) {
                 Owner::Nobody => {}
                 Owner::Session(session) => {
-                    owned.entry(session).or_default().insert(id);
+                    let own = owned.entry(session).or_default();
+                    own.nodes.insert(id);
+                    own.path_bytes += listed_bytes(node.path.len());
                 }
                 Owner::Container => {
                     containers.insert(id);
@@ -499,6 +575,9 @@ impl Tree {
                     ttls.insert(id);
                 }
             }
+        }
+        for (node, below) in self.nodes.iter().zip(below) {
+            assert_eq!(node.as_ref().map_or(0, |node| node.below), below);
         }
         let mut reachable = 0;
         self.for_each_below(ROOT, |_| reachable += 1);

@@ -11,6 +11,7 @@
 //! Apache's own snapshots may name an ACL index that their table lacks; ours never do.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use thiserror::Error;
 use zoometry_wire::{Acl, StatPersisted, Zxid, path};
@@ -71,8 +72,8 @@ impl Store {
         let sessions =
             self.sessions().map(|(session, timeout_ms)| SnapshotItem::Session(session, timeout_ms));
         let lists = self.tree.acls.lists();
-        let lists = lists.iter().map(|(index, list)| SnapshotItem::Acl(*index, list.to_vec()));
-        let nobody = SnapshotItem::Acl(self.tree.acls.next_index(), vec![acl_table::nobody()]);
+        let lists = lists.iter().map(|(index, list)| SnapshotItem::Acl(*index, Arc::clone(list)));
+        let nobody = SnapshotItem::Acl(self.tree.acls.next_index(), [acl_table::nobody()].into());
         sessions.chain(lists).chain([nobody]).collect()
     }
 

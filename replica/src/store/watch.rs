@@ -12,7 +12,7 @@
 //!
 //! Bounded by whoever owns it: a watcher may hold as many watches as it has asked for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use foldhash::fast::SeedableRandomState;
 use hashbrown::{HashMap, HashSet};
@@ -105,8 +105,14 @@ struct Tables {
     child: Paths,
     /// Paths of each watcher, in either table.
     paths: HashMap<WatcherId, HashSet<Box<str>, SeedableRandomState>, SeedableRandomState>,
-    /// (path, watcher) pairs that watch recursively; while it is 0 no ancestor needs to be looked at.
-    recursive: usize,
+    /// How many pairs of path and watcher the data table has of each watcher: none that is 0.
+    data_pairs_of: HashMap<WatcherId, usize, SeedableRandomState>,
+    /// (path, watcher) pairs of the data table, and of the child table.
+    data_pairs: usize,
+    child_pairs: usize,
+    /// How many (path, watcher) pairs that watch recursively have a path of which length, bytes. Only ancestors of
+    /// these lengths need to be looked for, however deep a path is.
+    recursive: BTreeMap<usize, usize>,
 }
 
 /// Sizes, for `wchs` and metrics.
@@ -136,8 +142,11 @@ impl WatchTable {
             tables: Mutex::new(Tables {
                 data: Paths::with_hasher(state.clone()),
                 child: Paths::with_hasher(state.clone()),
-                paths: HashMap::with_hasher(state),
-                recursive: 0,
+                paths: HashMap::with_hasher(state.clone()),
+                data_pairs_of: HashMap::with_hasher(state),
+                data_pairs: 0,
+                child_pairs: 0,
+                recursive: BTreeMap::new(),
             }),
         }
     }
@@ -146,18 +155,14 @@ impl WatchTable {
     pub fn add(&self, watcher: WatcherId, path: &str, watch: Watch) {
         let tables = &mut *self.tables.lock();
         match watch {
-            Watch::Data => insert(&mut tables.data, watcher, path, STANDARD),
-            Watch::Child => insert(&mut tables.child, watcher, path, STANDARD),
+            Watch::Data => tables.insert(Table::Data, watcher, path, STANDARD),
+            Watch::Child => tables.insert(Table::Child, watcher, path, STANDARD),
             Watch::Persistent => {
-                insert(&mut tables.data, watcher, path, PERSISTENT);
-                insert(&mut tables.child, watcher, path, PERSISTENT)
+                tables.insert(Table::Data, watcher, path, PERSISTENT);
+                tables.insert(Table::Child, watcher, path, PERSISTENT);
             }
-            Watch::Recursive => {
-                let added = insert(&mut tables.data, watcher, path, RECURSIVE);
-                tables.recursive += usize::from(added);
-                added
-            }
-        };
+            Watch::Recursive => tables.insert(Table::Data, watcher, path, RECURSIVE),
+        }
         let own =
             tables.paths.entry(watcher).or_insert_with(|| HashSet::with_hasher(tables.data.hasher().clone()));
         if !own.contains(path) {
@@ -251,20 +256,28 @@ impl WatchTable {
     /// Sizes.
     pub fn counts(&self) -> WatchCounts {
         let tables = self.tables.lock();
-        let pairs = |table: &Paths| table.values().map(BTreeMap::len).sum();
-        let watchers: BTreeSet<_> = tables.data.values().flat_map(BTreeMap::keys).collect();
         WatchCounts {
-            watchers: watchers.len(),
+            watchers: tables.data_pairs_of.len(),
             paths: tables.data.len(),
-            data: pairs(&tables.data),
-            child: pairs(&tables.child),
+            data: tables.data_pairs,
+            child: tables.child_pairs,
         }
     }
 
-    /// Watched paths of the data table with their watchers, both in order; for `wchp` and `wchc`.
-    pub fn by_path(&self) -> BTreeMap<String, Vec<WatcherId>> {
+    /// Watched paths of the data table with their watchers, both in order; for `wchp` and `wchc`. Of many only some:
+    /// what takes `most_bytes` as text. [`counts`](Self::counts) says how many pairs there are.
+    pub fn by_path(&self, most_bytes: usize) -> BTreeMap<String, Vec<WatcherId>> {
+        /// A session's number with what stands around it.
+        const WATCHER_BYTES: usize = 20;
         let tables = self.tables.lock();
-        tables.data.iter().map(|(path, own)| (path.to_string(), own.keys().copied().collect())).collect()
+        let mut left = most_bytes;
+        let some = tables.data.iter().map_while(|(path, own)| {
+            left = left.checked_sub(path.len())?;
+            let watchers: Vec<_> = own.keys().copied().take(left / WATCHER_BYTES).collect();
+            left -= watchers.len() * WATCHER_BYTES;
+            (!watchers.is_empty()).then(|| (path.to_string(), watchers))
+        });
+        some.collect()
     }
 }
 
@@ -279,6 +292,47 @@ impl Tables {
         match table {
             Table::Data => &mut self.data,
             Table::Child => &mut self.child,
+        }
+    }
+
+    fn insert(&mut self, table: Table, watcher: WatcherId, path: &str, mode: u8) {
+        let paths = self.table(table);
+        if !paths.contains_key(path) {
+            paths.insert(path.into(), Watchers::new());
+        }
+        let modes = paths.get_mut(path).expect("just made").entry(watcher).or_default();
+        let (is_new_pair, is_new_mode) = (*modes == 0, *modes & mode == 0);
+        *modes |= mode;
+        if is_new_pair {
+            self.count_pair(table, watcher);
+        }
+        if is_new_mode && mode == RECURSIVE {
+            *self.recursive.entry(path.len()).or_default() += 1;
+        }
+    }
+
+    fn count_pair(&mut self, table: Table, watcher: WatcherId) {
+        match table {
+            Table::Data => {
+                self.data_pairs += 1;
+                *self.data_pairs_of.entry(watcher).or_default() += 1;
+            }
+            Table::Child => self.child_pairs += 1,
+        }
+    }
+
+    fn discount_pair(&mut self, table: Table, watcher: WatcherId) {
+        match table {
+            Table::Data => {
+                self.data_pairs -= 1;
+                if let Some(pairs) = self.data_pairs_of.get_mut(&watcher) {
+                    *pairs -= 1;
+                    if *pairs == 0 {
+                        self.data_pairs_of.remove(&watcher);
+                    }
+                }
+            }
+            Table::Child => self.child_pairs -= 1,
         }
     }
 
@@ -299,20 +353,21 @@ impl Tables {
                 self.table(table).remove(path);
             }
             for watcher in emptied {
+                self.discount_pair(table, watcher);
                 self.forget_if_unwatched(watcher, path);
             }
         }
-        if self.recursive > 0 && matches!(table, Table::Data) {
+        if !self.recursive.is_empty() && matches!(table, Table::Data) {
             self.add_recursive_ancestors(path, &mut found);
         }
         found
     }
 
     fn add_recursive_ancestors(&self, path: &str, found: &mut Vec<WatcherId>) {
-        let mut below = path;
-        while below != "/" {
-            below = path::parent(below);
-            let watchers = self.data.get(below).into_iter().flatten();
+        let is_ancestor = |length: usize| length == 1 || path.as_bytes().get(length) == Some(&b'/');
+        let lengths = self.recursive.range(..path.len()).map(|(length, _)| *length);
+        for length in lengths.filter(|length| is_ancestor(*length)) {
+            let watchers = self.data.get(&path[..length]).into_iter().flatten();
             found.extend(watchers.filter(|(_, modes)| **modes & RECURSIVE != 0).map(|(watcher, _)| *watcher));
         }
         found.sort_unstable();
@@ -325,13 +380,24 @@ impl Tables {
         let Some(own) = watchers.get_mut(&watcher) else { return false };
         let dropped = *own & modes;
         *own &= !modes;
-        if *own == 0 {
+        let is_gone = *own == 0;
+        if is_gone {
             watchers.remove(&watcher);
         }
         if watchers.is_empty() {
             paths.remove(path);
         }
-        self.recursive -= usize::from(dropped & RECURSIVE != 0);
+        if is_gone {
+            self.discount_pair(table, watcher);
+        }
+        if dropped & RECURSIVE != 0
+            && let Some(pairs) = self.recursive.get_mut(&path.len())
+        {
+            *pairs -= 1;
+            if *pairs == 0 {
+                self.recursive.remove(&path.len());
+            }
+        }
         dropped != 0
     }
 
@@ -347,17 +413,6 @@ impl Tables {
             }
         }
     }
-}
-
-/// Returns whether any mode is new.
-fn insert(table: &mut Paths, watcher: WatcherId, path: &str, mode: u8) -> bool {
-    if !table.contains_key(path) {
-        table.insert(path.into(), Watchers::new());
-    }
-    let modes = table.get_mut(path).expect("just made").entry(watcher).or_default();
-    let added = *modes & mode == 0;
-    *modes |= mode;
-    added
 }
 
 /// The modes that a selection means in the data and in the child table.
@@ -466,8 +521,44 @@ mod tests {
         assert_eq!(deleted(&table, "/a"), [(NodeDeleted, "/a".to_string(), vec![1, 2])]);
         assert!(table.remove(WatcherId(2), "/", WatchSelection::Recursive));
         table.remove_watcher(WatcherId(1));
-        assert_eq!(table.tables.lock().recursive, 0);
+        assert!(table.tables.lock().recursive.is_empty());
         assert_eq!(created(&table, "/a/b"), []);
+    }
+
+    /// To look for each of the ancestors of such a path would be to hash two gigabytes, a thousand times.
+    #[test]
+    fn a_deep_path_is_no_slower_than_what_is_watched() {
+        let table = table(&[(1, "/a", Watch::Recursive), (2, "/aa", Watch::Recursive)]);
+        let deep = "/a".repeat(50_000);
+        for _ in 0..1000 {
+            table.add(WatcherId(3), "/", Watch::Recursive);
+            let told = table.tables.lock().triggered(Table::Data, &deep);
+            assert_eq!(told, [WatcherId(1), WatcherId(3)]);
+            assert!(table.remove(WatcherId(3), "/", WatchSelection::Recursive));
+        }
+    }
+
+    #[test]
+    fn counts_follow_what_is_watched() {
+        let table = table(&[
+            (1, "/a", Watch::Data),
+            (1, "/a", Watch::Persistent),
+            (1, "/b", Watch::Recursive),
+            (2, "/a", Watch::Data),
+            (2, "/a", Watch::Data),
+            (3, "/a", Watch::Child),
+        ]);
+        assert_eq!(table.counts(), WatchCounts { watchers: 2, paths: 2, data: 3, child: 2 });
+        assert_eq!(table.by_path(100).values().map(Vec::len).sum::<usize>(), 3);
+        assert_eq!(table.by_path(50).values().map(Vec::len).sum::<usize>(), 2);
+        deleted(&table, "/a");
+        assert_eq!(table.counts(), WatchCounts { watchers: 1, paths: 2, data: 2, child: 1 });
+        assert!(!table.remove(WatcherId(1), "/b", WatchSelection::Persistent));
+        assert!(table.remove(WatcherId(1), "/b", WatchSelection::Any));
+        assert_eq!(table.counts(), WatchCounts { watchers: 1, paths: 1, data: 1, child: 1 });
+        table.remove_watcher(WatcherId(1));
+        assert_eq!(table.counts(), WatchCounts::default());
+        assert!(table.tables.lock().data_pairs_of.is_empty());
     }
 
     #[test]

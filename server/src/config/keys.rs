@@ -76,6 +76,18 @@ pub const OWN_KEYS: &[KeyDoc] = &[
         help: "A connection whose unread replies and watch events pass this is closed.",
     },
     KeyDoc {
+        name: "zoometry.maxReplyBytes",
+        expected: "bytes, 1048576 to 1073741824",
+        default: "67108864",
+        help: "A read whose reply would be longer (getChildren of more than a million children) is refused with MARSHALLINGERROR. Apache's server sends it, and its clients close the connection at their own jute.maxbuffer.",
+    },
+    KeyDoc {
+        name: "zoometry.maxUnsentBytes",
+        expected: "bytes, at least 1048576",
+        default: "536870912",
+        help: "What all client connections together may hold of unread replies and watch events and of unanswered requests. From half of it on, connections that hold more than 64 KiB are not read; beyond it, long replies are refused with THROTTLEDOP, and a connection that holds more than its equal share is closed.",
+    },
+    KeyDoc {
         name: "zoometry.maxPipelined",
         expected: "a number from 1 to 1000000",
         default: "1000",

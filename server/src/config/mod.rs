@@ -31,6 +31,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use zoometry_replica::storage::Compression;
+use zoometry_replica::store::TXN_BYTES_MAX;
 use zoometry_replica::store::acl::DigestAlgorithm;
 
 /// Where a listener binds: a host name or address as written, and a port.
@@ -133,6 +134,9 @@ pub struct Sessions {
 pub struct Requests {
     /// `jute.maxbuffer`, bytes: the longest frame that a client may send.
     pub max_frame_bytes: usize,
+    /// `jute.maxbuffer.extrasize`, bytes, at least 1024: so much longer than a frame a transaction may be. The same as
+    /// `jute.maxbuffer` unless set. Source: `BinaryInputArchive.java`.
+    pub max_frame_extra_bytes: usize,
     /// `globalOutstandingLimit`: requests in process in the whole server before reading pauses.
     pub global_outstanding_limit: u32,
     /// `largeRequestThreshold`, bytes; `None` is off.
@@ -158,6 +162,13 @@ pub struct Requests {
     pub container_max_per_minute: u32,
     /// `znode.container.maxNeverUsedIntervalMs`; `None` (0) keeps never-used containers forever.
     pub container_max_never_used_ms: Option<u64>,
+}
+
+impl Requests {
+    /// The longest transaction that is made here: what Apache's members read as well, if theirs are set alike.
+    pub fn max_txn_bytes(&self) -> usize {
+        self.max_frame_bytes.saturating_add(self.max_frame_extra_bytes).min(TXN_BYTES_MAX)
+    }
 }
 
 /// Log, snapshots, purge.
@@ -355,6 +366,10 @@ pub struct Own {
     pub metrics_port: Option<u16>,
     /// `zoometry.maxOutboxBytes`: a connection whose unread replies and events pass this is closed.
     pub max_outbox_bytes: usize,
+    /// `zoometry.maxReplyBytes`: the longest reply to one read.
+    pub max_reply_bytes: usize,
+    /// `zoometry.maxUnsentBytes`: what all connections together hold of replies, events and requests.
+    pub max_unsent_bytes: usize,
     /// `zoometry.maxPipelined`: requests of one connection in process before reading from it pauses.
     pub max_pipelined: usize,
     /// `zoometry.leaderSilenceMs`: the longest silence between leader and followers; `None` is

@@ -338,10 +338,13 @@ fn sessions(entries: &mut Entries, tick_time_ms: u32) -> Result<Sessions> {
 fn requests(entries: &mut Entries) -> Result<Requests> {
     let above_zero = |value: Option<i64>| value.filter(|value| *value > 0).map(|value| value as u64);
     const ANY: i64 = i32::MIN as i64;
+    let max_frame_bytes =
+        entries.property("jute.maxbuffer", 1024)?.map_or(JUTE_MAX_BUFFER, |bytes| bytes as usize);
+    // Apache takes any number and lifts it to the least.
+    let extra = entries.property("jute.maxbuffer.extrasize", ANY)?;
     Ok(Requests {
-        max_frame_bytes: entries
-            .property("jute.maxbuffer", 1024)?
-            .map_or(JUTE_MAX_BUFFER, |bytes| bytes as usize),
+        max_frame_bytes,
+        max_frame_extra_bytes: extra.map_or(max_frame_bytes, |bytes| bytes.max(0) as usize).max(1024),
         global_outstanding_limit: above_zero(entries.property("globalOutstandingLimit", ANY)?.or(Some(1000)))
             .unwrap_or(1) as u32,
         large_request_threshold_bytes: above_zero(entries.property("largeRequestThreshold", ANY)?),
@@ -568,6 +571,8 @@ fn own(entries: &mut Entries) -> Result<Own> {
         service_name: entries.text("zoometry.serviceName"),
         metrics_port: entries.port("zoometry.metricsPort")?.filter(|port| *port != 0),
         max_outbox_bytes: entries.number_or("zoometry.maxOutboxBytes", 65_536, 1 << 40, 16 << 20)?,
+        max_reply_bytes: entries.number_or("zoometry.maxReplyBytes", 1 << 20, 1 << 30, 64 << 20)?,
+        max_unsent_bytes: entries.number_or("zoometry.maxUnsentBytes", 1 << 20, 1 << 40, 512 << 20)?,
         max_pipelined: entries.number_or("zoometry.maxPipelined", 1, 1_000_000, 1000)?,
         leader_silence_ms: entries.number("zoometry.leaderSilenceMs", 50, 600_000)?,
         accept_damaged_log: entries.switch("zoometry.acceptDamagedLog", false)?,

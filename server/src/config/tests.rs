@@ -135,6 +135,10 @@ fn values_are_read_where_they_belong() {
         ("skipACL=yes", |c| c.requests.skip_acl && c.warnings.len() == 1),
         ("jute.maxbuffer=0xfffff", |c| c.requests.max_frame_bytes == 1_048_575),
         ("jute.maxbuffer=2097152", |c| c.requests.max_frame_bytes == 2_097_152),
+        ("jute.maxbuffer=2097152", |c| c.requests.max_txn_bytes() == 4_194_304),
+        ("jute.maxbuffer.extrasize=5000", |c| c.requests.max_txn_bytes() == 1_048_575 + 5000),
+        ("jute.maxbuffer.extrasize=0", |c| c.requests.max_txn_bytes() == 1_048_575 + 1024),
+        ("jute.maxbuffer=1073741824", |c| c.requests.max_txn_bytes() == 32 << 20),
         ("autopurge.purgeInterval=24\nautopurge.snapRetainCount=5", |c| {
             (c.storage.purge_interval_h, c.storage.purge_retain) == (Some(24), 5)
         }),

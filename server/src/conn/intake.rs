@@ -55,6 +55,35 @@ enum Taken {
     UpToOneThatNeedsTheStore,
 }
 
+/// How long the reads of one connection keep the store to themselves; those that are left come after others.
+const READ_SLICE_NS: u64 = 2_000_000;
+
+/// After so many reads of one znode each the clock is looked at, and after every other read.
+const READS_PER_LOOK: u32 = 64;
+
+/// The time that reads have the store's lock.
+struct Slice {
+    ends_ns: u64,
+    until_look: u32,
+}
+
+impl Slice {
+    fn new(began_ns: u64) -> Self {
+        Self { ends_ns: began_ns + READ_SLICE_NS, until_look: READS_PER_LOOK }
+    }
+
+    /// One more request was answered: whether that was enough.
+    fn is_over(&mut self, op: i32) -> bool {
+        let is_short = matches!(OpCode::from_code(op), Some(OpCode::GetData | OpCode::Exists | OpCode::Ping));
+        self.until_look = if is_short { self.until_look - 1 } else { 0 };
+        if self.until_look > 0 {
+            return false;
+        }
+        self.until_look = READS_PER_LOOK;
+        clock::now_ns() >= self.ends_ns
+    }
+}
+
 /// Takes requests in, as far as the connection may go now: one desk lock, and at most one read lock, for all that
 /// has arrived.
 fn take_in(
@@ -84,6 +113,7 @@ fn take_in(
     }
     let waiting_before = desk.pipeline.len();
     let most = shared.config.own.max_pipelined;
+    let mut slice = Slice::new(received_ns);
     while desk.phase == Phase::Open {
         if !desk.has_room(most, 0) {
             // The node may have put something there since the task looked: it must say so when that is sent.
@@ -108,12 +138,16 @@ fn take_in(
         }
         consumed += frame::PREFIX + body.len();
         arrived += 1;
+        if store.is_some() && slice.is_over(operation(body)) {
+            break;
+        }
     }
     if let Some(store) = store {
         reads.book(&mut desk, store, received_ns, &shared.tracer);
     }
     desk.batch.packets_received += arrived;
     desk.batch.bytes_received += consumed as u64;
+    desk.book_held();
     let waiting = desk.pipeline.len() - waiting_before;
     let (session, ids) = (desk.session, Arc::clone(&desk.ids));
     drop(desk);
@@ -125,6 +159,11 @@ fn take_in(
         shared.node.send(NodeEvent::Client(FromClient::Submit(submission)));
     }
     taken
+}
+
+/// The number of a request's operation; it stands behind the xid.
+fn operation(body: &[u8]) -> i32 {
+    body.get(4..).and_then(<[u8]>::first_chunk).map_or(0, |op| i32::from_be_bytes(*op))
 }
 
 /// Whether nothing but writes has arrived.
@@ -309,4 +348,22 @@ fn sort(op: i32, body: &[u8], mode: Option<Mode>) -> Arrival {
 /// Source: `AuthenticationHelper.java`; reference §2.10.
 fn is_admitted(ids: &[Id], enforced: &[String]) -> bool {
     enforced.is_empty() || ids.iter().any(|id| enforced.contains(&id.scheme))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One slow read ends a slice that is over; short ones are too quick for a look at the clock each.
+    #[test]
+    fn the_store_is_let_go_when_a_slice_is_over() {
+        let long_ago_ns = clock::now_ns().saturating_sub(2 * READ_SLICE_NS);
+        let is_over = |slice: &mut Slice, op: OpCode| slice.is_over(op.code());
+        assert!(is_over(&mut Slice::new(long_ago_ns), OpCode::GetAllChildrenNumber));
+        let mut slice = Slice::new(long_ago_ns);
+        let looked = (1..=2 * READS_PER_LOOK).find(|_| is_over(&mut slice, OpCode::GetData));
+        assert_eq!(looked, Some(READS_PER_LOOK));
+        let mut fresh = Slice::new(clock::now_ns() + 60_000_000_000);
+        assert!((0..1000).all(|_| !is_over(&mut fresh, OpCode::MultiRead)));
+    }
 }

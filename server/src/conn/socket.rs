@@ -167,11 +167,18 @@ fn take_outbox(
             // Under the lock: the node looks at it there.
             conn.is_sending.store(true, Ordering::Release);
             std::mem::swap(output, &mut desk.out);
+            desk.longest_reply = 0;
             desk.batch.bytes_sent += output.len() as u64;
         }
         desk.take_traced(shared, traced);
     }
     report(shared, conn, &mut desk);
+    if desk.overflow != Overflow::None {
+        // Its client does not read, so what is in hand would stay there.
+        *output = BytesMut::new();
+    }
+    desk.in_hand = output.len();
+    desk.book_held();
     desk.is_read = matches!(desk.phase, Phase::New | Phase::Open)
         && desk.has_room(shared.config.own.max_pipelined, output.len());
     (desk.phase, desk.is_read)
@@ -182,7 +189,9 @@ impl Conn {
     /// caller holds no desk and not the store; `traced` is empty, and is again afterwards.
     pub fn flush(&self, shared: &Shared, traced: &mut Vec<Traced>) {
         let mut desk = self.desk();
+        desk.to_be_woken = false;
         let is_all = self.send_now(shared, &mut desk, traced);
+        desk.book_held();
         let has_more_to_do = !is_all || !desk.is_read || desk.phase == Phase::Closing;
         if !has_more_to_do {
             report(shared, self, &mut desk);
@@ -214,6 +223,7 @@ impl Conn {
         }
         // Unlike advancing, this keeps the whole buffer for what comes.
         desk.out.clear();
+        desk.longest_reply = 0;
         true
     }
 }
@@ -230,7 +240,7 @@ impl Desk {
 
 /// Hands what happened on the connection to the statistics: once for all that happened since the last time.
 fn report(shared: &Shared, conn: &Conn, desk: &mut Desk) {
-    if desk.batch.is_empty() {
+    if desk.batch.is_empty() && desk.overflow != Overflow::Uncounted {
         return;
     }
     conn.stats.record(&desk.batch, desk.last.take());

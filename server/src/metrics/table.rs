@@ -191,6 +191,7 @@ pub const TABLE: &[Metric] = &[
     metric("zk_request_duration_seconds", Histogram, Seconds, HttpOnly, S::RequestDuration, "From a request's arrival to its answer, by operation"),
     metric("zk_stage_duration_seconds", Histogram, Seconds, HttpOnly, S::StageDuration, "Where requests spend their time; the stages of one request do not overlap"),
     metric("zk_disk_queue_transactions", Gauge, N, HttpOnly, S::Gauge(|f| Some(f.disk_queue as f64)), "Transactions waiting for the disk now"),
+    metric("zk_unsent_bytes", Gauge, Bytes, HttpOnly, S::Gauge(|f| Some(f.unsent_bytes as f64)), "Unread replies and events and unanswered requests, of all client connections together"),
     metric("zk_watched_paths", Gauge, N, HttpOnly, S::Gauge(|f| Some(f.watches.paths as f64)), "Paths with a watch"),
     metric("zk_watching_connections", Gauge, N, HttpOnly, S::Gauge(|f| Some(f.watches.connections as f64)), "Connections with a watch"),
     metric("zk_epoch_transactions", Gauge, N, HttpOnly, S::Gauge(|f| Some(f.last_zxid.counter().into())), "Transactions of the epoch up to the last applied zxid: its low half"),
@@ -198,6 +199,7 @@ pub const TABLE: &[Metric] = &[
     metric("zk_slow_fsyncs_total", Count, N, HttpOnly, S::Counter(Counter::SlowFsyncs), "Log syncs over fsync.warningthresholdms"),
     metric("zk_outbox_overflows_total", Count, N, HttpOnly, S::Counter(Counter::OutboxOverflows), "Connections closed because they did not read what they were sent"),
     metric("zk_malformed_frames_total", Count, N, HttpOnly, S::Counter(Counter::MalformedFrames), "Frames that were no request"),
+    metric("zk_oversized_transactions_total", Count, N, HttpOnly, S::Counter(Counter::OversizedTxns), "Writes refused because their transaction, or that of their session's end, would be longer than every member reads"),
 
     metric("process_cpu_seconds_total", Count, Seconds, HttpOnly, S::Process(process::cpu_seconds), "CPU time used"),
     metric("process_start_time_seconds", Gauge, Seconds, HttpOnly, S::Process(process::start_time_seconds), "Start of the process, since the Unix epoch"),

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use parking_lot::RwLockWriteGuard;
 use zoometry_replica::store::Store;
 use zoometry_replica::store::acl;
 use zoometry_replica::store::watch::{WatchEvent, WatchSink, WatcherId};
@@ -25,6 +26,34 @@ use crate::view::Mode;
 /// Syncs remembered for transactions that are not committed; of more the oldest are forgotten, and what they made
 /// durable counts as durable elsewhere.
 const SYNCS_MAX: usize = 4096;
+
+/// How long a batch of transactions keeps the store to itself; then whoever waits for it goes first.
+const APPLY_SLICE_NS: u64 = 5_000_000;
+
+/// After so many transactions and answers the clock is looked at.
+const WORK_PER_LOOK: i64 = 16;
+
+/// The time that a batch has the store's lock.
+struct Slice {
+    ends_ns: u64,
+    next_look: i64,
+}
+
+impl Slice {
+    /// So much is done of the batch: whether it is time to let others go first.
+    fn is_over(&mut self, done: i64) -> bool {
+        if done < self.next_look {
+            return false;
+        }
+        self.next_look = done + WORK_PER_LOOK;
+        let now_ns = clock::now_ns();
+        let is_over = now_ns >= self.ends_ns;
+        if is_over {
+            self.ends_ns = now_ns + APPLY_SLICE_NS;
+        }
+        is_over
+    }
+}
 
 /// Who asked for a transaction, if it was a client of this member.
 struct Origin {
@@ -56,9 +85,14 @@ impl Node {
         {
             let mut store = shared.store.write();
             let mut stages = StageRun::default();
-            for record in &records {
+            let mut slice = Slice { ends_ns: now_ns + APPLY_SLICE_NS, next_look: WORK_PER_LOOK };
+            for (applied, record) in (1..).zip(&records) {
                 moment.durable = self.sync_of(record.header.zxid);
                 self.apply(&mut store, record, moment, &mut stages);
+                if slice.is_over(applied + self.answered) {
+                    // Everything that belongs to this transaction is done: whoever waits may have a look.
+                    RwLockWriteGuard::bump(&mut store);
+                }
             }
             stages.book(&mut self.booked);
             self.note_digest(&store);
@@ -190,6 +224,10 @@ impl Node {
     /// requests by session and xid, which the connection compares.
     fn origin(&mut self, record: &TxnRecord) -> Option<Origin> {
         let header = record.header;
+        if header.session == SessionId(0) {
+            // The server's own, which may stand between what one connection has asked for.
+            return None;
+        }
         if let Some(asked) = self.asked.front()
             && asked.from <= header.zxid
         {
@@ -393,8 +431,11 @@ impl WatchSink for Delivery<'_> {
             let mut desk = conn.desk();
             if acl::allows(event.acl, perms::READ, &desk.ids) {
                 desk.notify(&frame);
+                let is_remembered = desk.to_be_woken();
                 drop(desk);
-                self.woken.push(Arc::clone(conn));
+                if !is_remembered {
+                    self.woken.push(Arc::clone(conn));
+                }
                 told += 1;
             }
         });

@@ -59,6 +59,9 @@ pub const UNFORWARDED_BYTES_LIMIT: usize = 64 << 20;
 /// Containers and TTL znodes deleted in one round.
 const EXPIRED_NODES_PER_ROUND: usize = 1000;
 
+/// How often the log says that writes were refused for their length.
+const REFUSALS_TOLD_EVERY_MS: u64 = 1000;
+
 /// Events taken from the queue before the peer links are told to send what the first of them has brought.
 const EVENTS_PER_FLUSH: usize = 64;
 
@@ -166,7 +169,7 @@ pub struct Node {
     asked: VecDeque<Asked>,
     /// On a learner: connections whose new sessions are on their way through the leader.
     opening: FxHashMap<SessionId, Arc<Conn>>,
-    reattaching: FxHashMap<SessionId, Vec<Reattaching>>,
+    reattaching: FxHashMap<SessionId, VecDeque<Reattaching>>,
     held: VecDeque<FromClient>,
     /// Stores that arrived whole, until consensus says what becomes of them.
     arrived: FxHashMap<Link, Box<Store>>,
@@ -195,6 +198,9 @@ pub struct Node {
     found_leader_ms: Option<u64>,
     leading_since_ms: u64,
     proposals: Option<ProposalSizes>,
+    /// Of the refusals that [`Member::oversized`] counts, those that are told; and when more may be.
+    told_oversized: u64,
+    next_told_ms: u64,
     next_tick_ms: u64,
     next_container_check_ms: u64,
     stopping: bool,
@@ -262,6 +268,8 @@ impl Node {
             found_leader_ms: None,
             leading_since_ms: 0,
             proposals: None,
+            told_oversized: 0,
+            next_told_ms: 0,
             next_tick_ms: 0,
             next_container_check_ms,
             stopping: false,
@@ -402,7 +410,7 @@ impl Node {
                     old.supersede();
                 }
                 let waiting = self.reattaching.entry(session).or_default();
-                waiting.push(Reattaching { conn, timeout_ms });
+                waiting.push_back(Reattaching { conn, timeout_ms });
                 self.think(|member, at, out| member.reattach(at, session, timeout_ms, out));
                 self.perform();
             }
@@ -483,6 +491,8 @@ impl Node {
             self.shared.stats.add(Counter::SessionsExpired, 1);
             drop(expiry);
         }
+        self.tell_oversized(now_ms);
+        self.shared.conns.limit_unsent();
         if now_ms >= self.next_container_check_ms {
             self.next_container_check_ms = now_ms + self.shared.config.requests.container_check_interval_ms;
             self.delete_expired_nodes();
@@ -500,6 +510,23 @@ impl Node {
             self.next_damage_ms = now_ms + DAMAGE_TOLD_EVERY_MS;
             tracing::error!("{damage}; {WAITS_FOR_STATE}");
         }
+    }
+
+    /// Clients decide how often they are refused, but not how long the log gets.
+    fn tell_oversized(&mut self, now_ms: u64) {
+        let refused = self.member.oversized() - self.told_oversized;
+        if refused == 0 || now_ms < self.next_told_ms {
+            return;
+        }
+        self.told_oversized += refused;
+        self.next_told_ms = now_ms + REFUSALS_TOLD_EVERY_MS;
+        self.shared.stats.add(Counter::OversizedTxns, refused);
+        tracing::warn!(
+            refused,
+            limit = self.shared.config.requests.max_txn_bytes(),
+            "refused writes whose transaction, or that of their session's end, would be longer than every member \
+             reads (jute.maxbuffer + jute.maxbuffer.extrasize)"
+        );
     }
 
     fn delete_expired_nodes(&mut self) {
@@ -521,7 +548,7 @@ impl Node {
     fn reattached(&mut self, session: SessionId, lives: bool) {
         // Several connections may have asked; answers come in the order of the questions.
         let Some(waiting) = self.reattaching.get_mut(&session) else { return };
-        let Reattaching { conn, timeout_ms } = waiting.remove(0);
+        let Some(Reattaching { conn, timeout_ms }) = waiting.pop_front() else { return };
         if waiting.is_empty() {
             self.reattaching.remove(&session);
         }

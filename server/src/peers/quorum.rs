@@ -43,8 +43,9 @@ use crate::seldom::Seldom;
 const READ_BYTES: usize = 64 << 10;
 /// With less room than this a new read buffer is taken.
 const READ_ROOM_BYTES_MIN: usize = 16 << 10;
-/// Most bytes of a packet besides its data: identities.
-const PACKET_REST_BYTES_MAX: usize = 1 << 20;
+/// Most bytes of a packet besides its data: identities. Ours forward a quarter of a megabyte at most; an Apache
+/// follower's clients may have any number, and must not cost it its link too easily.
+const PACKET_REST_BYTES_MAX: usize = 8 << 20;
 /// Accepted links for each server line: a learner that comes back may do so before its old link is found dead.
 const LINKS_PER_MEMBER_MAX: usize = 8;
 

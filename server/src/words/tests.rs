@@ -15,11 +15,19 @@ use crate::view::{EnsembleFacts, LeaderFacts, SessionView, WatchTotals};
 pub(crate) struct Fixture {
     pub(crate) facts: Option<Facts>,
     pub(crate) resets: AtomicUsize,
+    /// Of every list.
+    pub(crate) left_out: usize,
+}
+
+impl Fixture {
+    fn listing<T>(&self, listed: T) -> Listing<T> {
+        Listing { listed, left_out: self.left_out }
+    }
 }
 
 impl Default for Fixture {
     fn default() -> Self {
-        Self { facts: Some(facts(Mode::Standalone)), resets: AtomicUsize::new(0) }
+        Self { facts: Some(facts(Mode::Standalone)), resets: AtomicUsize::new(0), left_out: 0 }
     }
 }
 
@@ -34,6 +42,7 @@ pub(crate) fn facts(mode: Mode) -> Facts {
         global_sessions: 2,
         local_sessions: 0,
         disk_queue: 0,
+        unsent_bytes: 0,
         ensemble: None,
     }
 }
@@ -115,23 +124,24 @@ impl Inspect for Fixture {
         self.resets.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn sessions(&self) -> Vec<SessionView> {
-        vec![
+    fn sessions(&self) -> Listing<Vec<SessionView>> {
+        self.listing(vec![
             SessionView { id: FIRST, timeout_ms: 10_000, expires_ms: EPOCH_MS + 12_000 },
             SessionView { id: SECOND, timeout_ms: 4000, expires_ms: EPOCH_MS + 6_000 },
-        ]
+        ])
     }
 
-    fn ephemerals(&self) -> BTreeMap<SessionId, Vec<String>> {
-        BTreeMap::from([(FIRST, vec!["/e".into(), "/e2".into()]), (SECOND, vec!["/e3".into()])])
+    fn ephemerals(&self) -> Listing<BTreeMap<SessionId, Vec<String>>> {
+        let first = (FIRST, vec!["/e".into(), "/e2".into()]);
+        self.listing(BTreeMap::from([first, (SECOND, vec!["/e3".into()])]))
     }
 
-    fn watches_by_path(&self) -> BTreeMap<String, Vec<SessionId>> {
-        BTreeMap::from([
+    fn watches_by_path(&self) -> Listing<BTreeMap<String, Vec<SessionId>>> {
+        self.listing(BTreeMap::from([
             ("/e".into(), vec![FIRST, SECOND]),
             ("/c/d".into(), vec![FIRST]),
             ("/nope".into(), vec![FIRST]),
-        ])
+        ]))
     }
 
     fn digests(&self) -> Vec<(Zxid, u64)> {
@@ -426,5 +436,18 @@ fn decimals_and_dates_are_javas() {
     ];
     for (unix_ms, text) in dates {
         assert_eq!(java_date(unix_ms), text);
+    }
+}
+
+#[test]
+fn a_list_that_is_not_whole_says_so() {
+    let member = Fixture { left_out: 7, ..Fixture::default() };
+    for word in [Word::Dump, Word::Wchc, Word::Wchp] {
+        let (whole, part) = (
+            say(word, &Fixture::default(), &stats(), &config("")),
+            say(word, &member, &stats(), &config("")),
+        );
+        assert!(!whole.contains("more"), "{whole}");
+        assert!(part.contains("... and 7 more: at most 8388608 bytes are listed\n"), "{part}");
     }
 }

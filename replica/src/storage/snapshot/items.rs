@@ -1,15 +1,17 @@
 //! The item stream without a file around it: sessions, ACLs, znodes, the end mark.
 
 use super::{END_MARK, SnapshotItem, SnapshotNode};
+use crate::store::TXN_BYTES_MAX;
 use bytes::{Buf, BytesMut};
 use simd_adler32::Adler32;
-use zoometry_wire::jute::{Malformed, Reader, Record, put_str};
+use zoometry_wire::Acl;
+use zoometry_wire::jute::{Malformed, Reader, Record, put_str, put_vector};
 
 /// Longest path or data that is read. Far above any `jute.maxbuffer`; a length that is noise stops here, and
 /// memory is only taken for bytes that are there.
 pub(super) const FIELD_BYTES_MAX: usize = 1 << 30;
 /// Longest entry of the ACL table. An ACL arrives in one request, so a real one is far shorter.
-pub(super) const ACL_BYTES_MAX: usize = 16 << 20;
+pub(super) const ACL_BYTES_MAX: usize = 2 * TXN_BYTES_MAX;
 /// The fixed part of a znode: ACL index and StatPersisted.
 const NODE_TAIL_BYTES: usize = 68;
 
@@ -30,7 +32,7 @@ pub fn encode_head(head: &[SnapshotItem], out: &mut BytesMut) {
     for item in head {
         if let SnapshotItem::Acl(index, list) = item {
             index.encode(out);
-            list.encode(out);
+            put_vector(out, list);
         }
     }
 }
@@ -112,9 +114,9 @@ impl ItemDecoder {
                 Stage::Acls { left } => {
                     let Some(length) = self.measure(acl_bytes)? else { return Ok(None) };
                     self.stage = Stage::Acls { left: left - 1 };
-                    let (index, list) =
+                    let (index, list): (i64, Vec<Acl>) =
                         self.decode(length, |input| Ok((Record::decode(input)?, Record::decode(input)?)))?;
-                    return Ok(Some(SnapshotItem::Acl(index, list)));
+                    return Ok(Some(SnapshotItem::Acl(index, list.into())));
                 }
                 Stage::Nodes => {
                     if self.at_end_mark() {

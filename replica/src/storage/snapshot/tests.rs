@@ -16,8 +16,8 @@ fn items() -> Vec<SnapshotItem> {
     vec![
         SnapshotItem::Session(SessionId(0x0100_0000_0000_0005), 30_000),
         SnapshotItem::Session(SessionId(-1), 4_000),
-        SnapshotItem::Acl(1, Acl::open()),
-        SnapshotItem::Acl(2, vec![digest, Acl::default()]),
+        SnapshotItem::Acl(1, Acl::open().into()),
+        SnapshotItem::Acl(2, [digest, Acl::default()].into()),
         SnapshotItem::Node(node("", Some(b""))),
         SnapshotItem::Node(node("/a", None)),
         SnapshotItem::Node(node("/a/b", Some(&[9; 700]))),

@@ -2,6 +2,7 @@
 //!
 //! [`World`] is a member on its own without its disk: a request is prepared, applied and answered at once.
 
+mod limits;
 mod properties;
 mod reads;
 mod refusals;

@@ -133,10 +133,75 @@ fn how_large_an_answer_will_be_is_known_beforehand() {
     for ask in asks {
         let mut body = BytesMut::new();
         world.read(&ask).expect("an answer").encode(&mut body);
-        let about = world.store.about_reply_bytes(&ask);
+        let about = world.store.about_reply_bytes(&ask, &caller(&world));
         assert!((body.len()..2 * body.len()).contains(&about), "{about} for {} of {ask:?}", body.len());
     }
-    assert!(world.store.about_reply_bytes(&get_data("/no", false)) < 1000);
+    assert!(world.store.about_reply_bytes(&get_data("/no", false), &caller(&world)) < 1000);
+}
+
+fn caller(world: &World) -> Caller<'_> {
+    Caller { session: world.session, watcher: WatcherId(1), ids: &world.ids }
+}
+
+/// A prefix that nothing has is looked for among all of them.
+#[test]
+fn what_a_reply_costs_to_make_counts_though_it_is_short() {
+    let mut world = some_tree();
+    for n in 0..100 {
+        world.ok(ephemeral(&format!("/ab/e{n}")));
+    }
+    let ask = Request::GetEphemerals(Some("/nothing".into()));
+    assert_eq!(world.read(&ask), Ok(Response::Ephemerals(Vec::new())));
+    assert!(world.store.about_reply_bytes(&ask, &caller(&world)) > 100 * "/ab/e".len());
+    let acl = (0..100).flat_map(|n| digest_acl(&format!("user{n}:xxxxxxxxxxxxxxxxxxxxxxxxxxxx")));
+    world.ok(create_acl("/ab/acl", acl.chain(self::world(31)).collect()));
+    assert!(world.store.about_reply_bytes(&Request::GetAcl("/ab/acl".into()), &caller(&world)) > 3000);
+}
+
+/// A small request for many long lists would be answered with gigabytes.
+#[test]
+fn a_multi_read_is_answered_as_far_as_a_reply_goes() {
+    let mut world =
+        World::new(StoreConfig { txn_bytes_max: 2000, reply_bytes_max: 20_000, ..Default::default() });
+    for n in 0..200 {
+        world.ok(create(&format!("/member-{n:010}")));
+    }
+    let ask = vec![get_data("/member-0000000000", false), get_children("/", false), get_data("/no", false)];
+    let all = Request::MultiRead(ask.into_iter().cycle().take(3000).collect());
+    let Ok(Response::Multi(results)) = world.read(&all) else { panic!("no results") };
+    assert_eq!(results.len(), 3000);
+    let not_tried = MultiResult::Error(RuntimeInconsistency.code());
+    let answered = results.iter().position(|result| *result == not_tried).expect("an end");
+    assert!(results[answered..].iter().all(|result| *result == not_tried));
+    assert!(matches!(&results[..3], [
+        MultiResult::GetData(..), MultiResult::GetChildren(names), MultiResult::Error(-101),
+    ] if names.len() == 201));
+    let mut body = BytesMut::new();
+    Response::Multi(results[..answered].to_vec()).encode(&mut body);
+    assert!((10_000..=20_000).contains(&body.len()), "{}", body.len());
+    assert!(world.store.about_reply_bytes(&all, &caller(&world)) <= 20_100);
+}
+
+#[test]
+fn a_reply_that_would_be_too_long_is_refused_before_it_is_made() {
+    let mut world = World::new(StoreConfig { reply_bytes_max: 500, ..Default::default() });
+    let lists = |world: &World| {
+        [
+            get_children("/a", true),
+            Request::GetChildren2(path_watch("/a", true)),
+            Request::GetEphemerals(None),
+        ]
+        .map(|request| world.read(&request).err())
+    };
+    world.ok(create("/a"));
+    assert_eq!(lists(&world), [None, None, None]);
+    world.store.watches().remove_watcher(WatcherId(1));
+    for n in 0..30 {
+        world.ok(ephemeral(&format!("/a/member-{n:010}")));
+    }
+    assert_eq!(lists(&world), [Some(MarshallingError); 3]);
+    assert_eq!(world.store.watches().counts(), Default::default(), "a refused read leaves no watch");
+    assert!(world.read(&exists("/a", false)).is_ok() && world.read(&get_data("/a", false)).is_ok());
 }
 
 #[test]

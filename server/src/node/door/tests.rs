@@ -66,7 +66,7 @@ pub(in crate::node) fn standalone(home: &std::path::Path) -> (Arc<Shared>, Parts
         sessions: Mutex::new(SessionTracker::new(2000)),
         config,
         store,
-        conns: Conns::default(),
+        conns: Conns::new(512 << 20),
         node: handle,
         stats: Arc::default(),
         disk: queue,
@@ -88,7 +88,7 @@ fn connect(shared: &Arc<Shared>, runtime: &Runtime) -> (Arc<Conn>, Client) {
         client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let (stream, peer) = listener.accept().await.expect("accept");
         let (reader, writer) = stream.into_split();
-        let conn = Conn::new(shared.conns.next_id(), peer, writer, 16 << 20);
+        let conn = Conn::new(shared.conns.next_id(), peer, writer, 16 << 20, shared.conns.unsent());
         tokio::spawn(crate::conn::serve(Arc::clone(shared), Arc::clone(&conn), reader));
         (conn, client)
     })
@@ -262,8 +262,8 @@ fn a_state_that_nobody_waits_for_is_not_kept() {
 /// A follower that has paused is sent all of it when it goes on.
 #[test]
 fn no_more_bytes_are_proposed_than_may_wait_for_a_follower() {
-    const WRITES: i32 = 40;
-    const BYTES: usize = 4 << 20;
+    const WRITES: i32 = 100;
+    const BYTES: usize = 1 << 20;
     let home = tempfile::tempdir().expect("a directory");
     let runtime = Runtime::new().expect("a runtime");
     let (shared, parts) = standalone(home.path());
@@ -302,7 +302,8 @@ async fn no_more_bytes_are_forwarded_than_may_wait_for_the_leader() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let _client = Client::connect(listener.local_addr().expect("its number")).expect("connect");
     let (stream, peer) = listener.accept().await.expect("accept");
-    let conn = Conn::new(shared.conns.next_id(), peer, stream.into_split().1, 16 << 20);
+    let conn =
+        Conn::new(shared.conns.next_id(), peer, stream.into_split().1, 16 << 20, shared.conns.unsent());
     let mut node = Node::new(parts);
     let role = Role::Following { leader: ServerId(2), link, epoch: 1 };
     node.think(|member, at, out| member.begin(at, role, out));
