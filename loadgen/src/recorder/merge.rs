@@ -55,6 +55,12 @@ impl Merger {
         }
     }
 
+    /// Intervals from this one on are given away, also those before anything was recorded.
+    pub fn starting_at(mut self, index: u64) -> Merger {
+        self.next = Some(index);
+        self
+    }
+
     /// Everything of a worker that ended before `until_ns` is in this part and those before it.
     pub fn add(&mut self, worker: usize, until_ns: u64, part: Part) {
         let first = self.next.unwrap_or(0);

@@ -140,10 +140,11 @@ impl Writer {
             [Class::Reads, Class::Writes]
                 .map(|class| phase.mix.iter().any(|(op, _)| Class::of(*op) == Some(class)))
         });
+        let first = manifest.phases.first().map_or(0, |phase| phase.start_ns / sources.interval_ns);
         Writer {
             stream,
             // One more for what the join makes.
-            merger: Merger::new(sources.interval_ns, sources.handovers.len() + 1),
+            merger: Merger::new(sources.interval_ns, sources.handovers.len() + 1).starting_at(first),
             join: Join::new(sources.interval_ns),
             finder: Finder::new(manifest.phases.clone(), asked.collect()),
             sources,
@@ -259,13 +260,27 @@ impl Writer {
         let (part, counts) = join.finish(&last.standing, |fan_out| fan_outs.push(fan_out));
         self.collected.watches = counts;
         self.notified(u64::MAX, part, &fan_outs)?;
+        cut_phases(&mut self.manifest.phases, last.ended_ns);
+        self.fill_up()?;
         let from_ns =
             self.until_ns / (STRETCH * self.sources.interval_ns) * STRETCH * self.sources.interval_ns;
         let totals = std::mem::take(&mut self.totals);
         self.stream.stretch(from_ns, self.until_ns.max(from_ns), &totals)?;
-        cut_phases(&mut self.manifest.phases, last.ended_ns);
         let mut gaps = Vec::new();
         self.finder.end(&self.manifest.phases, |gap| gaps.push(gap));
         gaps.iter().try_for_each(|gap| self.stream.event(gap)).context("events")
+    }
+
+    /// Intervals at the end in which nothing was answered any more (or in all the run).
+    fn fill_up(&mut self) -> Result<()> {
+        let (Some(first), Some(last)) = (self.manifest.phases.first(), self.manifest.phases.last()) else {
+            return Ok(());
+        };
+        let (from_ns, end_ns) = (self.until_ns.max(first.start_ns), last.end_ns);
+        let interval_ns = self.sources.interval_ns;
+        for index in from_ns / interval_ns..end_ns / interval_ns {
+            self.whole(&Whole { index, ..Whole::default() })?;
+        }
+        Ok(())
     }
 }

@@ -260,8 +260,11 @@ fn an_interval_waits_for_every_worker() {
     merger.add(1, 2 * INTERVAL_NS, Part::default());
     let wholes: Vec<u64> = std::iter::from_fn(|| merger.next_whole()).map(|whole| whole.index).collect();
     assert_eq!(wholes, [0, 1]);
-    merger.add(1, u64::MAX, Part::default());
-    assert_eq!(merger.next_whole().map(|whole| whole.rows.len()), Some(0));
+    // Nor are those left out in which nobody has done anything yet.
+    let mut merger = Merger::new(INTERVAL_NS, 1).starting_at(5);
+    merger.add(0, 7 * INTERVAL_NS, Part::default());
+    let wholes: Vec<u64> = std::iter::from_fn(|| merger.next_whole()).map(|whole| whole.index).collect();
+    assert_eq!(wholes, [5, 6]);
 }
 
 #[test]
