@@ -51,6 +51,10 @@ pub enum Bug {
     RevalidateAtOnce,
     /// A hole that recovery has found in the log is voted with, led with and served.
     TrustTheHole,
+    /// What is acknowledged counts, whoever acknowledges it: observers, and ids that no voter has.
+    CountTheUnlisted,
+    /// A serving leader makes way for any learner that says it has accepted a later epoch.
+    BelieveEpochs,
 }
 
 impl Bug {
@@ -76,6 +80,8 @@ impl Bug {
         Bug::ForgetProposedEphemerals,
         Bug::RevalidateAtOnce,
         Bug::TrustTheHole,
+        Bug::CountTheUnlisted,
+        Bug::BelieveEpochs,
     ];
 }
 

@@ -1,4 +1,4 @@
-//! The proof that the judges bite: the whole world with one mistake in it, seed after seed, until a judge
+//! The proof that the judges bite: a world with one mistake in it, seed after seed, until a judge
 //! objects. A mistake that lives through all its seeds means that the world is too tame or a judge is asleep.
 
 use zoometry_replica::deliberate::{Bug, choose};
@@ -13,40 +13,48 @@ pub struct Proof {
     pub bug: Bug,
     /// Its name on the command line.
     pub name: &'static str,
-    /// Seeds of whole worlds within which a judge must object. About ten times what it takes.
+    /// The worlds that prove it.
+    pub world: World,
+    /// Seeds of these worlds within which a judge must object. About ten times what it takes.
     pub seeds_max: u64,
 }
 
 /// Every mistake there is.
 pub const PROOFS: &[Proof] = &[
-    Proof { bug: Bug::AckBeforeSync, name: "ack-before-sync", seeds_max: 50 },
-    Proof { bug: Bug::CommitWithoutQuorum, name: "commit-without-quorum", seeds_max: 100 },
-    Proof { bug: Bug::SkipTrunc, name: "skip-trunc", seeds_max: 200 },
-    Proof { bug: Bug::ForgetEpochInVotes, name: "forget-epoch-in-votes", seeds_max: 200 },
-    Proof { bug: Bug::FireWatchLate, name: "fire-watch-late", seeds_max: 20 },
-    Proof { bug: Bug::AckNewLeaderEarly, name: "ack-newleader-early", seeds_max: 50 },
-    Proof { bug: Bug::AckEpochEarly, name: "ackepoch-early", seeds_max: 100 },
-    Proof { bug: Bug::EpochBeforeHistory, name: "epoch-before-history", seeds_max: 1500 },
-    Proof { bug: Bug::ObeyTheMoved, name: "obey-the-moved", seeds_max: 50 },
-    Proof { bug: Bug::AnswerSyncAtOnce, name: "answer-sync-at-once", seeds_max: 800 },
-    Proof { bug: Bug::DeafToTouches, name: "deaf-to-touches", seeds_max: 50 },
-    Proof { bug: Bug::CountWhileApplying, name: "count-while-applying", seeds_max: 100 },
-    Proof { bug: Bug::HoleInSync, name: "hole-in-sync", seeds_max: 200 },
-    Proof { bug: Bug::OwnEpochInVotes, name: "own-epoch-in-votes", seeds_max: 200 },
-    Proof { bug: Bug::ReadJumpsTheQueue, name: "read-jumps-the-queue", seeds_max: 20 },
-    Proof { bug: Bug::KeepUnstoredSnapshot, name: "keep-unstored-snapshot", seeds_max: 500 },
-    Proof { bug: Bug::EvictLate, name: "evict-late", seeds_max: 500 },
-    Proof { bug: Bug::ForgetProposedEphemerals, name: "forget-proposed-ephemerals", seeds_max: 50 },
-    Proof { bug: Bug::RevalidateAtOnce, name: "revalidate-at-once", seeds_max: 3000 },
-    Proof { bug: Bug::TrustTheHole, name: "trust-the-hole", seeds_max: 200 },
+    whole(Bug::AckBeforeSync, "ack-before-sync", 50),
+    whole(Bug::CommitWithoutQuorum, "commit-without-quorum", 100),
+    whole(Bug::SkipTrunc, "skip-trunc", 200),
+    whole(Bug::ForgetEpochInVotes, "forget-epoch-in-votes", 200),
+    whole(Bug::FireWatchLate, "fire-watch-late", 20),
+    whole(Bug::AckNewLeaderEarly, "ack-newleader-early", 50),
+    whole(Bug::AckEpochEarly, "ackepoch-early", 100),
+    whole(Bug::EpochBeforeHistory, "epoch-before-history", 1500),
+    whole(Bug::ObeyTheMoved, "obey-the-moved", 50),
+    whole(Bug::AnswerSyncAtOnce, "answer-sync-at-once", 800),
+    whole(Bug::DeafToTouches, "deaf-to-touches", 50),
+    whole(Bug::CountWhileApplying, "count-while-applying", 100),
+    whole(Bug::HoleInSync, "hole-in-sync", 200),
+    whole(Bug::OwnEpochInVotes, "own-epoch-in-votes", 200),
+    whole(Bug::ReadJumpsTheQueue, "read-jumps-the-queue", 20),
+    whole(Bug::KeepUnstoredSnapshot, "keep-unstored-snapshot", 500),
+    whole(Bug::EvictLate, "evict-late", 500),
+    whole(Bug::ForgetProposedEphemerals, "forget-proposed-ephemerals", 50),
+    whole(Bug::RevalidateAtOnce, "revalidate-at-once", 3000),
+    whole(Bug::TrustTheHole, "trust-the-hole", 200),
+    Proof { world: World::Zab, ..whole(Bug::CountTheUnlisted, "count-the-unlisted", 50) },
+    Proof { world: World::Zab, ..whole(Bug::BelieveEpochs, "believe-epochs", 20) },
 ];
+
+const fn whole(bug: Bug, name: &'static str, seeds_max: u64) -> Proof {
+    Proof { bug, name, world: World::Whole, seeds_max }
+}
 
 impl Proof {
     /// Seeds lived through until a judge objected, and what it said; `None` if none did.
     pub fn prove(&self, from: u64) -> Option<(u64, String)> {
         choose(Some(self.bug));
         let objection = (from..from + self.seeds_max)
-            .find_map(|seed| Some((seed - from + 1, judged(World::Whole, seed, Story::silent()).err()?)));
+            .find_map(|seed| Some((seed - from + 1, judged(self.world, seed, Story::silent()).err()?)));
         choose(None);
         objection
     }

@@ -3,7 +3,12 @@
 //! links break. In the end everything heals and the members must agree and make progress.
 //!
 //! Judged: no committed transaction is ever lost or changed; states are prefixes of one another; an epoch
-//! has one leader; after healing, a new write is committed everywhere.
+//! has one leader; after healing, a new write is committed everywhere; whatever liars say then deposes nobody.
+//!
+//! The world plays the operator where one is needed: a member that has accepted a later epoch than the leader's stays
+//! outside until the next election.
+
+mod liar;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,7 +16,7 @@ use bytes::Bytes;
 use zoometry_replica::zab::election::{Electorate, NotificationIntervals};
 use zoometry_replica::zab::history::HISTORY_DEFAULT;
 use zoometry_replica::zab::sync::{Plan, plan_from_log};
-use zoometry_replica::zab::{Action, EpochKind, Event, Link, Recovered, Role, ServerId, Settings, Zab};
+use zoometry_replica::zab::{Action, EpochKind, Event, Link, Recovered, Role, ServerId, Settings, Why, Zab};
 use zoometry_wire::Zxid;
 use zoometry_wire::peer::{Notification, PacketKind, QuorumPacket};
 
@@ -62,6 +67,8 @@ struct Member {
     disk: Disk,
     state: Txns,
     role: Option<Role>,
+    /// The leader and the epoch that it could not follow.
+    outside: Option<(ServerId, i64)>,
     arrived_snapshot: BTreeMap<Link, Txns>,
     events: VecDeque<Event>,
     snap_packet: Option<(Link, QuorumPacket)>,
@@ -70,12 +77,14 @@ struct Member {
 struct World {
     random: Random,
     now_ms: u64,
+    time_stands: bool,
     members: BTreeMap<ServerId, Member>,
     voters: Vec<ServerId>,
     wires: BTreeMap<Link, Wire>,
     votes: BTreeMap<(ServerId, ServerId), VecDeque<Notification>>,
     cut: Vec<(ServerId, ServerId)>,
     next_link: u64,
+    liars: BTreeMap<Link, liar::Part>,
     next_value: u64,
     /// What a leader has applied while it led: its client may have been told.
     committed: BTreeMap<Zxid, Bytes>,
@@ -88,18 +97,25 @@ const TICK_MS: u64 = 100;
 impl World {
     fn new(seed: u64, story: Story) -> Self {
         let mut random = Random::new(seed);
-        let voters: Vec<ServerId> = (1..=[3, 3, 5, 4][random.below(4)]).map(ServerId).collect();
+        let voters = [3, 3, 5, 4][random.below(4)];
         let observers = random.below(2) as i64;
+        Self::of(seed, story, voters, observers)
+    }
+
+    fn of(seed: u64, story: Story, voters: i64, observers: i64) -> Self {
+        let voters: Vec<ServerId> = (1..=voters).map(ServerId).collect();
         let all = (1..=voters.len() as i64 + observers).map(ServerId);
         let mut world = Self {
-            random,
+            random: Random::new(seed),
             now_ms: 0,
+            time_stands: false,
             members: all.map(|id| (id, Member::default())).collect(),
             voters,
             wires: BTreeMap::new(),
             votes: BTreeMap::new(),
             cut: Vec::new(),
             next_link: 1,
+            liars: BTreeMap::new(),
             next_value: 1,
             committed: BTreeMap::new(),
             leaders: BTreeMap::new(),
@@ -258,6 +274,9 @@ impl World {
             Action::Apply(zxid, payload) => self.apply(id, zxid, payload, Known::Committed),
             Action::Adopt(zxid, payload) => self.apply(id, zxid, payload, Known::Logged),
             Action::Become(role) => self.become_role(id, role),
+            Action::Tell(Why::LeaderOutdated { leader, epoch, .. }) => {
+                self.members.get_mut(&id).unwrap().outside = Some((leader, epoch));
+            }
             Action::Upcall(..) | Action::Tell(_) => {}
             Action::Fail(why) => panic!("{id}: {why}"),
         }
@@ -351,10 +370,11 @@ impl World {
 
     /// Something on some link or election connection arrives.
     fn deliver(&mut self) {
+        self.answer_as_liars();
         let mut lanes: Vec<(Link, usize)> = Vec::new();
         for (link, wire) in &self.wires {
             let [a, b] = wire.ends;
-            if !self.is_cut(a, b) {
+            if !self.is_cut(a, b) && !self.liars.contains_key(link) {
                 lanes.extend((0..2).filter(|lane| !wire.lanes[*lane].is_empty()).map(|lane| (*link, lane)));
             }
         }
@@ -445,7 +465,8 @@ impl World {
     fn some_fault(&mut self) {
         let ids = self.ids();
         let id = ids[self.random.below(ids.len())];
-        match self.random.below(6) {
+        match self.random.below(8) {
+            6 | 7 => self.lie(id),
             0 if self.members[&id].zab.is_some() => self.crash(id),
             1 | 2 if self.members[&id].zab.is_none() => self.start(id),
             3 => self.cut_off(id),
@@ -473,7 +494,7 @@ impl World {
     fn spin(&mut self, steps: usize, faults: bool) {
         for _ in 0..steps {
             match self.random.below(12) {
-                0 if self.random.one_in(3) => {
+                0 if !self.time_stands && self.random.one_in(3) => {
                     self.now_ms += 5 + self.random.below(20) as u64;
                     for id in self.ids() {
                         self.give(id, Event::Tick);
@@ -492,18 +513,98 @@ impl World {
         }
     }
 
+    /// Restarts a leader that has led for long while a member cannot follow it.
+    fn play_the_operator(&mut self) {
+        let leads =
+            |(leader, epoch): (ServerId, i64)| self.members[&leader].role == Some(Role::Leading { epoch });
+        let kept_out = self.members.values().filter(|member| member.role == Some(Role::Looking));
+        let leader = kept_out.filter_map(|member| member.outside).find(|outside| leads(*outside));
+        if let Some((leader, epoch)) = leader {
+            self.note(|| format!("{leader}, which leads epoch {epoch}, is restarted for those outside"));
+            self.crash(leader);
+            self.start(leader);
+        }
+    }
+
     fn judge(&self) {
         let states: Vec<(ServerId, &Txns)> =
             self.members.iter().filter(|(_, m)| m.zab.is_some()).map(|(id, m)| (*id, &m.state)).collect();
         for (id, state) in &states {
+            assert_eq!(*state, states[0].1, "{id} and {} differ", states[0].0);
+        }
+        self.judge_the_committed();
+    }
+
+    /// Whatever liars say, who leads goes on. No time passes: nobody is given up for a silence.
+    fn judge_the_liars(&mut self) {
+        let leads =
+            |world: &Self, id: &ServerId| world.members[id].zab.as_ref().is_some_and(Zab::is_established);
+        let leaders: Vec<ServerId> = self.ids().into_iter().filter(|id| leads(self, id)).collect();
+        self.time_stands = true;
+        for id in self.ids() {
+            self.lie(id);
+            self.spin(150, false);
+            for id in self.ids() {
+                self.give(id, Event::Tick);
+            }
+            self.spin(150, false);
+        }
+        assert!(leaders.iter().all(|id| leads(self, id)), "a liar has deposed {leaders:?}");
+    }
+
+    /// What one member lacks of the newest may be on its way.
+    fn judge_the_committed(&self) {
+        let states = self.members.iter().filter(|(_, m)| m.zab.is_some()).map(|(id, m)| (*id, &m.state));
+        for (id, state) in states {
+            let end = state.last().map_or(Zxid(0), |(zxid, _)| *zxid);
             let at: BTreeMap<Zxid, &Bytes> = state.iter().map(|(zxid, payload)| (*zxid, payload)).collect();
-            for (zxid, payload) in &self.committed {
+            for (zxid, payload) in self.committed.range(..=end) {
                 let own = at.get(zxid).unwrap_or_else(|| panic!("{id} has lost {zxid}"));
                 assert_eq!(*own, payload, "{id} has something else at {zxid}");
             }
-            assert_eq!(*state, states[0].1, "{id} and {} differ", states[0].0);
         }
     }
+}
+
+/// Four of five members have lost their data and write anew when the fifth comes back, whose epoch is the later one: it
+/// stays outside, and what they have written since is kept. Apache's leader goes on, too.
+pub fn four_lost_their_data(seed: u64) {
+    let mut world = World::of(seed, Story::silent(), 5, 0);
+    let fifth = ServerId(1 + world.random.below(5) as i64);
+    let write_some = |world: &mut World, at_least: usize| {
+        for _ in 0..200 {
+            world.spin(500, false);
+            if world.committed.len() >= at_least {
+                return;
+            }
+        }
+        panic!("nothing is committed: {:?}", world.leaders);
+    };
+    // A few epochs, so that the old one is the later.
+    for round in 1..=3 {
+        write_some(&mut world, round * 2);
+        let leader = *world.leaders.values().next_back().unwrap();
+        world.crash(leader);
+        world.start(leader);
+    }
+    write_some(&mut world, 8);
+    for id in world.ids() {
+        world.crash(id);
+    }
+    for id in world.ids().into_iter().filter(|id| *id != fifth) {
+        *world.members.get_mut(&id).unwrap() = Member::default();
+        world.start(id);
+    }
+    world.committed.clear();
+    world.leaders.clear();
+    write_some(&mut world, 3);
+    let leaders = world.leaders.clone();
+    world.start(fifth);
+    world.spin(20_000, false);
+    assert_eq!(world.leaders, leaders, "the one that still had its data has deposed the leader");
+    assert!(world.members[&fifth].outside.is_some(), "{fifth} has found a leader that it cannot follow");
+    world.members.remove(&fifth);
+    world.judge_the_committed();
 }
 
 /// Lives one world through. Panics when a judge objects.
@@ -530,7 +631,12 @@ pub fn live(seed: u64, story: Story) -> Story {
             break;
         }
         assert!(round < 200, "no progress after healing: {ends:?}");
+        if round % 10 == 9 {
+            world.play_the_operator();
+        }
     }
     world.judge();
+    world.judge_the_liars();
+    world.judge_the_committed();
     world.story
 }

@@ -26,6 +26,11 @@ fn zab_worlds() {
 }
 
 #[test]
+fn what_is_written_after_a_loss_is_kept() {
+    (1..=30).for_each(zoometry_sim::zab::four_lost_their_data);
+}
+
+#[test]
 fn whole_worlds() {
     many(World::Whole, 1..=150);
 }

@@ -20,6 +20,8 @@ pub const HELLO_ADDRESS_LIMIT: usize = 2048;
 pub const NOTIFICATION_LIMIT: usize = 512 * 1024;
 /// The id of an observer that does not say who it is.
 pub const ANONYMOUS_OBSERVER: i64 = i64::MAX;
+/// Behind the 20 bytes of a [`LearnerInfo`]: the learner takes PINGs while it is synchronised. This program's own.
+const TAKES_PINGS: i32 = 1;
 /// Learners' protocol version since 3.4.
 pub const LEARNER_PROTOCOL: i32 = 0x10000;
 
@@ -300,6 +302,19 @@ record! {
 }
 
 impl LearnerInfo {
+    /// The payload of a learner that takes PINGs from its introduction on: 24 bytes. Apache's leader reads the first 20
+    /// (`LearnerHandler.run`), and pings nobody before it broadcasts.
+    pub fn with_pings(&self) -> Bytes {
+        let mut out = BytesMut::from(&self.to_bytes()[..]);
+        out.put_i32(TAKES_PINGS);
+        out.freeze()
+    }
+
+    /// Whether this payload's sender takes PINGs from its introduction on.
+    pub fn takes_pings(bytes: &[u8]) -> bool {
+        bytes.len() >= 24 && bytes[20..24] == TAKES_PINGS.to_be_bytes()
+    }
+
     /// Reads the payload of FOLLOWERINFO or OBSERVERINFO: 20, 12 (no configuration) or 8 bytes (id only).
     pub fn read(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut input = Reader::new(bytes);
@@ -431,6 +446,9 @@ mod tests {
         assert_eq!(QuorumPacket::from_bytes(&bytes), Ok(packet));
         let pong = QuorumPacket::new(PacketKind::Ping, Zxid(0x1_0000_0002)).with_data(Bytes::new());
         assert_eq!(pong.to_bytes(), unhex("00000005 0000000100000002 00000000 ffffffff"));
+        assert_eq!(LearnerInfo::read(&info.with_pings()), Ok(info));
+        assert_eq!(info.with_pings()[..20], info.to_bytes());
+        assert!(LearnerInfo::takes_pings(&info.with_pings()) && !LearnerInfo::takes_pings(&info.to_bytes()));
         for cut in 0..bytes.len() {
             assert_eq!(QuorumPacket::measure(&bytes[..cut], 1000), Ok(None), "{cut}");
         }

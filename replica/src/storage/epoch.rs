@@ -3,12 +3,18 @@
 //! Invariant, checked at start: epoch of the last logged zxid ≤ currentEpoch ≤ acceptedEpoch. Both files hold
 //! a decimal number without a newline and are replaced atomically. A standalone member has none.
 //!
+//! An epoch is the upper half of a zxid: from 2³¹ on zxids are negative, and every comparison goes wrong. So no number
+//! beyond [`EPOCH_MAX`] is taken from a file, and no acceptedEpoch among the last ones ([`EPOCHS_KEPT`]) unless
+//! currentEpoch is there, too: a member that leads with such a promise uses up the epochs of all.
+//!
 //! Source: `Q/QuorumPeer.java`; reference §8.11.
 
 use super::disk::{Dir, Disk, DiskFile};
 use super::error::StorageError;
 use std::io;
 use zoometry_wire::Zxid;
+
+use crate::zab::{EPOCH_MAX, EPOCHS_KEPT};
 
 /// Behind the name of a file that is being replaced. Apache's own, because it looks for `currentEpoch.tmp`.
 const UNFINISHED: &str = ".tmp";
@@ -63,11 +69,26 @@ pub fn load<D: Disk>(disk: &D, last: Zxid) -> Result<Epochs, StorageError> {
         }
         _ => derive(disk, EpochFile::Current, logged)?,
     };
+    believe(disk, EpochFile::Current, current, EPOCH_MAX)?;
+    let last_promised = EPOCH_MAX - EPOCHS_KEPT / 2;
+    believe(
+        disk,
+        EpochFile::Accepted,
+        accepted,
+        if current > last_promised { EPOCH_MAX } else { last_promised },
+    )?;
     if accepted < current {
         let what = format!("acceptedEpoch is {accepted}, less than currentEpoch {current}");
         return Err(StorageError::Epochs { what });
     }
     Ok(Epochs { accepted, current })
+}
+
+fn believe<D: Disk>(disk: &D, which: EpochFile, epoch: i64, at_most: i64) -> Result<(), StorageError> {
+    if (0..=at_most).contains(&epoch) {
+        return Ok(());
+    }
+    Err(StorageError::EpochBeyondReason { file: disk.describe(Dir::Snap, which.name()), epoch, at_most })
 }
 
 fn derive<D: Disk>(disk: &D, which: EpochFile, epoch: i64) -> Result<i64, StorageError> {
@@ -141,6 +162,34 @@ mod tests {
         assert_eq!(epochs, Epochs { accepted: 4, current: 4 });
         disk.crash(0);
         assert_eq!(disk.contents(Dir::Snap, "currentEpoch").as_deref(), Some(&b"4"[..]));
+    }
+
+    #[test]
+    fn an_epoch_that_cannot_be_is_refused_with_its_file() {
+        let far = EPOCH_MAX - EPOCHS_KEPT / 2;
+        let cases = [
+            (far, 5, None),
+            (far + 1, 5, Some("acceptedEpoch")),
+            (EPOCH_MAX, 5, Some("acceptedEpoch")),
+            (EPOCH_MAX, EPOCH_MAX, None),
+            (EPOCH_MAX + 1, EPOCH_MAX + 1, Some("currentEpoch")),
+            (i64::MAX, i64::MAX, Some("currentEpoch")),
+            (-1, 5, Some("acceptedEpoch")),
+        ];
+        for (accepted, current, refused) in cases {
+            let disk = MemDisk::new();
+            store(&disk, EpochFile::Accepted, accepted).expect("store");
+            store(&disk, EpochFile::Current, current).expect("store");
+            match (load(&disk, Zxid(5 << 32 | 1)), refused) {
+                (Ok(epochs), None) => assert_eq!(epochs, Epochs { accepted, current }),
+                (Err(error), Some(file)) => {
+                    let error = error.to_string();
+                    assert!(error.starts_with(file) || error.contains(&format!("/{file} ")), "{error}");
+                    assert!(error.contains("expected 0 to") && error.contains("start"), "{error}");
+                }
+                (loaded, _) => panic!("{accepted}, {current}: {loaded:?}"),
+            }
+        }
     }
 
     #[test]

@@ -85,6 +85,20 @@ pub enum StorageError {
         /// The contradiction, with numbers.
         what: String,
     },
+    /// An epoch file holds a number that no ensemble comes to.
+    #[error(
+        "{file} holds {epoch}, expected 0 to {at_most}: the file is damaged, or another member has announced an epoch that \
+         cannot be; if the other members hold smaller numbers, move this member's version-2 directories away and start it \
+         again, if they hold the same, stop them all, write what currentEpoch holds into acceptedEpoch, and start them"
+    )]
+    EpochBeyondReason {
+        /// The file.
+        file: String,
+        /// What it holds.
+        epoch: i64,
+        /// The largest number that is believed.
+        at_most: i64,
+    },
     /// The log does not hold the transaction it was to be cut behind.
     #[error(
         "cannot truncate the log behind {zxid}: neither a log file nor a snapshot ends there (the logs begin \

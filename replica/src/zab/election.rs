@@ -25,11 +25,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use zoometry_wire::Zxid;
 use zoometry_wire::peer::{Notification, PeerState};
 
-use super::{NO_DATA, ServerId};
+use super::{EPOCH_MAX, NO_DATA, ServerId};
 use crate::deliberate::{Bug, chosen};
 
 /// How long a quorum's vote is held open for a better one from a voter that is reachable and still silent.
 pub const FINALIZE_WAIT_MS: u64 = 200;
+
+/// First pause before a leader of an epoch that is over for this member is tried again; it doubles.
+const REFUSED_PAUSE_MS: u64 = 1_000;
+/// Longest such pause.
+const REFUSED_PAUSE_MAX_MS: u64 = 60_000;
 
 /// A candidate, and what is known of its history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +85,8 @@ pub struct Electorate {
 impl Electorate {
     /// Whether these members are a quorum: more than half of the voters.
     pub fn is_quorum<'a>(&self, members: impl Iterator<Item = &'a ServerId>) -> bool {
-        members.filter(|member| self.voters.contains(member)).count() * 2 > self.voters.len()
+        let counts = |member: &&ServerId| self.voters.contains(member) || chosen(Bug::CountTheUnlisted);
+        members.filter(counts).count() * 2 > self.voters.len()
     }
 
     fn votes(&self, member: ServerId) -> bool {
@@ -108,6 +114,16 @@ struct Settled {
     round: i64,
 }
 
+/// A leader that this member cannot follow, as it has accepted a later epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Refused {
+    leader: ServerId,
+    epoch: i64,
+    /// Not tried again before.
+    until_ms: u64,
+    pause_ms: u64,
+}
+
 /// One member's part in elections.
 #[derive(Debug)]
 pub struct Election {
@@ -130,6 +146,7 @@ pub struct Election {
     floor: Option<(i64, Zxid)>,
     /// When voters last said that they look for a leader, ms.
     looked_ms: BTreeMap<ServerId, u64>,
+    refused: Option<Refused>,
     finalize_at_ms: Option<u64>,
     repeat_at_ms: u64,
     repeat_after_ms: u64,
@@ -152,6 +169,7 @@ impl Election {
             given_up: BTreeSet::new(),
             floor: None,
             looked_ms: BTreeMap::new(),
+            refused: None,
             finalize_at_ms: None,
             repeat_at_ms: u64::MAX,
             repeat_after_ms: intervals.min_ms,
@@ -171,7 +189,8 @@ impl Election {
     ) -> Option<Decision> {
         self.floor = floor;
         self.state = PeerState::Looking;
-        self.round += 1;
+        // A voter may have said any number; Apache's counts on from the smallest, too, and both take up the larger one.
+        self.round = self.round.wrapping_add(1);
         let me = self.electorate.me;
         self.own = if self.electorate.votes(me) {
             Vote { leader: me, zxid: last_zxid, epoch: current_epoch }
@@ -190,6 +209,21 @@ impl Election {
     /// This member's leader was silent for too long: until it says something, no vote is expected of it.
     pub fn give_up(&mut self, leader: ServerId) {
         self.given_up.insert(leader);
+    }
+
+    /// This member has found a leader of `epoch`, which it cannot follow. As long as that one leads that epoch nothing
+    /// will change; it is tried again with growing pauses.
+    pub fn refuse(&mut self, now_ms: u64, leader: ServerId, epoch: i64) {
+        let before = self.refused.filter(|refused| (refused.leader, refused.epoch) == (leader, epoch));
+        let pause_ms =
+            before.map_or(REFUSED_PAUSE_MS, |refused| refused.pause_ms * 2).min(REFUSED_PAUSE_MAX_MS);
+        self.refused = Some(Refused { leader, epoch, until_ms: now_ms + pause_ms, pause_ms });
+    }
+
+    fn is_refused(&self, now_ms: u64, vote: Vote) -> bool {
+        self.refused.is_some_and(|refused| {
+            refused.leader == vote.leader && vote.epoch <= refused.epoch && now_ms < refused.until_ms
+        })
     }
 
     /// The election is over, and the member takes up its part. Its vote stays what was elected, its own epoch may be an
@@ -279,7 +313,7 @@ impl Election {
         out: &mut Outgoing,
     ) -> Option<Decision> {
         self.given_up.remove(&from);
-        if said.state == PeerState::Looking {
+        if said.state == PeerState::Looking && self.electorate.votes(from) {
             self.looked_ms.insert(from, now_ms);
         }
         if !self.electorate.votes(from) {
@@ -289,6 +323,9 @@ impl Election {
             return None;
         }
         let vote = Vote { leader: ServerId(said.leader), zxid: said.zxid, epoch: said.peer_epoch };
+        if !(0..=EPOCH_MAX).contains(&vote.epoch) {
+            return None;
+        }
         if self.state != PeerState::Looking {
             if said.state == PeerState::Looking {
                 out.push((from, self.message()));
@@ -300,7 +337,7 @@ impl Election {
             PeerState::Looking => self.hear_looking(now_ms, from, said.election_epoch, vote, out),
             PeerState::Following | PeerState::Leading => {
                 let said = Settled { state: said.state, vote, round: said.election_epoch };
-                self.hear_settled(from, said)
+                self.hear_settled(now_ms, from, said)
             }
             PeerState::Observing => None,
         }
@@ -397,8 +434,8 @@ impl Election {
     }
 
     /// Someone has a leader already: joined when a quorum says the same and that leader says so itself.
-    fn hear_settled(&mut self, from: ServerId, said: Settled) -> Option<Decision> {
-        if !self.electorate.votes(said.vote.leader) {
+    fn hear_settled(&mut self, now_ms: u64, from: ServerId, said: Settled) -> Option<Decision> {
+        if !self.electorate.votes(said.vote.leader) || self.is_refused(now_ms, said.vote) {
             return None;
         }
         if said.round == self.round {

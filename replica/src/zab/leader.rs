@@ -10,6 +10,13 @@
 //! A proposal is committed when a quorum has it on disk (the leader's own disk counts as one) and the one
 //! before it is committed. Acknowledgements are counted for each proposal by itself: nothing says that who
 //! has one has those before it (reference §8.8).
+//!
+//! What a learner says is its word and no more. Only listed voters that come as followers count: for the epoch, for its
+//! acknowledgement, for NEWLEADER, for proposals, and for the quorum that must be heard of. Everybody else may follow
+//! and observe. A later epoch than this leader's, whoever announces it, changes nothing once the epoch is chosen: such a
+//! learner refuses this leader by itself and stays outside until the next election, as beside Apache's leader. A leader
+//! that made way for it could lose what a quorum has acknowledged: members that lost their data and wrote anew are of an
+//! earlier epoch than the one that still has the old data.
 //! Source: `Leader.java`, `LearnerHandler.java`; reference §8.5, §8.6, §8.9.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,7 +29,9 @@ use zoometry_wire::{Reader, Record as _, Zxid};
 use crate::deliberate::{Bug, chosen};
 
 use super::sync::{Plan, plan};
-use super::{Action, Base, EpochKind, Event, Following, Link, NO_DATA, Next, Role, ServerId, Why, kind};
+use super::{
+    Action, Base, EPOCH_MAX, EpochKind, Event, Following, Link, NO_DATA, Next, Role, ServerId, Why, kind,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -51,7 +60,12 @@ enum Stage {
 #[derive(Debug)]
 struct Member {
     sid: ServerId,
+    /// Came with OBSERVERINFO: it is told what is committed, and nothing before.
     observer: bool,
+    /// A listed voter that came with FOLLOWERINFO: what it acknowledges counts.
+    votes: bool,
+    /// It is pinged before it follows, too.
+    takes_pings: bool,
     stage: Stage,
     /// Until when it must be heard of.
     deadline_ms: u64,
@@ -96,9 +110,6 @@ pub struct Leader {
     epoch_stored: bool,
     /// Who has accepted the epoch from this leader, this time.
     epoch_acks: BTreeSet<ServerId>,
-    /// A member has accepted a later epoch, and so may never follow this leader: only another epoch lets it in.
-    /// (Apache's leader goes on, and that member stays outside.)
-    outranked: bool,
     members: BTreeMap<Link, Member>,
     outstanding: VecDeque<Proposal>,
     deadline_ms: u64,
@@ -113,7 +124,6 @@ impl Leader {
             epoch: 0,
             epoch_stored: false,
             epoch_acks: BTreeSet::new(),
-            outranked: false,
             members: BTreeMap::new(),
             outstanding: VecDeque::new(),
             deadline_ms: base.now_ms + base.settings.init_ms(),
@@ -137,7 +147,10 @@ impl Leader {
         match event {
             Event::Accepted(link) => {
                 let deadline_ms = base.now_ms + base.settings.init_ms();
-                let member = Member { sid: ServerId(-1), observer: true, stage: Stage::Unknown, deadline_ms };
+                let stage = Stage::Unknown;
+                let sid = ServerId(-1);
+                let (observer, votes, takes_pings) = (true, false, false);
+                let member = Member { sid, observer, votes, takes_pings, stage, deadline_ms };
                 self.members.insert(link, member);
             }
             Event::Connected(_, link) => out.push(Action::Close(link)),
@@ -216,7 +229,7 @@ impl Leader {
 
     /// The voters among those that `has` picks, the leader among them.
     fn quorum(&self, base: &Base, has: impl Fn(&Member) -> bool) -> bool {
-        let members = self.members.values().filter(|member| !member.observer && has(member));
+        let members = self.members.values().filter(|member| counts(member) && has(member));
         let sids: BTreeSet<ServerId> = members.map(|member| member.sid).chain([base.electorate.me]).collect();
         base.electorate.is_quorum(sids.iter())
     }
@@ -239,10 +252,13 @@ impl Leader {
                 self.try_establish(base, out);
                 self.welcome(base, link, out);
             }
-            (_, Some(PacketKind::Ack)) => self.acknowledge(base, link, packet.zxid, out),
-            (_, Some(PacketKind::Ping | PacketKind::Request | PacketKind::Revalidate)) => {
-                out.push(Action::Upcall(link, packet));
+            (Stage::Synchronised | Stage::Following, Some(PacketKind::Ack)) => {
+                self.acknowledge(base, link, packet.zxid, out);
             }
+            (
+                Stage::Synchronised | Stage::Following,
+                Some(PacketKind::Ping | PacketKind::Request | PacketKind::Revalidate),
+            ) => out.push(Action::Upcall(link, packet)),
             _ => {}
         }
     }
@@ -250,42 +266,65 @@ impl Leader {
     fn register(&mut self, base: &mut Base, link: Link, packet: &QuorumPacket, out: &mut Vec<Action>) {
         let info = packet.data.as_deref().map(LearnerInfo::read);
         let Some(Ok(info)) = info else { return self.refuse(link, "its first packet cannot be read", out) };
-        // Before 3.4 a learner was told NEWLEADER first; and one that knows a later configuration than
-        // this leader must not be led by it.
         let sid = ServerId(info.sid);
-        let unfit = |why| Why::LearnerUnfit { learner: sid, why };
-        if info.protocol < LEARNER_PROTOCOL {
-            return self.drop_member(link, unfit("its protocol is older than 3.4's"), out);
-        }
-        if info.config_version > base.electorate.config_version {
-            return self.drop_member(link, unfit("it knows a later configuration of the ensemble"), out);
-        }
-        let observer =
-            kind(packet) == Some(PacketKind::ObserverInfo) || !base.electorate.voters.contains(&sid);
-        let older: Vec<Link> = self
-            .members
-            .iter()
-            .filter(|(at, other)| **at != link && other.sid == sid)
-            .map(|(at, _)| *at)
-            .collect();
-        for link in older {
-            self.drop_member(link, Why::LearnerAgain(sid), out);
-        }
-        if let Some(member) = self.members.get_mut(&link) {
-            (member.sid, member.observer, member.stage) = (sid, observer, Stage::Registered);
-        }
         let accepted = i64::from(packet.zxid.epoch());
-        self.outranked |= self.phase != Phase::Discovering && accepted > self.epoch;
-        if self.phase == Phase::Discovering && !observer {
+        let follows = kind(packet) == Some(PacketKind::FollowerInfo);
+        let votes = follows && base.electorate.voters.contains(&sid);
+        let is_choosing = self.phase == Phase::Discovering && votes;
+        if let Some(why) = unfit(base, &info) {
+            return self.drop_member(link, Why::LearnerUnfit { learner: sid, why }, out);
+        }
+        let at_most = base.epochs_believed();
+        if is_choosing && !(0..=at_most).contains(&accepted) {
+            return self.drop_member(link, Why::EpochBeyondReason { learner: sid, accepted, at_most }, out);
+        }
+        if chosen(Bug::BelieveEpochs) && self.phase == Phase::Broadcasting && accepted > self.epoch {
+            return out.extend(std::mem::take(&mut self.members).into_keys().map(Action::Close));
+        }
+        // One that has not proved itself makes room; one that follows is left when this one has gone as far.
+        self.drop_others(link, sid, |other| other.stage == Stage::Registered && (votes || !other.votes), out);
+        if let Some(member) = self.members.get_mut(&link) {
+            (member.sid, member.observer, member.votes) = (sid, !follows, votes);
+            member.takes_pings = packet.data.as_deref().is_some_and(LearnerInfo::takes_pings);
+            member.stage = Stage::Registered;
+            if member.takes_pings {
+                // From now on it knows that this leader does not fall silent.
+                out.push(Action::Send(link, QuorumPacket::new(PacketKind::Ping, base.logged)));
+            }
+        }
+        if is_choosing {
             self.choose_epoch(base, accepted, out);
         } else if self.phase != Phase::Discovering && self.epoch_stored {
             out.push(self.leader_info(link));
         }
     }
 
+    /// Ends the other links that claim this id, if they are such. Nobody who is no voter takes a voter's place.
+    fn drop_others(
+        &mut self,
+        link: Link,
+        sid: ServerId,
+        is_left: impl Fn(&Member) -> bool,
+        out: &mut Vec<Action>,
+    ) {
+        let claims = |member: &Member| member.stage != Stage::Unknown && member.sid == sid;
+        let others =
+            self.members.iter().filter(|(at, other)| **at != link && claims(other) && is_left(other));
+        let others: Vec<Link> = others.map(|(at, _)| *at).collect();
+        for link in others {
+            self.drop_member(link, Why::LearnerAgain(sid), out);
+        }
+    }
+
     /// One more voter has said which epoch it has accepted; with a quorum the new epoch is above them all.
     fn choose_epoch(&mut self, base: &mut Base, accepted: i64, out: &mut Vec<Action>) {
         self.epoch = self.epoch.max(accepted + 1);
+        if self.epoch > EPOCH_MAX {
+            return out.push(Action::Fail(format!(
+                "this member has accepted epoch {accepted}, and there is none behind it; stop every member, make the \
+                 files acceptedEpoch and currentEpoch hold the epoch of the last transaction, and start them again"
+            )));
+        }
         if self.quorum(base, |member| member.stage != Stage::Unknown) {
             self.phase = Phase::Accepting;
             out.push(Action::StoreEpoch(EpochKind::Accepted, self.epoch));
@@ -317,14 +356,15 @@ impl Leader {
         {
             return self.refuse(link, "it has more history than this leader", out);
         }
-        if let Some(member) = self.members.get_mut(&link) {
-            member.stage = Stage::Accepted(packet.zxid);
-            // Who had accepted it before may have done so for another leader of the same number; and who has no
-            // data says nothing about what was committed.
-            if current_epoch != -1 && packet.zxid != NO_DATA {
-                self.epoch_acks.insert(member.sid);
-            }
+        let Some(member) = self.members.get_mut(&link) else { return };
+        member.stage = Stage::Accepted(packet.zxid);
+        // Who had accepted it before may have done so for another leader of the same number; and who has no
+        // data says nothing about what was committed.
+        if counts(member) && current_epoch != -1 && packet.zxid != NO_DATA {
+            self.epoch_acks.insert(member.sid);
         }
+        let (sid, votes) = (member.sid, member.votes);
+        self.drop_others(link, sid, |other| votes || !other.votes, out);
         match self.phase {
             Phase::Discovering | Phase::Accepting => self.try_make_current(base, out),
             Phase::Synchronising | Phase::Broadcasting => self.synchronise(base, link, out),
@@ -472,7 +512,7 @@ impl Leader {
     }
 
     fn acknowledge(&mut self, base: &mut Base, link: Link, zxid: Zxid, out: &mut Vec<Action>) {
-        let Some(member) = self.members.get(&link).filter(|member| !member.observer) else { return };
+        let Some(member) = self.members.get(&link).filter(|member| counts(member)) else { return };
         // The second acknowledgement of the synchronisation names the epoch's beginning.
         if let Ok(index) = self.outstanding.binary_search_by_key(&zxid, |proposal| proposal.zxid) {
             self.outstanding[index].acknowledge(member.sid);
@@ -502,9 +542,6 @@ impl Leader {
     // ---- time ----
 
     fn tick(&mut self, base: &mut Base, out: &mut Vec<Action>) -> Next {
-        if self.outranked {
-            return Next::Look(Why::Outranked(self.epoch));
-        }
         let now_ms = base.now_ms;
         let silent: Vec<(Link, Why)> = self
             .members
@@ -518,6 +555,7 @@ impl Leader {
         for (link, why) in silent {
             self.drop_member(link, why, out);
         }
+        self.ping(base, out);
         if self.phase != Phase::Broadcasting {
             let is_late = now_ms >= self.deadline_ms;
             let why = Why::NoQuorumCame(base.settings.init_ms());
@@ -532,14 +570,40 @@ impl Leader {
         if !self.quorum(base, |member| matches!(member.stage, Stage::Synchronised | Stage::Following)) {
             return Next::Look(Why::QuorumLost);
         }
-        if now_ms >= self.next_ping_ms {
-            self.next_ping_ms = now_ms + base.settings.ping_ms();
-            for (link, member) in &self.members {
-                if member.stage == Stage::Following {
-                    out.push(Action::Send(*link, QuorumPacket::new(PacketKind::Ping, base.logged)));
-                }
-            }
-        }
         Next::Stay
     }
+
+    /// Says to learners that this leader is there: before they follow, to those that take it. (Apache's learner ends when
+    /// it is pinged where it expects DIFF, TRUNC or SNAP.)
+    fn ping(&mut self, base: &Base, out: &mut Vec<Action>) {
+        if base.now_ms < self.next_ping_ms {
+            return;
+        }
+        self.next_ping_ms = base.now_ms + base.settings.ping_ms();
+        let takes = |member: &Member| member.stage == Stage::Following || member.takes_pings;
+        for (link, _) in self.members.iter().filter(|(_, member)| takes(member)) {
+            out.push(Action::Send(*link, QuorumPacket::new(PacketKind::Ping, base.logged)));
+        }
+    }
+}
+
+/// Whether what this learner acknowledges counts.
+fn counts(member: &Member) -> bool {
+    member.votes || chosen(Bug::CountTheUnlisted)
+}
+
+/// Why somebody who introduces itself like that cannot be led here.
+fn unfit(base: &Base, info: &LearnerInfo) -> Option<&'static str> {
+    if info.sid < 0 {
+        return Some("its id is negative");
+    }
+    if info.sid == base.electorate.me.0 {
+        return Some("it claims this leader's own id; give every member its own number in myid");
+    }
+    if info.protocol < LEARNER_PROTOCOL {
+        return Some("its protocol is older than 3.4's");
+    }
+    // Whoever knows a later configuration must not be led by this leader.
+    let is_later = info.config_version > base.electorate.config_version;
+    is_later.then_some("it knows a later configuration of the ensemble")
 }

@@ -8,6 +8,11 @@
 //! | waiting | UPTODATE: clients are served, and what is proposed meanwhile is logged and acknowledged |
 //! | following | the leader falls silent, or the link ends |
 //!
+//! How long the leader may be silent before UPTODATE depends on the leader. Apache's says nothing while it waits for
+//! others, for `initLimit` at most. This program's pings from the introduction on; a member that has been pinged, and is
+//! told how long a silence may be (`zoometry.leaderSilenceMs`), forgives no longer one. Bytes that move count as much as
+//! packets: a long snapshot is no silence.
+//!
 //! Between SNAP or TRUNC and the disk's answer packets are kept in their order, and while the log is being cut
 //! the member does not leave its leader: until the disk has answered nobody knows what it could vote with.
 //!
@@ -29,8 +34,8 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use zoometry_wire::Zxid;
 use zoometry_wire::peer::{LEARNER_PROTOCOL, LearnerInfo, PacketKind, QuorumPacket};
-use zoometry_wire::{Record as _, Zxid};
 
 use crate::deliberate::{Bug, chosen};
 
@@ -84,6 +89,10 @@ pub struct Learner {
     /// The end of the log on the disk when a snapshot took the place of the state.
     log_end: Zxid,
     deadline_ms: u64,
+    /// The last tick: after a long pause it was this member that stood still.
+    ticked_ms: u64,
+    /// The leader pings on this link before this member follows.
+    pinged: bool,
     /// An observer acknowledges nothing but the synchronisation.
     votes: bool,
     established: bool,
@@ -109,6 +118,8 @@ impl Learner {
             last_proposed: base.logged,
             log_end: base.logged,
             deadline_ms: base.now_ms + base.settings.init_ms(),
+            ticked_ms: base.now_ms,
+            pinged: false,
             votes: base.electorate.voters.contains(&base.electorate.me),
             established: false,
             leaves: None,
@@ -158,21 +169,16 @@ impl Learner {
             }
             Event::Resign(why) => return self.leave(why),
             Event::Moved(link) if Some(link) == self.link && self.phase != Phase::Following => {
-                self.deadline_ms = base.now_ms + base.settings.init_ms();
-            }
-            Event::Tick if base.now_ms >= self.deadline_ms => {
-                self.silent = true;
-                let silent_ms = self.patience_ms(base);
-                return self.leave(Why::LeaderSilent { leader: self.leader, silent_ms });
-            }
-            Event::Tick if self.phase == Phase::Following => {
-                let pause_ms = base.pause_before_leaving_ms(self.leader);
-                if base.doubts.leaves(base.now_ms, self.leader, self.epoch, pause_ms) {
-                    return self.leave(Why::LeavesForState(self.leader));
-                }
-            }
-            Event::Packet(link, packet) if Some(link) == self.link => {
                 self.deadline_ms = base.now_ms + self.patience_ms(base);
+            }
+            Event::Tick => return self.tick(base),
+            Event::Packet(link, packet) if Some(link) == self.link => {
+                let is_early_ping = self.phase != Phase::Following && kind(&packet) == Some(PacketKind::Ping);
+                self.pinged |= is_early_ping;
+                self.deadline_ms = base.now_ms + self.patience_ms(base);
+                if is_early_ping {
+                    return Next::Stay;
+                }
                 return self.receive(base, packet, out);
             }
             Event::EpochStored(EpochKind::Accepted, epoch)
@@ -208,8 +214,29 @@ impl Learner {
 
     /// How long the leader may be silent.
     fn patience_ms(&self, base: &Base) -> u64 {
-        let follows = self.phase == Phase::Following;
-        if follows { base.settings.patience_ms() } else { base.settings.init_ms() }
+        let is_told = self.pinged && base.settings.silence_ms.is_some();
+        let is_soon = self.phase == Phase::Following || is_told;
+        if is_soon { base.settings.patience_ms() } else { base.settings.init_ms() }
+    }
+
+    fn tick(&mut self, base: &mut Base) -> Next {
+        let patience_ms = self.patience_ms(base);
+        let since_ms = base.now_ms - std::mem::replace(&mut self.ticked_ms, base.now_ms);
+        if self.phase != Phase::Following && since_ms > patience_ms / 2 {
+            // While this member takes over a state, what the leader says waits: that is no silence.
+            self.deadline_ms += since_ms;
+        }
+        if base.now_ms >= self.deadline_ms {
+            self.silent = true;
+            return self.leave(Why::LeaderSilent { leader: self.leader, silent_ms: patience_ms });
+        }
+        let pause_ms = base.pause_before_leaving_ms(self.leader);
+        if self.phase == Phase::Following
+            && base.doubts.leaves(base.now_ms, self.leader, self.epoch, pause_ms)
+        {
+            return self.leave(Why::LeavesForState(self.leader));
+        }
+        Next::Stay
     }
 
     fn leave(&mut self, why: Why) -> Next {
@@ -271,6 +298,7 @@ impl Learner {
     fn register(&mut self, base: &Base, link: Link, out: &mut Vec<Action>) {
         self.link = Some(link);
         self.phase = Phase::Registering;
+        self.pinged = false;
         let me = base.electorate.me;
         let info = LearnerInfo {
             sid: me.0,
@@ -282,7 +310,7 @@ impl Learner {
         } else {
             PacketKind::ObserverInfo
         };
-        self.send(kind, Zxid(base.accepted_epoch << 32), Some(info.to_bytes()), out);
+        self.send(kind, Zxid(base.accepted_epoch << 32), Some(info.with_pings()), out);
     }
 
     fn send(&self, kind: PacketKind, zxid: Zxid, data: Option<Bytes>, out: &mut Vec<Action>) {
@@ -317,7 +345,7 @@ impl Learner {
     }
 
     fn hear_epoch(&mut self, base: &mut Base, packet: &QuorumPacket, out: &mut Vec<Action>) -> Next {
-        if kind(packet) != Some(PacketKind::LeaderInfo) {
+        if kind(packet) != Some(PacketKind::LeaderInfo) || packet.zxid.0 < 0 {
             return self.leader_is_confused();
         }
         self.epoch = i64::from(packet.zxid.epoch());
@@ -477,7 +505,9 @@ impl Learner {
                 self.send(PacketKind::Ack, Zxid(self.epoch << 32), None, out);
                 self.phase = Phase::Following;
                 self.established = true;
-                self.deadline_ms = base.now_ms + base.settings.sync_ms();
+                // Apache's leader pings from now on, and its first ones may wait.
+                let patience_ms = if self.pinged { self.patience_ms(base) } else { base.settings.sync_ms() };
+                self.deadline_ms = base.now_ms + patience_ms;
                 if let Some(link) = self.link {
                     out.push(Action::Become(Role::Following {
                         leader: self.leader,

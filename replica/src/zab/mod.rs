@@ -22,7 +22,7 @@ mod why;
 
 use bytes::Bytes;
 use zoometry_wire::Zxid;
-use zoometry_wire::peer::{Notification, PacketKind, PeerState, QuorumPacket};
+use zoometry_wire::peer::{LearnerInfo, Notification, PacketKind, PeerState, QuorumPacket};
 
 use crate::deliberate::{Bug, chosen};
 pub use doubt::Doubt;
@@ -50,6 +50,18 @@ pub struct Link(pub u64);
 /// What a member says in the place of its last zxid when its data is not there (`zookeeper.db.autocreate`), or not
 /// to be trusted ([`Doubt`]): what it acknowledges elects nobody, and it is sent the whole state.
 pub const NO_DATA: Zxid = Zxid(-1);
+
+/// The last epoch: in the next one zxids would be negative.
+pub const EPOCH_MAX: i64 = i32::MAX as i64;
+
+/// So many of the last epochs nobody's word takes away: they are kept for elections that take place. An epoch among them
+/// is believed only close behind this member's own. Below them any number is: a member may have been in elections that
+/// the others know nothing of, and who is not believed is not let in.
+pub const EPOCHS_KEPT: i64 = 1 << 20;
+
+/// How far ahead of this member's own an epoch among the last [`EPOCHS_KEPT`] is believed. An election that fails adds
+/// one.
+pub const EPOCHS_AHEAD_MAX: i64 = 16;
 
 /// Which of the two epoch files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -254,6 +266,12 @@ struct Base {
 }
 
 impl Base {
+    /// The last epoch that a voter may say it has accepted.
+    fn epochs_believed(&self) -> i64 {
+        let close = (self.accepted_epoch + EPOCHS_AHEAD_MAX).min(EPOCH_MAX - 1);
+        close.max(EPOCH_MAX - EPOCHS_KEPT)
+    }
+
     fn apply(&mut self, zxid: Zxid, payload: Bytes, out: &mut Vec<Action>) {
         self.applied = zxid;
         self.history.push(zxid, payload.clone());
@@ -291,7 +309,8 @@ enum State {
     Learning(Learner),
 }
 
-/// Connections that wait for an undecided member, for each voter; further ones are closed.
+/// Connections that wait for an undecided member, for each voter; with one more, the oldest of those that are no voter's
+/// is closed, or else the oldest.
 pub const EARLY_LINKS_PER_VOTER: usize = 3;
 /// Packets that wait for an undecided member on one connection: a learner says one thing and then waits.
 pub const EARLY_PACKETS_MAX: usize = 4;
@@ -495,6 +514,25 @@ impl Zab {
         decision
     }
 
+    fn leave(&mut self, why: Why, out: &mut Vec<Action>) {
+        out.push(Action::Tell(why));
+        match &mut self.state {
+            State::Leading(leader) => leader.resign(&mut self.base, out),
+            State::Learning(learner) => {
+                learner.resign(&mut self.base, out);
+                if let Some(leader) = learner.given_up() {
+                    self.election.give_up(leader);
+                }
+            }
+            State::Looking { .. } => {}
+        }
+        if let Why::LeaderOutdated { leader, epoch, .. } = why {
+            self.election.refuse(self.base.now_ms, leader, epoch);
+        }
+        self.state = State::Looking { early: Vec::new() };
+        self.look(out);
+    }
+
     fn look(&mut self, out: &mut Vec<Action>) {
         self.base.doubts.look(self.base.now_ms, self.base.settings.sync_ms());
         out.push(Action::Become(Role::Looking));
@@ -557,8 +595,7 @@ impl Zab {
             State::Leading(leader) => leader.step(&mut self.base, event, out),
             State::Learning(learner) => learner.step(&mut self.base, event, out),
             State::Looking { early } => {
-                let most = self.base.electorate.voters.len() * EARLY_LINKS_PER_VOTER;
-                wait_for_a_role(early, most, event, out);
+                wait_for_a_role(early, &self.base.electorate, event, out);
                 Next::Stay
             }
         };
@@ -573,37 +610,35 @@ impl Zab {
                     self.election.settle(self.election.state(), leader, epoch);
                 }
             }
-            (Next::Look(why), State::Leading(leader)) => {
-                out.push(Action::Tell(why));
-                leader.resign(&mut self.base, out);
-                self.state = State::Looking { early: Vec::new() };
-                self.look(out);
-            }
-            (Next::Look(why), State::Learning(learner)) => {
-                out.push(Action::Tell(why));
-                learner.resign(&mut self.base, out);
-                if let Some(leader) = learner.given_up() {
-                    self.election.give_up(leader);
-                }
-                self.state = State::Looking { early: Vec::new() };
-                self.look(out);
-            }
+            (Next::Look(why), State::Leading(_) | State::Learning(_)) => self.leave(why, out),
             (_, State::Looking { .. }) => {}
         }
         debug_assert!(self.base.current_epoch >= epoch_before);
     }
 }
 
-/// Nobody leads here yet: whoever connects waits for the end of the election.
+/// Nobody leads here yet: whoever connects waits for the end of the election. Voters go before all others.
 fn wait_for_a_role(
     early: &mut Vec<(Link, Vec<QuorumPacket>)>,
-    most: usize,
+    electorate: &Electorate,
     event: Event,
     out: &mut Vec<Action>,
 ) {
     match event {
-        Event::Accepted(link) if early.len() < most => early.push((link, Vec::new())),
-        Event::Accepted(link) | Event::Connected(_, link) => out.push(Action::Close(link)),
+        Event::Accepted(link) => {
+            if early.len() >= electorate.voters.len() * EARLY_LINKS_PER_VOTER {
+                let is_voter = |packets: &[QuorumPacket]| {
+                    let said = packets.first().and_then(|packet| packet.data.as_deref());
+                    let info = said.and_then(|data| LearnerInfo::read(data).ok());
+                    info.is_some_and(|info| electorate.voters.contains(&ServerId(info.sid)))
+                };
+                let other = early.iter().position(|(_, packets)| !is_voter(packets));
+                let (last, _) = early.remove(other.unwrap_or(0));
+                out.push(Action::Close(last));
+            }
+            early.push((link, Vec::new()));
+        }
+        Event::Connected(_, link) => out.push(Action::Close(link)),
         Event::Closed(link) => early.retain(|(other, _)| *other != link),
         Event::Packet(link, packet) => match early.iter_mut().find(|(other, _)| *other == link) {
             Some((_, packets)) if packets.len() < EARLY_PACKETS_MAX => packets.push(packet),

@@ -5,6 +5,8 @@ use election::{Electorate, NotificationIntervals};
 use zoometry_wire::Record as _;
 
 mod doubt;
+mod lies;
+mod silence;
 mod waits;
 
 const TICK_MS: u64 = 100;
@@ -343,28 +345,6 @@ fn an_epoch_accepted_before_counts_for_nobody() {
     };
     assert_eq!(accept(1, -1), []);
     assert_eq!(accept(2, 0), [Action::StoreEpoch(EpochKind::Current, 1)]);
-}
-
-/// It may never follow a leader of an older epoch than it has accepted; the next epoch lets it in.
-#[test]
-fn a_leader_makes_way_for_a_member_that_has_accepted_a_later_epoch() {
-    for (accepted, makes_way) in [(1, false), (2, true)] {
-        let mut zab = member(3, None);
-        step(&mut zab, 0, Event::Tick);
-        for other in [1, 2] {
-            step(&mut zab, 0, Event::Reachable(ServerId(other), true));
-            step(&mut zab, 0, Event::Vote(ServerId(other), vote(3)));
-        }
-        for (sid, accepted) in [(1, 0), (2, accepted)] {
-            let link = Link(sid as u64);
-            let info = zoometry_wire::peer::LearnerInfo { sid, protocol: 0x10000, config_version: 0 };
-            let packet = QuorumPacket::new(PacketKind::FollowerInfo, Zxid(accepted << 32));
-            step(&mut zab, 0, Event::Accepted(link));
-            step(&mut zab, 0, Event::Packet(link, packet.with_data(info.to_bytes())));
-        }
-        let looks = step(&mut zab, 10, Event::Tick).contains(&Action::Become(Role::Looking));
-        assert_eq!(looks, makes_way, "epoch 1, and a member that has accepted {accepted}");
-    }
 }
 
 #[test]

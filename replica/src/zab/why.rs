@@ -16,14 +16,18 @@ pub enum Why {
     LeaderSilent {
         /// The leader.
         leader: ServerId,
-        /// `syncLimit` or `zoometry.leaderSilenceMs`; `initLimit` while it synchronises.
+        /// `syncLimit` or `zoometry.leaderSilenceMs`; `initLimit` while it is synchronised by a leader that does not ping.
         silent_ms: u64,
     },
     /// Its quorum port does not answer, and nor does its election port.
     #[error("server {0}, which was elected, cannot be reached any more")]
     LeaderUnreachable(ServerId),
     /// It leads an epoch that is older than one that this member has accepted.
-    #[error("server {leader} leads epoch {epoch}, and this member has accepted epoch {accepted}")]
+    #[error(
+        "server {leader} leads epoch {epoch}, and this member has accepted epoch {accepted}: it cannot follow, and waits \
+         for the next election; if what the others have is to be kept, move its version-2 directories away and start it \
+         again"
+    )]
     LeaderOutdated {
         /// The leader.
         leader: ServerId,
@@ -76,9 +80,6 @@ pub enum Why {
         /// How long it has waited.
         waited_ms: u64,
     },
-    /// A leader whose epoch is older than one that a voter has accepted.
-    #[error("a voter has accepted a later epoch than this leader's, {0}")]
-    Outranked(i64),
     /// A leader that has given out every zxid of its epoch.
     #[error("this leader's epoch has no zxid left; a new epoch begins")]
     EpochFull,
@@ -93,6 +94,19 @@ pub enum Why {
     /// It has opened a second link: the first one counts no longer.
     #[error("server {0} has connected again; its older connection is closed")]
     LearnerAgain(ServerId),
+    /// A voter says that it has accepted an epoch that cannot be.
+    #[error(
+        "server {learner} says that it has accepted epoch {accepted}, expected 0 to {at_most}; it is not let in: correct \
+         its file acceptedEpoch, or move its version-2 directories away and start it again"
+    )]
+    EpochBeyondReason {
+        /// The learner.
+        learner: ServerId,
+        /// What it says.
+        accepted: i64,
+        /// What is believed.
+        at_most: i64,
+    },
     /// It cannot be led: an old protocol, a newer configuration, more history than the leader, or nonsense.
     #[error("{} is not let in: {why}", named(*learner))]
     LearnerUnfit {

@@ -45,6 +45,9 @@ const TICK_MS: u64 = 50;
 /// How long a healed majority may take to make progress, and then the others to become equal, µs.
 pub const PATIENCE_US: u64 = 20_000_000;
 
+/// How often the operator looks whether somebody is kept out, µs.
+const OPERATOR_US: u64 = 3_000_000;
+
 /// The slowest message in good weather, µs.
 const LATENCY_MAX_US: u64 = 900;
 /// How long nothing happens in the end, µs.
@@ -109,6 +112,8 @@ struct Machine {
     last_votes: BTreeMap<ServerId, Notification>,
     /// What has become due while it is stopped.
     held: Vec<Due>,
+    /// The leader and the epoch that it could not follow.
+    outside: Option<(ServerId, i64)>,
 }
 
 impl Machine {
@@ -131,6 +136,7 @@ impl Machine {
             fuzzy_until: None,
             last_votes: BTreeMap::new(),
             held: Vec::new(),
+            outside: None,
         }
     }
 }
@@ -353,12 +359,32 @@ impl World {
             && self.judge.model.sessions().iter().all(|session| own.contains(session))
     }
 
+    /// A member that has accepted a later epoch than the leader's stays outside until the next election, and only an
+    /// operator knows that nothing was lost.
+    fn play_the_operator(&mut self) {
+        let part = |id: ServerId| self.machine(id).process.as_ref().map(|process| process.role);
+        let kept_out = self.ids().into_iter().filter(|id| part(*id) == Some(Role::Looking));
+        let leader = kept_out
+            .filter_map(|id| self.machine(id).outside)
+            .find(|(leader, epoch)| part(*leader) == Some(Role::Leading { epoch: *epoch }));
+        if let Some((leader, epoch)) = leader {
+            self.note(|| format!("{leader}, which leads epoch {epoch}, is restarted for those outside"));
+            self.crash(leader);
+            self.start(leader);
+        }
+    }
+
     fn demand_progress(&mut self, what: &str) {
         let until_us = self.now_us + PATIENCE_US;
+        let mut operator_us = self.now_us + OPERATOR_US;
         while !self.is_settled() {
             assert!(self.now_us < until_us, "no progress after {what}: {}", self.state());
             let next_us = self.now_us + 50_000;
             self.run_until(next_us);
+            if self.now_us >= operator_us {
+                operator_us = self.now_us + OPERATOR_US;
+                self.play_the_operator();
+            }
         }
         let state = self.state();
         self.note(|| format!("settled: {state}"));

@@ -12,7 +12,7 @@ use zoometry_replica::store::watch::{WatchEvent, WatchSink, WatcherId};
 use zoometry_replica::store::{Caller, Store, Walk};
 use zoometry_replica::zab::election::{Electorate, NotificationIntervals};
 use zoometry_replica::zab::history::HISTORY_DEFAULT;
-use zoometry_replica::zab::{Action, Doubt, Event, Link, Recovered, Role, ServerId, Settings, Zab};
+use zoometry_replica::zab::{Action, Doubt, Event, Link, Recovered, Role, ServerId, Settings, Why, Zab};
 use zoometry_wire::peer::{PacketKind, QuorumPacket};
 use zoometry_wire::records::{EventType, xid};
 use zoometry_wire::{ErrorCode, Id, OpCode, Request, Response, SessionId, Txn, TxnRecord, Zxid};
@@ -356,7 +356,12 @@ impl World {
                 process.disk.state_jobs += 1;
                 self.queue(id, Job::Install(zxid));
             }
-            Action::Tell(why) => self.note(|| format!("{id}: {why}")),
+            Action::Tell(why) => {
+                self.note(|| format!("{id}: {why}"));
+                if let Why::LeaderOutdated { leader, epoch, .. } = why {
+                    self.machine_mut(id).outside = Some((leader, epoch));
+                }
+            }
             Action::Fail(why) => panic!("{id} stops itself: {why}"),
             Action::Pong(..) | Action::Upcall(..) | Action::Apply(..) | Action::Adopt(..) => {
                 unreachable!("the member performs this itself: {action:?}")
