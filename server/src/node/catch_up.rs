@@ -15,6 +15,7 @@ use zoometry_wire::Zxid;
 use zoometry_wire::peer::{PacketKind, QuorumPacket};
 
 use super::{Node, NodeEvent};
+use crate::config::Ensemble;
 use crate::disk::FileDisk;
 use crate::peers::{LINK_OUTBOX_BYTES_MAX, PeerEvent};
 use crate::stats::Counter;
@@ -35,10 +36,15 @@ pub(super) struct Held {
     bytes: usize,
 }
 
+/// Learners for which the log files are looked through at a time. One with a server line is served beyond it.
+const LOG_LOOKS_MAX: usize = 8;
+
 impl Node {
     /// Sends a packet to another member, behind everything that it was sent before.
     pub(super) fn send(&mut self, link: Link, packet: QuorumPacket) {
         if !self.looked_for.is_empty()
+            // That this leader is there is said meanwhile.
+            && packet.kind != PacketKind::Ping as i32
             && let Some(held) = self.looked_for.get_mut(&link)
         {
             held.bytes += packet.data.as_ref().map_or(0, |data| data.len());
@@ -70,6 +76,13 @@ impl Node {
         self.member.learner(link).map(|learner| learner.0)
     }
 
+    /// Whether the learner has a server line.
+    fn is_listed(&self, link: Link) -> bool {
+        let Ensemble::Member(membership) = &self.shared.config.ensemble else { return false };
+        let id = self.server_at(link).and_then(|id| u64::try_from(id).ok());
+        id.is_some_and(|id| membership.members.contains_key(&id))
+    }
+
     /// This side wants a link's end, and consensus is to hear of it.
     fn end_link(&mut self, link: Link) {
         self.forget_link(link);
@@ -88,6 +101,15 @@ impl Node {
     /// Has the log files looked through for a learner that stands at `learner`: as many of them as are worth it,
     /// which may be gigabytes.
     pub(super) fn look_into_log(&mut self, link: Link, learner: Zxid, upto: Zxid) {
+        if self.log_looks >= LOG_LOOKS_MAX && !self.is_listed(link) {
+            tracing::warn!(
+                server = self.server_at(link),
+                "the log files are being looked through for {LOG_LOOKS_MAX} learners, the most at a time; one without a \
+                 server line has to come again"
+            );
+            return self.end_link(link);
+        }
+        self.log_looks += 1;
         self.looked_for.insert(link, Held::default());
         let (files, node) = (self.shared.files.clone(), self.shared.node.clone());
         let factor = self.shared.config.storage.snapshot_size_factor;
@@ -98,6 +120,7 @@ impl Node {
         };
         if let Err(error) = std::thread::Builder::new().name("log look".into()).spawn(look) {
             tracing::warn!(%error, "no thread for a learner that is far behind; it has to come again");
+            self.log_looks -= 1;
             self.end_link(link);
         }
     }
@@ -105,6 +128,7 @@ impl Node {
     /// The log files have been looked through for a learner.
     pub(super) fn log_looked(&mut self, look: LogLook) {
         let LogLook { link, learner, upto, found } = look;
+        self.log_looks -= 1;
         // The link may have ended meanwhile.
         let Some(held) = self.looked_for.remove(&link) else { return };
         let found = match found {

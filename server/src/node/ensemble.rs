@@ -261,7 +261,7 @@ impl Node {
         }
     }
 
-    /// Whoever is receiving a snapshot, or sending one, is alive as long as bytes move.
+    /// Whoever is receiving a snapshot, or sending one, is alive as long as bytes move, or as this side has not read them.
     pub(super) fn watch_transfers(&mut self) {
         let Some(peers) = &self.peers else { return };
         let links = self.member.synchronising();
@@ -269,7 +269,8 @@ impl Node {
         let mut alive = Vec::new();
         for link in links {
             let Some(bytes) = peers.moved_bytes(link) else { continue };
-            if self.moved.insert(link, bytes).is_some_and(|before| before != bytes) {
+            let has_moved = self.moved.insert(link, bytes).is_some_and(|before| before != bytes);
+            if has_moved || peers.loads(link) {
                 alive.push(link);
             }
         }

@@ -175,6 +175,8 @@ pub struct Node {
     arrived: FxHashMap<Link, Box<Store>>,
     /// Learners for which the log files are being looked through.
     looked_for: FxHashMap<Link, Held>,
+    /// Threads that do so, for links that have ended meanwhile as well.
+    log_looks: usize,
     outputs: Vec<Output>,
     #[expect(clippy::vec_box, reason = "as the member hands them out: moved, not made here")]
     committed: Vec<Box<TxnRecord>>,
@@ -253,6 +255,7 @@ impl Node {
             held: VecDeque::new(),
             arrived: FxHashMap::default(),
             looked_for: FxHashMap::default(),
+            log_looks: 0,
             outputs: Vec::new(),
             committed: Vec::new(),
             appends: Vec::new(),

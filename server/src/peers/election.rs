@@ -9,13 +9,13 @@
 //! the newest vote waits; the last one sent is sent again on a new connection, because nobody knows whether
 //! the old one delivered it. Votes may therefore arrive twice, or late.
 //!
-//! Limits: [`HELLOS_WAITING_MAX`] connections that have not said who they are (the oldest makes room), each for
-//! `hello_timeout_ms`; [`STRANGERS_MAX`] ids without a server line; [`VOTES_UNHEARD_MAX`] votes of each member, beyond
-//! which its connection is not read.
+//! Limits: connections that have not said who they are ([`hellos`](super::hellos)); [`STRANGERS_MAX`] ids without a
+//! server line, of which the one that has been connected for longest makes room; [`VOTES_UNHEARD_MAX`] votes of each
+//! member, beyond which its connection is not read.
 //!
 //! Source: `QuorumCnxManager.java`; reference §8.1.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -31,14 +31,13 @@ use tokio::time::{sleep, timeout};
 use zoometry_replica::zab::ServerId;
 use zoometry_wire::peer::{ANONYMOUS_OBSERVER, ElectionHello, NOTIFICATION_LIMIT, Notification};
 
+use super::hellos::{Hellos, room_for_one_more};
 use super::{Hub, PeerEvent, PeerOptions, address};
 use crate::clock;
 use crate::config::Endpoint;
 use crate::seldom::Seldom;
 
-/// Connections that have not yet said who they are; one more, and the oldest of them is closed.
-pub(super) const HELLOS_WAITING_MAX: usize = 64;
-/// Ids without a server line that may hold a connection.
+/// Ids without a server line that may hold a connection; one more, and the one that was connected first is closed.
 pub(super) const STRANGERS_MAX: usize = 64;
 /// Votes of one member that may be delivered and not yet [heard](super::Peers::heard); as many as Apache's server keeps.
 pub(super) const VOTES_UNHEARD_MAX: usize = 100;
@@ -54,8 +53,7 @@ pub(super) const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Everybody's mailboxes, and who stands at the door.
 pub(super) struct Election {
     mailboxes: Mutex<HashMap<ServerId, Arc<Mailbox>>>,
-    /// Connections that have not said who they are, oldest first; dropping a sender closes one.
-    hellos: Mutex<VecDeque<(u64, oneshot::Sender<()>)>>,
+    hellos: Hellos,
     next: AtomicU64,
     /// The next name for an observer that does not say its own.
     anonymous: AtomicI64,
@@ -112,7 +110,7 @@ impl Election {
         let hello = ElectionHello { sid: options.my_id.0, addresses: addresses.collect() };
         Self {
             mailboxes: Mutex::new(mailboxes),
-            hellos: Mutex::new(VecDeque::new()),
+            hellos: Hellos::default(),
             next: AtomicU64::new(1),
             anonymous: AtomicI64::new(-1),
             hello: hello.to_bytes(),
@@ -124,21 +122,30 @@ impl Election {
     }
 
     /// Does something with a member's mailbox, which is made if there is none; an error when there are too
-    /// many strangers. Strangers' mailboxes are cleared away under the same lock, so none is lost in use.
-    fn enter<T>(&self, id: ServerId, work: impl FnOnce(&Arc<Mailbox>) -> T) -> anyhow::Result<T> {
+    /// many strangers that are being called. Strangers' mailboxes are cleared away under the same lock, so none is lost
+    /// in use.
+    fn enter<T>(&self, hub: &Hub, id: ServerId, work: impl FnOnce(&Arc<Mailbox>) -> T) -> anyhow::Result<T> {
         let mut mailboxes = self.mailboxes.lock();
         if let Some(mailbox) = mailboxes.get(&id) {
             return Ok(work(mailbox));
         }
-        if mailboxes.values().filter(|mailbox| mailbox.stranger).count() >= STRANGERS_MAX {
+        let strangers = |mailboxes: &HashMap<ServerId, Arc<Mailbox>>| {
+            mailboxes.values().filter(|mailbox| mailbox.stranger).count()
+        };
+        if strangers(&mailboxes) >= STRANGERS_MAX {
             mailboxes.retain(|_, mailbox| {
                 let state = mailbox.state.lock();
                 !mailbox.stranger || state.current.is_some() || state.dialling
             });
         }
-        if mailboxes.values().filter(|mailbox| mailbox.stranger).count() >= STRANGERS_MAX {
-            bail!("there are connections with {STRANGERS_MAX} ids that have no server line");
+        if strangers(&mailboxes) >= STRANGERS_MAX {
+            let connected = mailboxes.values().filter(|mailbox| mailbox.stranger);
+            let oldest = connected.filter_map(|mailbox| Some((mailbox.connected()?, mailbox.id))).min();
+            if let Some(mailbox) = oldest.and_then(|(_, id)| mailboxes.remove(&id)) {
+                mailbox.let_go(hub);
+            }
         }
+        room_for_one_more(strangers(&mailboxes), STRANGERS_MAX, "ids without a server line")?;
         let mailbox = mailboxes.entry(id).or_insert_with(|| Arc::new(Mailbox::new(id, true)));
         Ok(work(mailbox))
     }
@@ -185,6 +192,19 @@ impl Mailbox {
         hub.deliver(PeerEvent::Reachable(self.id, false));
         if self.has_news(&state) {
             self.dial(hub, state);
+        }
+    }
+
+    /// The number of the connection in use, unless the member is being called.
+    fn connected(&self) -> Option<u64> {
+        let state = self.state.lock();
+        state.current.as_ref().filter(|_| !state.dialling).map(|current| current.number)
+    }
+
+    /// Ends the connection in use.
+    fn let_go(&self, hub: &Hub) {
+        if self.state.lock().current.take().is_some() {
+            hub.deliver(PeerEvent::Reachable(self.id, false));
         }
     }
 
@@ -351,24 +371,10 @@ pub(super) async fn accept(hub: Arc<Hub>, listener: TcpListener) {
 
 /// Finds out who has dialled.
 async fn greet(hub: Arc<Hub>, mut stream: TcpStream, peer: SocketAddr) {
-    let number = hub.election.next.fetch_add(1, Ordering::Relaxed);
-    let (place, pushed_out) = oneshot::channel();
-    {
-        let mut hellos = hub.election.hellos.lock();
-        if hellos.len() >= HELLOS_WAITING_MAX {
-            hellos.pop_front();
-        }
-        hellos.push_back((number, place));
-    }
     let patience = Duration::from_millis(hub.options.hello_timeout_ms);
     let mut buffer = BytesMut::with_capacity(512);
-    let hello = tokio::select! {
-        hello = timeout(patience, read_hello(&mut stream, &mut buffer)) => {
-            hello.unwrap_or_else(|_| Err(anyhow::anyhow!("no hello within {} ms", patience.as_millis())))
-        }
-        _ = pushed_out => Err(anyhow::anyhow!("{HELLOS_WAITING_MAX} others wait to say who they are")),
-    };
-    hub.election.hellos.lock().retain(|(waiting, _)| *waiting != number);
+    let hello = read_hello(&mut stream, &mut buffer);
+    let hello = hub.election.hellos.hear(peer.ip(), patience, hello).await;
     let welcome = hello.and_then(|hello| welcome(&hub, &hello));
     match welcome {
         Ok(Some((mailbox, installed))) => {
@@ -376,7 +382,7 @@ async fn greet(hub: Arc<Hub>, mut stream: TcpStream, peer: SocketAddr) {
             exchange(hub, mailbox, stream, peer, buffer, installed).await;
         }
         Ok(None) => {}
-        Err(error) => tracing::warn!(%peer, "closing an election connection: {error:#}"),
+        Err(error) => hub.election.hellos.complain("an election", peer, &error),
     }
 }
 
@@ -411,10 +417,10 @@ fn welcome(hub: &Arc<Hub>, hello: &ElectionHello) -> anyhow::Result<Option<(Arc<
             }
             (Arc::clone(mailbox), installed)
         };
-        return hub.election.enter(id, install).map(Some);
+        return hub.election.enter(hub, id, install).map(Some);
     }
     let told = hello.addresses.first().map(|text| address::told(text)).transpose()?.flatten();
-    hub.election.enter(id, |mailbox| {
+    hub.election.enter(hub, id, |mailbox| {
         let mut state = mailbox.state.lock();
         state.dial_back = true;
         state.told = told;
@@ -471,6 +477,8 @@ async fn read_votes(
             }
             match Notification::decode(&buffer[4..4 + length]) {
                 Ok(vote) => {
+                    // Nobody reads it here, it may be long, and a hundred of them may wait.
+                    let vote = Notification { config: String::new(), ..vote };
                     if let Ok(permit) = mailbox.room.acquire().await {
                         permit.forget();
                     }

@@ -8,7 +8,8 @@
 //! Invariants. No call of [`Peers`] waits for the network: calls put bytes into an outbox or wake a task.
 //! Events of one link are delivered in the order in which they happened, by one task at a time; the last one
 //! is [`PeerEvent::Closed`], unless this side closed the link. A connection that says nothing, or says
-//! nonsense, costs its own task and nothing else.
+//! nonsense, costs its own task and nothing else, and those that have not said who they are take the place of nobody who
+//! has ([`hellos`]).
 //!
 //! What this does not do: it decides nothing. Who leads, who is too silent and who may follow is the
 //! machine's to say (`zoometry_replica::zab`). It does not encrypt and does not authenticate: peers are who
@@ -19,6 +20,7 @@
 
 mod address;
 mod election;
+mod hellos;
 mod outbox;
 mod quorum;
 mod snapshot;
@@ -49,7 +51,7 @@ pub enum PeerEvent {
     Reachable(ServerId, bool),
     /// A member has told its vote.
     Vote(ServerId, Notification),
-    /// A learner has connected to this member's quorum port.
+    /// A learner has connected to this member's quorum port and said who it is: its FOLLOWERINFO or OBSERVERINFO follows.
     Accepted(Link),
     /// What [`Peers::connect`] asked for.
     Connected(ServerId, Link),
@@ -89,7 +91,7 @@ pub struct PeerOptions {
     pub connect_timeout_ms: u64,
     /// Opening a connection to a leader's quorum port, ms: one try.
     pub quorum_connect_timeout_ms: u64,
-    /// How long an election connection may take to say who it is, ms (tickTime × syncLimit).
+    /// How long a connection on either port may take to say who it is, ms (tickTime × syncLimit).
     pub hello_timeout_ms: u64,
     /// Most bytes of data that a quorum packet may carry.
     pub packet_data_bytes_max: usize,
@@ -102,9 +104,9 @@ pub struct PeerOptions {
 /// Most file descriptors that the links of an ensemble of so many members take.
 pub fn descriptors_max(members: usize) -> u64 {
     // An accepted link has two, and one more while a part of the log is read for it.
-    let quorum = quorum::links_max(members) * 3;
+    let quorum = hellos::HELLOS_WAITING_MAX + quorum::links_max(members) * 3;
     // A vote's connection may be opened while the old one is found dead.
-    let election = election::HELLOS_WAITING_MAX + election::STRANGERS_MAX + 2 * members;
+    let election = hellos::HELLOS_WAITING_MAX + election::STRANGERS_MAX + 2 * members;
     (quorum + election) as u64
 }
 
@@ -276,6 +278,12 @@ impl Peers {
     /// is then the sign of life.
     pub fn moved_bytes(&self, link: Link) -> Option<u64> {
         self.0.links.moved_bytes(link)
+    }
+
+    /// Whether this side makes a store of a snapshot that has arrived on a link, and does not read on: the other side's
+    /// silence means nothing then.
+    pub fn loads(&self, link: Link) -> bool {
+        self.0.links.loads(link)
     }
 
     /// Ends all tasks; no event follows. Both ports are free as soon as the tasks have ended, which is not

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::io::{ErrorKind, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -90,6 +90,8 @@ pub(super) struct Outbox {
     desk: Mutex<Desk>,
     /// Bytes read and written so far.
     moved_bytes: AtomicU64,
+    /// This side is at work with what has arrived, and does not read.
+    loads: AtomicBool,
     unsent: Notify,
     closing: Notify,
     overflowed: Notify,
@@ -114,6 +116,7 @@ impl Outbox {
             socket,
             desk: Mutex::new(desk),
             moved_bytes: AtomicU64::new(0),
+            loads: AtomicBool::new(false),
             unsent: Notify::new(),
             closing: Notify::new(),
             overflowed: Notify::new(),
@@ -240,6 +243,16 @@ impl Outbox {
     /// Bytes read and written so far.
     pub(super) fn moved_bytes(&self) -> u64 {
         self.moved_bytes.load(Ordering::Relaxed)
+    }
+
+    /// This side begins, or has ended, to work on what has arrived instead of reading on.
+    pub(super) fn set_loads(&self, loads: bool) {
+        self.loads.store(loads, Ordering::Relaxed);
+    }
+
+    /// Whether this side is at work with what has arrived.
+    pub(super) fn loads(&self) -> bool {
+        self.loads.load(Ordering::Relaxed)
     }
 
     /// Whether events of this link are still wanted.

@@ -1,23 +1,26 @@
 //! The quorum port: learners connect here to the leader, and packets go both ways.
 //!
 //! The port is bound and accepts as long as the member lives, leader or not: whether a connection is welcome
-//! is the consensus machine's to say. A packet has no length in front, so whole packets are found by walking
+//! is the consensus machine's to say, which hears of it when its first packet is there: FOLLOWERINFO or OBSERVERINFO. A packet has no length in front, so whole packets are found by walking
 //! over their fields. A SNAP packet is followed by a stream that is no packets; only a link that this side
 //! has opened may bring one.
 //!
-//! Limits: [`links_max`] accepted connections, further ones are closed at once;
+//! Limits: connections that have not said who they are ([`hellos`](super::hellos)), and [`INTRODUCTION_BYTES_MAX`] of each;
+//! [`LINKS_PER_MEMBER_MAX`] links of each id that has a server line, and [`UNLISTED_LEARNERS_MAX`] of all other ids
+//! together, so that strangers take no member's place;
 //! [`LINK_OUTBOX_BYTES_MAX`](super::LINK_OUTBOX_BYTES_MAX) unsent; `packet_data_bytes_max` of a packet's data
 //! and [`PACKET_REST_BYTES_MAX`] of what surrounds them, beyond which the link is closed.
 //!
 //! Source: `Leader.java` (LearnerCnxAcceptor), `LearnerHandler.java`, `Learner.java`; reference §8.4, §8.7.
 
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
@@ -29,9 +32,10 @@ use zoometry_replica::store::Store;
 use zoometry_replica::zab::{Link, ServerId};
 use zoometry_wire::Record;
 use zoometry_wire::jute::{Malformed, Reader};
-use zoometry_wire::peer::{AuthInfo, PacketKind, QuorumPacket};
+use zoometry_wire::peer::{AuthInfo, LearnerInfo, PacketKind, QuorumPacket};
 
 use super::election::ACCEPT_RETRY;
+use super::hellos::{Hellos, room_for_one_more};
 use super::outbox::{CLOSE_LINGER, Outbox};
 use super::{CONNECT_PAUSE, Hub, PeerEvent, address, snapshot};
 use crate::clock;
@@ -46,20 +50,27 @@ const READ_ROOM_BYTES_MIN: usize = 16 << 10;
 /// Most bytes of a packet besides its data: identities. Ours forward a quarter of a megabyte at most; an Apache
 /// follower's clients may have any number, and must not cost it its link too easily.
 const PACKET_REST_BYTES_MAX: usize = 8 << 20;
-/// Accepted links for each server line: a learner that comes back may do so before its old link is found dead.
-const LINKS_PER_MEMBER_MAX: usize = 8;
-
-/// Most accepted links at a time.
+/// Links that one id with a server line may have to this member: a learner that comes back may do so before its old link
+/// is found dead. Further ones are closed.
+pub(super) const LINKS_PER_MEMBER_MAX: usize = 8;
+/// Links of ids without a server line: observers, taps, members that will join. Further ones are closed.
+pub(super) const UNLISTED_LEARNERS_MAX: usize = 16;
+/// Most links at a time that have introduced themselves.
 pub(super) fn links_max(members: usize) -> usize {
-    (members + 4) * LINKS_PER_MEMBER_MAX
+    members * LINKS_PER_MEMBER_MAX + UNLISTED_LEARNERS_MAX
 }
+
+/// Most bytes that a learner may send before its first packet is whole.
+pub(super) const INTRODUCTION_BYTES_MAX: usize = 4 << 10;
 
 /// Every link there is.
 #[derive(Default)]
 pub(super) struct Links {
     open: Mutex<FxHashMap<Link, Arc<Outbox>>>,
     last: AtomicU64,
-    accepted: AtomicUsize,
+    hellos: Hellos,
+    /// How many there are of each id that has introduced itself.
+    introduced: Mutex<FxHashMap<ServerId, usize>>,
     /// Links with something unsent that their writers have not been told of.
     unflushed: Mutex<Vec<Arc<Outbox>>>,
 }
@@ -124,8 +135,27 @@ impl Links {
         self.open.lock().get(&link).map_or(0, |outbox| outbox.unsent_bytes())
     }
 
+    pub(super) fn loads(&self, link: Link) -> bool {
+        self.open.lock().get(&link).is_some_and(|outbox| outbox.loads())
+    }
+
     pub(super) fn moved_bytes(&self, link: Link) -> Option<u64> {
         self.open.lock().get(&link).map(|outbox| outbox.moved_bytes())
+    }
+
+    /// Counts a link of this id, until what is returned is dropped.
+    fn admit(hub: &Arc<Hub>, id: ServerId) -> anyhow::Result<Admitted> {
+        let mut introduced = hub.links.introduced.lock();
+        if hub.member(id).is_some() {
+            let count = introduced.get(&id).copied().unwrap_or_default();
+            room_for_one_more(count, LINKS_PER_MEMBER_MAX, &format!("links of server {id}"))?;
+        } else {
+            let unlisted = introduced.iter().filter(|(id, _)| hub.member(**id).is_none());
+            let count = unlisted.map(|(_, count)| count).sum();
+            room_for_one_more(count, UNLISTED_LEARNERS_MAX, "learners without a server line")?;
+        }
+        *introduced.entry(id).or_default() += 1;
+        Ok(Admitted { hub: Arc::clone(hub), id })
     }
 
     fn add(&self, peer: SocketAddr, outbox_bytes_max: usize, socket: std::net::TcpStream) -> Arc<Outbox> {
@@ -136,9 +166,26 @@ impl Links {
     }
 }
 
+/// A link that counts as one of its id's.
+struct Admitted {
+    hub: Arc<Hub>,
+    id: ServerId,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let mut introduced = self.hub.links.introduced.lock();
+        if let Entry::Occupied(mut count) = introduced.entry(self.id) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
 /// Accepts learners for ever.
 pub(super) async fn accept(hub: Arc<Hub>, listener: TcpListener) {
-    let most = links_max(hub.options.members.len());
     let failures = Seldom::default();
     loop {
         let (stream, peer) = match listener.accept().await {
@@ -151,24 +198,45 @@ pub(super) async fn accept(hub: Arc<Hub>, listener: TcpListener) {
                 continue;
             }
         };
-        if hub.links.accepted.load(Ordering::Relaxed) >= most {
-            tracing::warn!(%peer, "refusing a quorum connection: there are {most}, the most for this ensemble");
-            continue;
-        }
-        let socket = match second_hold(&stream) {
-            Ok(socket) => socket,
-            Err(error) => {
-                tracing::warn!(%peer, %error, "cannot take a quorum connection (raise `ulimit -n`?)");
-                continue;
+        hub.spawn(greet(Arc::clone(&hub), stream, peer));
+    }
+}
+
+/// Finds out who has connected.
+async fn greet(hub: Arc<Hub>, mut stream: TcpStream, peer: SocketAddr) {
+    let _ = stream.set_nodelay(true);
+    let patience = Duration::from_millis(hub.options.hello_timeout_ms);
+    let mut first = BytesMut::with_capacity(256);
+    let introduction = read_introduction(&mut stream, &mut first);
+    let introduced = hub.links.hellos.hear(peer.ip(), patience, introduction).await;
+    let admitted = introduced.and_then(|id| Links::admit(&hub, id)).and_then(|admitted| {
+        let socket = second_hold(&stream).context("no second hold of it (raise `ulimit -n`?)")?;
+        Ok((admitted, socket))
+    });
+    match admitted {
+        Ok((_admitted, socket)) => serve(&hub, (stream, socket), peer, Opened::There, &first).await,
+        Err(error) => hub.links.hellos.complain("a quorum", peer, &error),
+    }
+}
+
+/// Reads until the first packet is whole, which stays in the buffer; returns who says to be there.
+async fn read_introduction(stream: &mut TcpStream, buffer: &mut BytesMut) -> anyhow::Result<ServerId> {
+    loop {
+        if let Some(length) = QuorumPacket::measure(buffer, INTRODUCTION_BYTES_MAX)? {
+            let packet = take_packet(Bytes::copy_from_slice(&buffer[..length]))?;
+            let kind = PacketKind::from_code(packet.kind);
+            if !matches!(kind, Some(PacketKind::FollowerInfo | PacketKind::ObserverInfo)) {
+                bail!("a first packet of kind {}, expected FOLLOWERINFO or OBSERVERINFO", packet.kind);
             }
-        };
-        hub.links.accepted.fetch_add(1, Ordering::Relaxed);
-        let _ = stream.set_nodelay(true);
-        let accepted = Arc::clone(&hub);
-        hub.spawn(async move {
-            serve(&accepted, (stream, socket), peer, Opened::There).await;
-            accepted.links.accepted.fetch_sub(1, Ordering::Relaxed);
-        });
+            let info = LearnerInfo::read(packet.data.as_deref().unwrap_or_default())?;
+            return Ok(ServerId(info.sid));
+        }
+        if buffer.len() > INTRODUCTION_BYTES_MAX {
+            bail!("more than {INTRODUCTION_BYTES_MAX} bytes and no whole packet");
+        }
+        if stream.read_buf(buffer).await? == 0 {
+            bail!("closed after {} bytes of its first packet", buffer.len());
+        }
     }
 }
 
@@ -180,7 +248,7 @@ pub(super) async fn connect(hub: Arc<Hub>, to: ServerId) {
     let patience = Duration::from_millis(hub.options.quorum_connect_timeout_ms);
     let opened = address::open(&places, patience).await;
     match opened.and_then(|stream| Ok((stream.peer_addr()?, second_hold(&stream)?, stream))) {
-        Ok((peer, socket, stream)) => serve(&hub, (stream, socket), peer, Opened::Here(to)).await,
+        Ok((peer, socket, stream)) => serve(&hub, (stream, socket), peer, Opened::Here(to), &[]).await,
         Err(error) => {
             tracing::debug!(member = %to, "cannot connect to the quorum port: {error:#}");
             sleep(CONNECT_PAUSE).await;
@@ -204,12 +272,13 @@ impl Drop for HangUp {
     }
 }
 
-/// One link's life, both directions at once.
+/// One link's life, both directions at once. `first` was read before.
 async fn serve(
     hub: &Hub,
     (mut stream, socket): (TcpStream, std::net::TcpStream),
     peer: SocketAddr,
     opened: Opened,
+    first: &[u8],
 ) {
     address::repeat_soon(&stream);
     let outbox = hub.links.add(peer, hub.options.outbox_bytes_max, socket);
@@ -221,7 +290,7 @@ async fn serve(
     });
     let (mut reader, mut writer) = stream.split();
     let ended = tokio::select! {
-        ended = read(hub, &outbox, opened, &mut reader) => ended,
+        ended = read(hub, &outbox, opened, first, &mut reader) => ended,
         written = outbox.write(&mut writer) => written.map_err(anyhow::Error::from),
         () = outbox.overflow() => Err(anyhow::anyhow!(
             "more than {} bytes unsent: the other side does not read fast enough",
@@ -248,6 +317,7 @@ async fn read(
     hub: &Hub,
     outbox: &Outbox,
     opened: Opened,
+    first: &[u8],
     reader: &mut (impl AsyncRead + Unpin),
 ) -> anyhow::Result<()> {
     let link = outbox.link;
@@ -257,6 +327,8 @@ async fn read(
         }
     };
     let mut buffer = BytesMut::with_capacity(READ_BYTES);
+    buffer.extend_from_slice(first);
+    outbox.moved(first.len());
     loop {
         let mut packets = Vec::new();
         let found = split_packets(&mut buffer, hub.options.packet_data_bytes_max, &mut packets);

@@ -35,13 +35,16 @@ pub(super) async fn receive(
     let (chunks, waiting) = mpsc::channel(CHUNKS_MAX);
     let mut loader = tokio::task::spawn_blocking(move || load(config, zxid, waiting));
     let mut next = first;
+    link.set_loads(true);
     let loaded = loop {
         if next.is_empty() {
             next.reserve(CHUNK_BYTES);
+            link.set_loads(false);
             let read = tokio::select! {
                 loaded = &mut loader => break loaded,
                 read = reader.read_buf(&mut next) => read?,
             };
+            link.set_loads(true);
             link.moved(read);
             if read == 0 {
                 // The loader notices that there is no more, and says where that was.
@@ -59,6 +62,7 @@ pub(super) async fn receive(
             Err(_) => break loader.await,
         }
     };
+    link.set_loads(false);
     let (store, mut rest) = loaded?.map_err(|problem| anyhow::anyhow!("its snapshot: {problem}"))?;
     rest.unsplit(next);
     Ok((store, rest))

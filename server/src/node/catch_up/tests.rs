@@ -42,6 +42,7 @@ async fn what_the_state_holds_is_not_sent_behind_it() {
         let _ = shared.store.write().apply(&refusal(Zxid(zxid)), &mut ());
     }
     let found = Ok(LogSync::Snap(WhySnap::EndsEarly));
+    node.log_looks = 1;
     node.log_looked(LogLook { link: there, learner: Zxid(0), upto: Zxid(1), found });
     node.send(there, packet(PacketKind::Commit, 4));
     node.flush_links();
@@ -53,5 +54,38 @@ async fn what_the_state_holds_is_not_sent_behind_it() {
         packet(PacketKind::Commit, 4),
     ];
     assert_eq!(packets(&mut learner, here, 3).await, behind);
+    node.end();
+}
+
+/// It takes long, and a learner must not think that its leader is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_is_heard_of_while_files_are_looked_through() {
+    let (mut learner, here, leader, there) = pair(|options| options).await;
+    let home = tempfile::tempdir().expect("a directory");
+    let (_shared, mut parts) = standalone(home.path());
+    parts.peers = Some(leader.peers.clone());
+    let mut node = Node::new(parts);
+    node.looked_for.insert(there, Held::default());
+    let ping = QuorumPacket::new(PacketKind::Ping, Zxid(7));
+    node.send(there, QuorumPacket::new(PacketKind::Proposal, Zxid(7)));
+    node.send(there, ping.clone());
+    node.flush_links();
+    assert_eq!(packets(&mut learner, here, 1).await, [ping]);
+    node.end();
+}
+
+/// They read gigabytes each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_are_looked_through_for_so_many_at_a_time() {
+    let (mut learner, here, leader, there) = pair(|options| options).await;
+    let home = tempfile::tempdir().expect("a directory");
+    let (_shared, mut parts) = standalone(home.path());
+    parts.peers = Some(leader.peers.clone());
+    let mut node = Node::new(parts);
+    node.log_looks = LOG_LOOKS_MAX;
+    node.look_into_log(there, Zxid(1), Zxid(2));
+    assert!(node.looked_for.is_empty());
+    let event = learner.next().await;
+    assert!(matches!(event, PeerEvent::Closed(link) if link == here), "{event:?}");
     node.end();
 }

@@ -1,9 +1,12 @@
 //! The quorum port.
 
+use super::super::hellos::HELLOS_WAITING_MAX;
+use super::super::quorum::{INTRODUCTION_BYTES_MAX, LINKS_PER_MEMBER_MAX, UNLISTED_LEARNERS_MAX};
 use super::*;
 use bytes::{Bytes, BytesMut};
 use zoometry_replica::storage::snapshot::{encode_end, encode_head};
 use zoometry_replica::store::prep::{Asked, Prep};
+use zoometry_wire::peer::{LEARNER_PROTOCOL, LearnerInfo};
 use zoometry_wire::request::CreateRequest;
 use zoometry_wire::{Acl, Reader, Record, Request, SessionId, TxnRecord};
 
@@ -14,8 +17,31 @@ pub(crate) async fn pair(learner: impl FnOnce(PeerOptions) -> PeerOptions) -> (D
     let mut learner = Desk::start(learner(options(1, &members))).await;
     learner.peers.connect(ServerId(2));
     let PeerEvent::Connected(_, here) = learner.next().await else { panic!("expected Connected") };
-    let PeerEvent::Accepted(there) = leader.next().await else { panic!("expected Accepted") };
+    learner.peers.send(here, &introduction(1));
+    learner.peers.flush();
+    let there = accepted(&mut leader).await;
     (learner, here, leader, there)
+}
+
+/// A learner's first packet.
+fn introduction(sid: i64) -> QuorumPacket {
+    let info = LearnerInfo { sid, protocol: LEARNER_PROTOCOL, config_version: 0 };
+    QuorumPacket::new(PacketKind::FollowerInfo, Zxid(0)).with_data(info.to_bytes())
+}
+
+/// Connects and says who it is.
+async fn learner(port: u16, sid: i64) -> Raw {
+    let mut raw = Raw::connect(port).await;
+    raw.write(&introduction(sid).to_bytes()).await;
+    raw
+}
+
+/// The next link, and its introduction.
+async fn accepted(desk: &mut Desk) -> Link {
+    let PeerEvent::Accepted(link) = desk.next().await else { panic!("expected Accepted") };
+    let first = packets(desk, link, 1).await;
+    assert_eq!(first[0].kind, PacketKind::FollowerInfo as i32);
+    link
 }
 
 /// The far end of a link, which takes nothing from it until it is read.
@@ -26,8 +52,8 @@ impl Paused {
     pub(crate) async fn connect() -> (Desk, Link, Self) {
         let members = lines(2);
         let mut desk = Desk::start(options(1, &members)).await;
-        let raw = Raw::connect(quorum_port(&members, 1)).await;
-        let PeerEvent::Accepted(link) = desk.next().await else { panic!("expected Accepted") };
+        let raw = learner(quorum_port(&members, 1), 2).await;
+        let link = accepted(&mut desk).await;
         (desk, link, Self(raw))
     }
 
@@ -157,8 +183,8 @@ async fn a_side_that_does_not_read_is_dropped_at_the_limit() {
     let members = lines(2);
     let limit = PeerOptions { outbox_bytes_max: 1 << 20, ..options(1, &members) };
     let mut desk = Desk::start(limit).await;
-    let _deaf = Raw::connect(quorum_port(&members, 1)).await;
-    let PeerEvent::Accepted(link) = desk.next().await else { panic!("expected Accepted") };
+    let _deaf = learner(quorum_port(&members, 1), 2).await;
+    let link = accepted(&mut desk).await;
     // The systems' buffers take some of it, whatever their size; the rest waits here.
     let mut sent = 0;
     while desk.peers.address(link).is_some() {
@@ -177,16 +203,16 @@ async fn garbage_ends_its_own_link_only() {
     let members = lines(2);
     let mut desk = Desk::start(options(1, &members)).await;
     let port = quorum_port(&members, 1);
-    let mut good = Raw::connect(port).await;
-    let PeerEvent::Accepted(kept) = desk.next().await else { panic!("expected Accepted") };
-    let mut silent = Raw::connect(port).await;
-    let PeerEvent::Accepted(_) = desk.next().await else { panic!("expected Accepted") };
+    let mut good = learner(port, 2).await;
+    let kept = accepted(&mut desk).await;
+    let mut silent = learner(port, 2).await;
+    accepted(&mut desk).await;
     let ping = QuorumPacket::new(PacketKind::Ping, Zxid(3));
     let ids = [vec![0; 12], vec![0xff; 4], vec![0x7f; 4]].concat();
     let snapshot = QuorumPacket::new(PacketKind::Snap, Zxid(3)).to_bytes().to_vec();
     for garbage in [vec![0x7f; 100], ids, snapshot, b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n".to_vec()] {
-        let mut raw = Raw::connect(port).await;
-        let PeerEvent::Accepted(link) = desk.next().await else { panic!("expected Accepted") };
+        let mut raw = learner(port, 7).await;
+        let link = accepted(&mut desk).await;
         // What was whole before it still counts.
         raw.write(&[ping.to_bytes().to_vec(), garbage].concat()).await;
         assert_eq!(packets(&mut desk, link, 1).await[0], ping);
@@ -195,8 +221,8 @@ async fn garbage_ends_its_own_link_only() {
         raw.ended().await;
     }
     // Endless identities are no packet, and not kept either.
-    let mut raw = Raw::connect(port).await;
-    let PeerEvent::Accepted(link) = desk.next().await else { panic!("expected Accepted") };
+    let mut raw = learner(port, 7).await;
+    let link = accepted(&mut desk).await;
     raw.write(&[vec![0; 12], vec![0xff; 4], vec![0, 1, 0, 0]].concat()).await;
     let id = [1000i32.to_be_bytes().to_vec(), vec![b'x'; 1000]].concat();
     let chunk = id.repeat(100);
@@ -214,24 +240,69 @@ async fn garbage_ends_its_own_link_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn there_is_a_last_link() {
-    let members = lines(1);
+async fn nobody_takes_the_place_of_a_member() {
+    let members = lines(3);
     let mut desk = Desk::start(options(1, &members)).await;
-    let most = super::super::quorum::links_max(1);
-    let mut raws = Vec::new();
-    for _ in 0..most {
-        raws.push(Raw::connect(quorum_port(&members, 1)).await);
-        assert!(matches!(desk.next().await, PeerEvent::Accepted(_)));
+    let port = quorum_port(&members, 1);
+    let mut kept = Vec::new();
+    for stranger in 0..UNLISTED_LEARNERS_MAX {
+        kept.push(learner(port, 100 + stranger as i64).await);
+        accepted(&mut desk).await;
     }
-    Raw::connect(quorum_port(&members, 1)).await.ended().await;
-    raws.pop();
+    learner(port, 99).await.ended().await;
+    for _ in 0..LINKS_PER_MEMBER_MAX {
+        kept.push(learner(port, 2).await);
+        accepted(&mut desk).await;
+    }
+    learner(port, 2).await.ended().await;
+    let _third = learner(port, 3).await;
+    accepted(&mut desk).await;
+    // A place is free a moment after its link's end was told.
+    kept.pop();
     assert!(matches!(desk.next().await, PeerEvent::Closed(_)));
-    // Its place is free a moment after it was told.
-    let mut again = Raw::connect(quorum_port(&members, 1)).await;
+    let mut again = learner(port, 2).await;
     while timeout(QUIET, again.0.read_u8()).await.is_ok() {
-        again = Raw::connect(quorum_port(&members, 1)).await;
+        again = learner(port, 2).await;
     }
-    assert!(matches!(desk.next().await, PeerEvent::Accepted(_)));
+    accepted(&mut desk).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_says_nothing_keeps_no_learner_out() {
+    let members = lines(2);
+    let mut desk = Desk::start(PeerOptions { hello_timeout_ms: 60_000, ..options(1, &members) }).await;
+    let port = quorum_port(&members, 1);
+    let mut silent = Vec::new();
+    for _ in 0..HELLOS_WAITING_MAX + 20 {
+        silent.push(Raw::connect(port).await);
+    }
+    let _member = learner(port, 2).await;
+    accepted(&mut desk).await;
+    // The oldest had to go; nobody has heard of any of them.
+    silent[0].ended().await;
+    desk.nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_is_a_link_when_it_has_said_who_it_is() {
+    let members = lines(2);
+    let mut desk = Desk::start(PeerOptions { hello_timeout_ms: 300, ..options(1, &members) }).await;
+    let port = quorum_port(&members, 1);
+    let late = Raw::connect(port).await;
+    let mut half = Raw::connect(port).await;
+    half.write(&introduction(2).to_bytes()[..20]).await;
+    let no_info = QuorumPacket::new(PacketKind::FollowerInfo, Zxid(0)).to_bytes().to_vec();
+    let long = introduction(2).with_data(vec![0; INTRODUCTION_BYTES_MAX + 1].into()).to_bytes().to_vec();
+    let ping = QuorumPacket::new(PacketKind::Ping, Zxid(3)).to_bytes().to_vec();
+    for first in [no_info, long, ping, b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n".to_vec()] {
+        let mut raw = Raw::connect(port).await;
+        raw.write(&first).await;
+        raw.ended().await;
+    }
+    for mut raw in [late, half] {
+        raw.ended().await;
+    }
+    desk.nothing().await;
 }
 
 /// What a learner lacks may be many bytes, and its link slow: it must not be taken for dead meanwhile.
@@ -239,8 +310,8 @@ async fn there_is_a_last_link() {
 async fn bytes_are_counted_before_all_of_them_have_moved() {
     let members = lines(2);
     let mut leader = Desk::start(options(2, &members)).await;
-    let mut slow = Raw::connect(quorum_port(&members, 2)).await;
-    let PeerEvent::Accepted(link) = leader.next().await else { panic!("expected Accepted") };
+    let mut slow = learner(quorum_port(&members, 2), 1).await;
+    let link = accepted(&mut leader).await;
     // More than the systems' buffers take, and more again.
     for number in 0..64 {
         leader.peers.send(link, &proposal(number, 1 << 20));
@@ -353,8 +424,8 @@ async fn closing_breaks_a_snapshot_off() {
     let members = lines(2);
     let mut leader = Desk::start(options(2, &members)).await;
     for waits in [Duration::ZERO, Duration::from_millis(100)] {
-        let mut raw = Raw::connect(quorum_port(&members, 2)).await;
-        let PeerEvent::Accepted(link) = leader.next().await else { panic!("expected Accepted") };
+        let mut raw = learner(quorum_port(&members, 2), 1).await;
+        let link = accepted(&mut leader).await;
         let (original, _) = store(30_000);
         let zxid = original.last_zxid();
         let original = Arc::new(RwLock::new(original));

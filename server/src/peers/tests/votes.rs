@@ -1,6 +1,7 @@
 //! The election port.
 
-use super::super::election::{HELLOS_WAITING_MAX, STRANGERS_MAX, VOTES_UNHEARD_MAX};
+use super::super::election::{STRANGERS_MAX, VOTES_UNHEARD_MAX};
+use super::super::hellos::HELLOS_WAITING_MAX;
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -229,6 +230,27 @@ async fn strangers_that_have_gone_leave_room_for_others() {
     desk.reachable(7, true).await;
     desk.notify(7, 2);
     assert_eq!(other.read_vote().await.election_epoch, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stranger_that_came_first_makes_room() {
+    let members = lines(2);
+    let mut desk = Desk::start(options(1, &members)).await;
+    let mut strangers = Vec::new();
+    for id in 100..100 + STRANGERS_MAX as i64 {
+        let mut stranger = Raw::connect(election_port(&members, 1)).await;
+        stranger.hello(id, "127.0.0.1:1").await;
+        desk.reachable(id, true).await;
+        strangers.push(stranger);
+    }
+    let mut other = Raw::connect(election_port(&members, 1)).await;
+    other.hello(7, "127.0.0.1:1").await;
+    desk.reachable(100, false).await;
+    desk.reachable(7, true).await;
+    strangers[0].ended().await;
+    desk.notify(7, 2);
+    assert_eq!(other.read_vote().await.election_epoch, 2);
+    desk.nothing().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
