@@ -10,12 +10,14 @@ mod apache;
 mod child;
 mod file;
 mod local;
+mod process;
 mod relay;
 
 pub use apache::Installation;
 pub use child::Child;
-pub use file::{ClusterFile, Commands, FileMember};
+pub use file::{ClusterFile, Commands, FileMember, run as run_command};
 pub use local::{Disks, Links, Local, Making, Process, free_ports};
+pub use process::ProcessId;
 
 use crate::credentials::Credentials;
 use crate::driver::Client;
@@ -27,6 +29,7 @@ use local::{Program, SPAN_FILE, start_members};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 /// How many members `run` and `up` start when nobody says.
@@ -458,47 +461,53 @@ impl Cluster {
         Ok(())
     }
 
-    /// Does something to the member at `at`. When this returns it has been done.
+    /// Begins to do something to the member at `at`.
     ///
     /// # Errors
     /// What could not be done.
-    pub async fn perform(&mut self, at: usize, deed: Deed) -> Result<()> {
-        let name = self.members[at].to_string();
-        let done = self.do_to(at, deed).await;
-        done.with_context(|| format!("{} {name}", deed.key()))
+    pub fn begin(&mut self, at: usize, deed: Deed) -> Result<Begun> {
+        let what = format!("{} {}", deed.key(), self.members[at]);
+        match self.begin_to(at, deed).with_context(|| what.clone())? {
+            Begun::Going(rest) => Ok(Begun::Going(Box::pin(async { rest.await.context(what) }))),
+            begun => Ok(begun),
+        }
     }
 
-    async fn do_to(&mut self, at: usize, deed: Deed) -> Result<()> {
+    fn begin_to(&mut self, at: usize, deed: Deed) -> Result<Begun> {
         self.can_perform(at, deed)?;
         let member = &mut self.members[at];
         let Some(local) = &mut member.local else {
-            return match member.command(deed) {
-                Some(command) => file::run(command, deed).await,
-                None => Ok(()),
-            };
+            let command = member.command(deed).map(str::to_owned);
+            return Ok(match command {
+                Some(command) => Begun::Going(Box::pin(async move { file::run(&command, deed).await })),
+                None => Begun::Done,
+            });
         };
         match (deed, &self.relays) {
-            (Deed::Kill, _) => local.kill(),
+            (Deed::Kill, _) => return Ok(Begun::Going(Box::pin(local.kill()?))),
             (Deed::End, _) => {
                 local.ask_to_end();
-                local.end(STOP_LIMIT).await
+                return Ok(Begun::Going(Box::pin(local.end(STOP_LIMIT))));
             }
-            (Deed::Start, _) if local.has_process() => Ok(()),
-            (Deed::Start, _) => local.start(),
-            (Deed::Stop, _) => local.pause(),
-            (Deed::Continue, _) => local.resume(),
-            (Deed::Cut, Some(relays)) => {
-                relays.cut(at);
-                Ok(())
+            (Deed::Start, _) if local.has_process() => return Ok(Begun::Needless("it runs already")),
+            (Deed::Start, _) => local.start()?,
+            (Deed::Stop, _) => local.pause()?,
+            (Deed::Continue, _) if !local.has_process() => {
+                return Ok(Begun::Needless("it has no process any more"));
             }
-            (Deed::Heal, Some(relays)) => {
-                relays.heal(at);
-                Ok(())
-            }
+            (Deed::Continue, _) => local.resume()?,
+            (Deed::Cut, Some(relays)) => relays.cut(at),
+            (Deed::Heal, Some(relays)) => relays.heal(at),
             (Deed::Cut | Deed::Heal, None) => bail!("there are no relays between the members"),
-            (Deed::SlowDisk { delay_ns }, _) => local.slow_disk(Some(delay_ns)),
-            (Deed::FastDisk, _) => local.slow_disk(None),
+            (Deed::SlowDisk { delay_ns }, _) => local.slow_disk(Some(delay_ns))?,
+            (Deed::FastDisk, _) => local.slow_disk(None)?,
         }
+        Ok(Begun::Done)
+    }
+
+    /// The command by which somebody else can do this to the member at `at`; for members that were not started here.
+    pub fn command(&self, at: usize, deed: Deed) -> Option<&str> {
+        self.members[at].command(deed)
     }
 
     /// Stops local members; keeps their logs and zoo.cfg, removes their data unless `keep`.
@@ -520,6 +529,16 @@ impl Cluster {
     }
 }
 
+/// How far a deed is when it has begun.
+pub enum Begun {
+    /// It is done.
+    Done,
+    /// It is done when this is.
+    Going(Pin<Box<dyn Future<Output = Result<()>> + Send>>),
+    /// There was nothing to do, because of this.
+    Needless(&'static str),
+}
+
 /// What is left of local members' data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
@@ -531,7 +550,7 @@ pub enum Keep {
 
 impl Deed {
     /// The key of its command in a cluster file.
-    fn key(self) -> &'static str {
+    pub(crate) fn key(self) -> &'static str {
         match self {
             Deed::Kill => "kill",
             Deed::End | Deed::Start => "restart",
@@ -554,19 +573,7 @@ impl std::fmt::Display for Member {
 
 impl Member {
     fn command(&self, deed: Deed) -> Option<&str> {
-        let Commands { kill, restart, stop, resume, cut, heal, slow_disk, fast_disk } = &self.commands;
-        let command = match deed {
-            Deed::Kill => kill,
-            Deed::End => &None,
-            Deed::Start => restart,
-            Deed::Stop => stop,
-            Deed::Continue => resume,
-            Deed::Cut => cut,
-            Deed::Heal => heal,
-            Deed::SlowDisk { .. } => slow_disk,
-            Deed::FastDisk => fast_disk,
-        };
-        command.as_deref()
+        self.commands.of(deed)
     }
 }
 
@@ -622,16 +629,20 @@ mod tests {
 
     #[tokio::test]
     async fn what_nobody_said_how_to_do_is_refused_with_what_is_missing() {
-        let commands = Commands { kill: Some("true".into()), ..Commands::default() };
+        let commands = Commands { kill: Some("exit 3".into()), ..Commands::default() };
         let member = FileMember { address: "127.0.0.1:2181".into(), commands };
         let wanted = Wanted::File(ClusterFile {
+            path: "lab.toml".into(),
             name: "lab".into(),
             members: vec![member],
             chroot: Chroot::default(),
         });
         let mut cluster = Cluster::hosts(&wanted).unwrap();
-        cluster.perform(0, Deed::Kill).await.unwrap();
-        let error = format!("{:#}", cluster.perform(0, Deed::Stop).await.unwrap_err());
+        let Ok(Begun::Going(killing)) = cluster.begin(0, Deed::Kill) else { panic!("a command takes time") };
+        let error = format!("{:#}", killing.await.unwrap_err());
+        assert!(error.starts_with("kill server.1 (127.0.0.1:2181): `exit 3` failed"), "{error}");
+        let Err(error) = cluster.begin(0, Deed::Stop) else { panic!("there is no command") };
+        let error = format!("{error:#}");
         assert!(error.contains("nothing says how to stop it") && error.contains("stop = "), "{error}");
     }
 }

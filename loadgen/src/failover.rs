@@ -6,7 +6,11 @@
 //! The *gap* of a class of operations (reads, writes) is the longest time between two consecutive successes that overlaps the outage:
 //! the later one came after the fault, the earlier one before the outage was over. It is over when a new leader is seen serving; if
 //! none comes (a follower was hit, or members do not say what they do), with the round. So a stall of a disk some seconds after a
-//! quick failover is not taken for it. Times are those at which answers were there. A gap is *open* when no success came any more; its length is then a lower bound, and no expectation about it is met. Merged
+//! quick failover is not taken for it. Every gap belongs to one round alone: to that of the first fault within it, and if there is none,
+//! to that in which it began. So a fault that strikes while nothing succeeds yet is not charged with what the one before it cost; its
+//! round says that it began within another one's gap.
+//!
+//! Times are those at which answers were there. A gap is *open* when no success came any more; its length is then a lower bound, and no expectation about it is met. Merged
 //! gaps are over all members; a member's own gap is over the sessions that were attached to it when they got their answers, so the gap
 //! of a member that was killed is open unless sessions came back to it.
 //!
@@ -103,6 +107,9 @@ pub struct Round {
     pub until_ns: u64,
     /// Whom it hit.
     pub hit: Vec<String>,
+    /// It struck within the gap of writes (or reads, if nobody wrote) of this earlier round, which is counted there.
+    #[serde(default)]
+    pub within: Option<u32>,
     /// Who led afterwards, if a leader was hit.
     pub new_leader: Option<String>,
     /// Writes, if there were any before the fault.
@@ -170,24 +177,38 @@ pub struct MemberOutage {
     pub reads: Option<Gap>,
 }
 
-/// The longest gap between consecutive successes (ascending times) that overlaps a round from `at_ns` to `until_ns`. Behind the last
-/// success it goes on to `end_ns`, the end of the load. `None` without a success before the fault.
-pub fn longest_gap(successes: &[u64], at_ns: u64, until_ns: u64, end_ns: u64) -> Option<Gap> {
-    let first = successes.partition_point(|success| *success <= at_ns).checked_sub(1)?;
-    let mut longest: Option<Gap> = None;
-    for (at, from_ns) in successes.iter().copied().enumerate().skip(first) {
-        if from_ns >= until_ns {
-            break;
+/// Gaps between consecutive successes (ascending times), each with the round that it belongs to: that of the first strike within it,
+/// or else the one in which it began. Strikes are ascending; what began before the first belongs to none. Behind the last success
+/// there is an open gap to `end_ns`, the end of the load.
+pub fn gaps(successes: &[u64], strikes: &[u64], end_ns: u64) -> impl Iterator<Item = (usize, Gap)> {
+    let gaps = successes.iter().enumerate().map(move |(at, from_ns)| match successes.get(at + 1) {
+        Some(to_ns) => Gap { from_ns: *from_ns, to_ns: *to_ns, open: false },
+        None => Gap { from_ns: *from_ns, to_ns: end_ns.max(*from_ns), open: true },
+    });
+    gaps.filter_map(move |gap| {
+        // A success at the very moment of a strike came before it.
+        let first = strikes.partition_point(|strike| *strike < gap.from_ns);
+        match strikes.get(first) {
+            Some(strike) if *strike < gap.to_ns => Some((first, gap)),
+            _ => Some((first.checked_sub(1)?, gap)),
         }
-        let gap = match successes.get(at + 1) {
-            Some(to_ns) => Gap { from_ns, to_ns: *to_ns, open: false },
-            None => Gap { from_ns, to_ns: end_ns.max(from_ns), open: true },
-        };
-        if longest.is_none_or(|longest| gap.length_ns() > longest.length_ns()) {
-            longest = Some(gap);
-        }
-    }
-    longest
+    })
+}
+
+/// The longest of the gaps that belong to a round and began before `over_ns`, the end of its outage. `None` without a success before
+/// the round, and if the whole outage lies within another round's gap.
+pub fn longest_gap(
+    successes: &[u64],
+    strikes: &[u64],
+    round: usize,
+    over_ns: u64,
+    end_ns: u64,
+) -> Option<Gap> {
+    // Only these can be of the round: from the last success before it on.
+    let skipped = successes.partition_point(|success| *success <= strikes[round]).checked_sub(1)?;
+    let of_round = gaps(&successes[skipped..], strikes, end_ns).take_while(|(_, gap)| gap.from_ns < over_ns);
+    let of_round = of_round.filter(|(of, _)| *of == round).map(|(_, gap)| gap);
+    of_round.reduce(|longest, gap| if gap.length_ns() > longest.length_ns() { gap } else { longest })
 }
 
 /// From when on successes come at [`RATE_SHARE`] of `rate` (per second) again, at or after `from_ns`; looked for until `end_ns`.
@@ -264,6 +285,8 @@ struct Strike<'a> {
 struct Look<'a> {
     run: &'a RunData,
     strikes: Vec<Strike<'a>>,
+    /// When they were.
+    times: Vec<u64>,
     /// Times of successes, by class: all, and by member.
     successes: [Vec<u64>; 2],
     by_member: Vec<[Vec<u64>; 2]>,
@@ -292,7 +315,8 @@ impl<'a> Look<'a> {
             }
         }
         let end_ns = run.manifest.phases.iter().map(|phase| phase.end_ns).max()?;
-        Some(Look { run, strikes, successes, by_member, end_ns })
+        let times = strikes.iter().map(|strike| strike.at_ns).collect();
+        Some(Look { run, strikes, times, successes, by_member, end_ns })
     }
 
     fn round(&self, at: usize) -> Round {
@@ -300,11 +324,10 @@ impl<'a> Look<'a> {
         let at_ns = strike.at_ns;
         let hit: Vec<String> = strike.events.iter().map(|event| event.target.clone()).collect();
         let next_ns = self.strikes.get(at + 1).map_or(self.end_ns, |next| next.at_ns);
-        let heals = self.run.events.iter().filter(|event| event.kind == "heal" && event.at_ns >= at_ns);
-        let healed_ns = heals
-            .filter(|event| event.at_ns <= next_ns && hit.contains(&event.target))
-            .map(|event| event.at_ns)
-            .min();
+        // Where it lasts at one member still, it has not been undone.
+        let undone = |event: &&EventRow| (event.duration_ns > 0).then_some(event.at_ns + event.duration_ns);
+        let undone: Option<Vec<u64>> = strike.events.iter().map(undone).collect();
+        let healed_ns = undone.and_then(|undone| undone.into_iter().max());
         // A fault that is never undone lasts as long as it is alone.
         let until_ns = healed_ns.unwrap_or(next_ns).max(at_ns + ROUND_NS_MIN).min(next_ns).max(at_ns);
         let lead = self.new_leader(at_ns, until_ns, &hit);
@@ -316,22 +339,34 @@ impl<'a> Look<'a> {
             healed_ns,
             until_ns,
             hit,
-            writes: self.outage(Class::Writes, at_ns, over_ns),
-            reads: self.outage(Class::Reads, at_ns, over_ns),
+            within: self.within(at),
+            writes: self.outage(Class::Writes, at, over_ns),
+            reads: self.outage(Class::Reads, at, over_ns),
             sessions: Sessions::between(&self.run.events, at_ns, until_ns),
             errors: self.errors(at_ns, until_ns),
-            members: self.members(at_ns, over_ns),
+            members: self.members(at, over_ns),
             ..Round::default()
         };
-        if let Some((serving_ns, leader)) = lead {
+        if let Some((serving_ns, leader)) = lead
+            && round.within.is_none()
+        {
             self.split(&mut round, serving_ns, leader);
         }
         round
     }
 
-    fn outage(&self, class: Class, at_ns: u64, until_ns: u64) -> Option<Outage> {
+    /// The earlier round within whose gap this one began.
+    fn within(&self, at: usize) -> Option<u32> {
+        let successes = self.successes.iter().rev().find(|successes| !successes.is_empty())?;
+        let around = successes.partition_point(|success| *success <= self.times[at]).checked_sub(1)?;
+        let (of, _) = gaps(&successes[around..], &self.times, self.end_ns).next()?;
+        (of < at).then_some(of as u32 + 1)
+    }
+
+    fn outage(&self, class: Class, at: usize, over_ns: u64) -> Option<Outage> {
         let successes = &self.successes[class as usize];
-        let gap = longest_gap(successes, at_ns, until_ns, self.end_ns)?;
+        let at_ns = self.times[at];
+        let gap = longest_gap(successes, &self.times, at, over_ns, self.end_ns)?;
         let from_ns = at_ns.saturating_sub(RATE_BEFORE_NS).max(*successes.first()?);
         let count = successes.iter().filter(|at| **at >= from_ns && **at < at_ns).count();
         let rate_before = if at_ns > from_ns { count as f64 * 1e9 / (at_ns - from_ns) as f64 } else { 0.0 };
@@ -341,8 +376,8 @@ impl<'a> Look<'a> {
         Some(Outage { gap, rate_before, back_ns })
     }
 
-    fn members(&self, at_ns: u64, until_ns: u64) -> Vec<MemberOutage> {
-        let gap = |successes: &[u64]| longest_gap(successes, at_ns, until_ns, self.end_ns);
+    fn members(&self, at: usize, over_ns: u64) -> Vec<MemberOutage> {
+        let gap = |successes: &[u64]| longest_gap(successes, &self.times, at, over_ns, self.end_ns);
         let members = self.run.manifest.members.iter().zip(&self.by_member);
         members
             .map(|(member, by_class)| MemberOutage {

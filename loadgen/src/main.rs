@@ -31,12 +31,18 @@ Examples:
       against a local Apache ZooKeeper, one phase shortened
   zoometry run workloads/leader-failover.toml
       what clients see of a leader's death
+  zoometry heal
+      undoes the faults that a killed run has left in force
   zoometry up 3
       just an ensemble, to play with; prints how to connect
 
 Exit codes of run: 0 VALID or SUSPECT, and all expectations met; 1 an
 expectation failed; 2 bad input or usage; 3 the run is INVALID; 4 the cluster
-could not be reached or broke a promise.";
+could not be reached, broke a promise, or is left with a fault in force (its
+last words say how to mend it: zoometry heal); 129, 130, 131, 143 a run that
+SIGHUP, SIGINT, SIGQUIT or SIGTERM has ended. The first signal ends the load
+and writes what was measured, the second ends the run at once; both undo the
+faults in force.";
 
 /// Measures ZooKeeper-protocol coordination services: load, latency, charts.
 #[derive(Parser)]
@@ -74,6 +80,27 @@ enum Command {
     Report {
         /// The results directory
         directory: PathBuf,
+    },
+    /// Undo faults that a run has left in force, as after kill -9
+    #[command(
+        long_about = "Undoes what a run has left in force: members of a real cluster that are stopped, cut off, \
+                      slowed or down. A run undoes its faults itself, at its end and on Ctrl-C, SIGTERM and \
+                      SIGHUP; after kill -9 nobody does. Each fault and the command that undoes it are in \
+                      faults.journal in the results directory. Calling it again does no harm.\n\n\
+                      Given a cluster file, heals the runs that loaded that cluster; if there are none, runs every \
+                      command of the file that mends something (restart only where a member does not answer).",
+        after_help = "Examples:\n  zoometry heal\n      the newest run below results/ that left anything\n  \
+                      zoometry heal results/20261130T101500Z-failover-lab\n  zoometry heal lab.toml\n\n\
+                      Exit codes: 0 nothing is left in force; 2 bad usage, or the run still goes\non; 4 something \
+                      could not be undone, and is named."
+    )]
+    Heal {
+        /// A results directory, or a cluster file (.toml)
+        #[arg(value_name = "RESULTS|CLUSTER-FILE")]
+        what: Option<PathBuf>,
+        /// Where the results directories are
+        #[arg(long, value_name = "DIR", default_value = "results")]
+        out: PathBuf,
     },
     /// Compare results directories; or run a workload on several clusters and compare those
     #[command(
@@ -278,6 +305,11 @@ fn main() -> ExitCode {
         Command::Up(args) => up(args),
         Command::Report { directory } => exit_of(run::report(&directory), Exit::Usage),
         Command::Compare(args) => compare(args),
+        Command::Heal { what, out } => match zoometry::faults::heal::heal(what.as_deref(), &out) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::from(Exit::Cluster as u8),
+            Err(error) => exit_of(Err(error), Exit::Usage),
+        },
         Command::Server { arguments } => zoometry_server::cli::main(arguments.into_iter()),
     }
 }

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 
 use crate::charts;
 use crate::figures;
-use crate::results::{self, RunData};
+use crate::results::{self, Manifest, RunData};
 use crate::summary::{Summary, Tail};
 
 use charts::escape;
@@ -57,7 +57,7 @@ fn html(
         page.push(&format!("<p class=question>{}</p>", paragraphs(&manifest.question)));
     }
     page.push(&tables::verdict(&manifest.verdict));
-    page.push(&cards(summary));
+    page.push(&cards(summary, &run.manifest));
     page.push(&tables::expectations(manifest));
     page.push(&tables::promises(manifest));
     let (of_faults, charts): (Vec<&charts::Chart>, Vec<&charts::Chart>) =
@@ -67,7 +67,7 @@ fn html(
         for chart in of_faults {
             page.push(&figure(chart)?);
         }
-        page.push(&failover::tables(failover));
+        page.push(&failover::tables(failover, &run.manifest));
     }
     page.section("summary", "Summary");
     page.push(&tables::summary(summary));
@@ -94,7 +94,7 @@ fn paragraphs(text: &str) -> String {
 }
 
 /// The few figures that most readers came for.
-fn cards(summary: &Summary) -> String {
+fn cards(summary: &Summary, manifest: &Manifest) -> String {
     let whole = &summary.whole;
     let mut cards: Vec<(String, String, String)> = Vec::new();
     if let Some(all) = whole.all() {
@@ -137,7 +137,7 @@ fn cards(summary: &Summary) -> String {
         cards.push(("servers' CPU per operation".into(), figures::time_us(us), note));
     }
     if let Some(gap) = whole.gaps.iter().find(|gap| gap.class == "writes") {
-        let note = format!("at {:.1} s", gap.from_ns as f64 / 1e9);
+        let note = format!("at {:.1} s", manifest.seconds(gap.from_ns));
         let length = figures::time_us((gap.to_ns - gap.from_ns) as f64 / 1e3);
         cards.push(("longest time without a write".into(), length, note));
     }

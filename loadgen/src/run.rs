@@ -14,6 +14,7 @@ mod scraper;
 
 pub use leftovers::clean;
 pub use manifest::command_line;
+pub(crate) use manifest::quoted;
 pub use repeat::{Repeats, Setup, repeat, setups};
 
 use crate::cluster::{Clients, Cluster, Disks, Keep, Links, Making, Tracing, Wanted};
@@ -21,7 +22,8 @@ use crate::credentials::Credentials;
 use crate::driver::{
     self, Client, Control, Driver, Handover, Places, Refused, Report, Settings, Verified, workers_for,
 };
-use crate::faults::{self, Faults};
+use crate::faults::journal::Journal;
+use crate::faults::{self, Faults, heal};
 use crate::figures;
 use crate::foresee::{self, Outlook};
 use crate::keys::KeySpace;
@@ -38,9 +40,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use collector::{Collector, Said, Sources};
 use leftovers::Mark;
 use scraper::Scraper;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::runtime::{Builder, Runtime};
 use tracing::{Instrument as _, info_span};
 use zoometry_spans::{Clock, Exporter, Identity, Resource, SampleRate};
 
@@ -177,8 +181,12 @@ pub fn run(options: &Options) -> Result<Finished, Failure> {
     if !options.quiet {
         warn_of_expectations(&spec);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().blame(Exit::Usage)?;
+    if let Some(left) = heal::left_below(&options.out) {
+        eprintln!("zoometry: {left}");
+    }
+    let runtime = Builder::new_current_thread().enable_all().build().blame(Exit::Usage)?;
     let span = info_span!("run", workload = spec.name, cluster = %options.cluster);
+    let kept: OnceLock<(Arc<Journal>, Signals)> = OnceLock::new();
     let whole = async {
         let mut signals = Signals::listen().blame(Exit::Usage)?;
         let run = Run::new(options, spec, signals.clone())?;
@@ -186,13 +194,30 @@ pub fn run(options: &Options) -> Result<Finished, Failure> {
             "the run was ended at once; what it wrote until then is in {} (zoometry report shows it)",
             run.directory.display()
         );
+        let _ = kept.set((run.journal.clone(), signals.clone()));
         tokio::select! {
             outcome = run.whole() => outcome.map(|finished| ended_by(&signals, finished)),
             // Local members die with what is dropped here.
             signal = signals.came(2) => Err(stopped(signal, &left)),
         }
     };
-    runtime.block_on(whole.instrument(span))
+    to_the_end(&runtime, whole.instrument(span), &kept)
+}
+
+/// Every end of a run passes here, also that by a panic: nothing is left broken without a word.
+fn to_the_end(
+    runtime: &Runtime,
+    whole: impl Future<Output = Result<Finished, Failure>>,
+    kept: &OnceLock<(Arc<Journal>, Signals)>,
+) -> Result<Finished, Failure> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(whole)));
+    let settled = kept
+        .get()
+        .is_none_or(|(journal, signals)| runtime.block_on(heal::settle(journal, &mut signals.clone())));
+    match outcome.unwrap_or_else(|panic| resume_unwind(panic)) {
+        Ok(finished) if !settled => Ok(Finished { exit: Exit::Cluster, ..finished }),
+        outcome => outcome,
+    }
 }
 
 /// A run that a signal has cut short says so by its exit code, unless a promise was broken.
@@ -317,6 +342,7 @@ struct Run<'a> {
     directory: PathBuf,
     show: Show,
     signals: Signals,
+    journal: Arc<Journal>,
 }
 
 /// What the load left behind.
@@ -363,6 +389,11 @@ impl<'a> Run<'a> {
         let run_id = format!("run-{:x}-{:x}", started_unix_ms, std::process::id());
         let places = Places::new(&format!("{}{}", options.cluster.chroot(), spec.data.root), &run_id);
         let keys = Arc::new(places.keys(&spec));
+        let cluster_file = match &options.cluster {
+            Wanted::File(file) => Some(file.path.clone()),
+            _ => None,
+        };
+        let journal = Arc::new(Journal::new(&directory, options.cluster.to_string(), cluster_file));
         Ok(Run {
             options,
             plan: Arc::new(Plan::new(&spec)),
@@ -375,6 +406,7 @@ impl<'a> Run<'a> {
             directory,
             show: Show::on_stderr(options.quiet),
             signals,
+            journal,
         })
     }
 
@@ -434,6 +466,11 @@ impl<'a> Run<'a> {
             client.close().await;
         }
         let _ = std::fs::remove_file(self.directory.join(SPAN_FILE));
+        if !self.journal.open().is_empty() {
+            // Somebody will need it.
+            return failure;
+        }
+        self.journal.forget();
         let _ = match failure.exit {
             Exit::Usage | Exit::Cluster => std::fs::remove_dir(&self.directory),
             _ => std::fs::remove_dir_all(&self.directory),
@@ -602,7 +639,10 @@ impl<'a> Run<'a> {
         let scraper = Scraper::start(self.clock, cluster, self.boundaries(start_ns), said);
         let faults = match self.spec.faults.is_empty() {
             true => None,
-            false => Some(Faults::start(&self.spec, cluster, self.clock, start_ns).blame(Exit::Usage)?),
+            false => Some(
+                Faults::start(&self.spec, cluster, self.clock, start_ns, self.journal.clone())
+                    .blame(Exit::Usage)?,
+            ),
         };
         let Ending { cut_short_by, failure } =
             self.watch_over(&driver, cluster, faults, start_ns, &mut collector).await;
@@ -695,10 +735,17 @@ impl<'a> Run<'a> {
         let mut ending = Ending::default();
         let mut fallen = false;
         let mut signals = self.signals.clone();
+        let mut refreshed = Instant::now();
         while !driver.is_finished() {
-            let due_in = faults.as_mut().and_then(Faults::due_in).filter(|_| ending.cut_short_by.is_none());
+            let step = async {
+                match &mut faults {
+                    Some(faults) => faults.due().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
-                () = tokio::time::sleep(due_in.unwrap_or(REFRESH).min(REFRESH)) => {}
+                () = step => {}
+                () = tokio::time::sleep(REFRESH.saturating_sub(refreshed.elapsed())) => {}
                 signal = signals.came(1), if ending.cut_short_by.is_none() => {
                     ending.cut_short(signal.name().to_owned(), control);
                     load.note(&format!(
@@ -707,15 +754,21 @@ impl<'a> Run<'a> {
                     ));
                 }
             }
-            if let Some(faults) = &mut faults
-                && due_in.is_some()
-                && faults.due_in() == Some(Duration::ZERO)
-            {
-                match faults.next(cluster).await {
-                    Ok(told) => load.note(&format!("fault: {told}")),
-                    Err(error) => ending.failed(error, control),
+            if let Some(faults) = &mut faults {
+                if ending.cut_short_by.is_some() {
+                    faults.wind_up();
+                }
+                let advanced = faults.advance(cluster);
+                faults.told().iter().for_each(|told| load.note(told));
+                if let Err(error) = advanced {
+                    load.note(&format!("{error:#}"));
+                    ending.failed(error, control);
                 }
             }
+            if refreshed.elapsed() < REFRESH {
+                continue;
+            }
+            refreshed = Instant::now();
             if let Some(faults) = &faults {
                 collector.tell(faults.so_far());
             }
@@ -751,9 +804,10 @@ impl<'a> Run<'a> {
         }
         load.done();
         if let Some(faults) = faults {
-            match faults.finish(cluster).await {
-                Ok(events) => collector.tell(events),
-                Err(error) => ending.failed(error, control),
+            let (events, undone) = faults.finish(cluster).await;
+            collector.tell(events);
+            if let Err(error) = undone {
+                ending.failed(error, control);
             }
         }
         ending
@@ -824,4 +878,38 @@ fn say(text: &str) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::faults::journal::{Entry, Undo};
+    use crate::faults::state::Condition;
+
+    #[test]
+    fn a_panic_leaves_no_fault_in_force() {
+        let _turn = crate::signals::tests::TURN.lock().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let mended = directory.path().join("mended");
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let kept = OnceLock::new();
+        let whole = async {
+            let journal = Arc::new(Journal::new(directory.path(), "lab".into(), None));
+            let entry = Entry {
+                server: 1,
+                member: "zk1:2181".into(),
+                condition: Condition::Stopped,
+                fault: "stop server.1 (leader)".into(),
+                at_unix_ms: 0,
+                undo: Undo::Command(Some(format!("touch {}", mended.display()))),
+                stays: false,
+            };
+            kept.set((journal.clone(), Signals::listen().unwrap())).unwrap();
+            journal.begin(entry).unwrap();
+            panic!("in the middle of a fault");
+        };
+        let ended = catch_unwind(AssertUnwindSafe(|| to_the_end(&runtime, whole, &kept)));
+        assert!(ended.is_err() && mended.exists());
+        assert!(kept.get().unwrap().0.open().is_empty());
+    }
 }

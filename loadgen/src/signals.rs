@@ -111,11 +111,17 @@ fn is_ignored(signal: Signal) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use std::sync::Mutex;
 
-    #[tokio::test]
+    /// Signals reach every test of this process: those that send them and those that listen for them take turns.
+    pub(crate) static TURN: Mutex<()> = Mutex::new(());
+
+    #[tokio::test(flavor = "current_thread")]
+    #[expect(clippy::await_holding_lock, reason = "nothing else runs on this thread")]
     async fn the_first_signal_decides_and_all_are_counted() {
+        let _turn = TURN.lock().unwrap();
         let mut signals = Signals::listen().unwrap();
         assert_eq!((signals.first(), signals.count()), (None, 0));
         for (n, of) in [Signal::HangUp, Signal::Terminate, Signal::Quit].into_iter().enumerate() {

@@ -17,15 +17,14 @@ pub(crate) fn from_zero(name: &str, max: f64, label: fn(f64) -> String) -> Axis 
     }
 }
 
-/// A time axis in seconds, from the first moment to the last.
+/// A time axis in seconds, from the first moment, which is its zero, to the last.
 pub(crate) fn time(from_s: f64, to_s: f64) -> Axis {
     let step = round_step((to_s - from_s) / 8.0).max(0.1);
-    let first = (from_s / step).ceil() as i64;
-    let last = (to_s / step + 1e-6).floor() as i64;
+    let last = ((to_s - from_s) / step + 1e-6).floor() as i64;
     let decimals = usize::from(step < 1.0);
-    let ticks = (first..=last).map(|n| (n as f64 * step, format!("{:.decimals$}", n as f64 * step)));
+    let ticks = (0..=last).map(|n| (from_s + n as f64 * step, format!("{:.decimals$}", n as f64 * step)));
     Axis {
-        name: "seconds since the run's start".to_string(),
+        name: "seconds since the first phase began".to_string(),
         scale: Scale::Linear,
         range: (from_s, to_s.max(from_s + 1e-3)),
         ticks: ticks.collect(),

@@ -116,16 +116,16 @@ impl Child {
         asked == 0 && unsafe { info.si_pid() } == 0
     }
 
-    /// Waits for its end, for `limit`; then SIGKILL.
-    pub async fn wait(&mut self, limit: Duration) -> Result<()> {
+    /// Waits for its end, for `limit`; then SIGKILL. It leaves the ended process as [`Child::is_running`] does.
+    pub async fn wait_until_ended(&mut self, limit: Duration) -> Result<()> {
         let started = Instant::now();
-        while self.exited().is_none() {
-            if started.elapsed() > limit {
+        let mut killed = false;
+        while self.is_running() {
+            if !killed && started.elapsed() > limit {
                 self.process.kill().context("kill")?;
-                self.process.wait().context("wait")?;
-                break;
+                killed = true;
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Ok(())
     }
@@ -187,7 +187,7 @@ mod tests {
         .unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
         child.signal(libc::SIGTERM).unwrap();
-        child.wait(Duration::from_millis(100)).await.unwrap();
+        child.wait_until_ended(Duration::from_millis(100)).await.unwrap();
         assert!(child.exited().is_some());
     }
 }

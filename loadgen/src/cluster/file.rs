@@ -15,7 +15,7 @@
 use super::{Chroot, Deed};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ const SHOWN_BYTES: usize = 2000;
 /// What a cluster file says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterFile {
+    /// The file.
+    pub path: PathBuf,
     /// The file's name without its extension.
     pub name: String,
     /// At least one.
@@ -69,6 +71,25 @@ pub struct Commands {
     pub fast_disk: Option<String>,
 }
 
+impl Commands {
+    /// The command that does this; none ends a member: the one that starts it does that first.
+    pub fn of(&self, deed: Deed) -> Option<&str> {
+        let Commands { kill, restart, stop, resume, cut, heal, slow_disk, fast_disk } = self;
+        let command = match deed {
+            Deed::Kill => kill,
+            Deed::End => &None,
+            Deed::Start => restart,
+            Deed::Stop => stop,
+            Deed::Continue => resume,
+            Deed::Cut => cut,
+            Deed::Heal => heal,
+            Deed::SlowDisk { .. } => slow_disk,
+            Deed::FastDisk => fast_disk,
+        };
+        command.as_deref()
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
@@ -93,11 +114,10 @@ impl ClusterFile {
             ));
         }
         let text = std::fs::read_to_string(path).map_err(unreadable)?;
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        ClusterFile::parse(name, &text).map_err(|why| format!("{shown}: {why}"))
+        ClusterFile::parse(path, &text).map_err(|why| format!("{shown}: {why}"))
     }
 
-    fn parse(name: String, text: &str) -> Result<ClusterFile, String> {
+    fn parse(path: &Path, text: &str) -> Result<ClusterFile, String> {
         let document: Document = toml::from_str(text).map_err(|error| error.to_string().trim().to_owned())?;
         let chroot: Chroot = document.chroot.parse().map_err(|why| format!("chroot: {why}"))?;
         let mut members: Vec<FileMember> = Vec::new();
@@ -116,7 +136,8 @@ impl ClusterFile {
         if members.is_empty() {
             return Err("there is no [[member]] with an address".into());
         }
-        Ok(ClusterFile { name, members, chroot })
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(ClusterFile { path: path.to_owned(), name, members, chroot })
     }
 }
 
@@ -146,7 +167,10 @@ fn member(table: toml::Table) -> Result<FileMember, String> {
 }
 
 /// Runs a deed's command to its end.
-pub(super) async fn run(command: &str, deed: Deed) -> Result<()> {
+///
+/// # Errors
+/// The command, and what it said: it failed, or has not ended after [`COMMAND_LIMIT`].
+pub async fn run(command: &str, deed: Deed) -> Result<()> {
     let delay_ms = match deed {
         Deed::SlowDisk { delay_ns } => Some(delay_ns as f64 / 1e6),
         _ => None,
@@ -180,7 +204,7 @@ mod tests {
     fn a_cluster_file_names_members_and_their_commands() {
         let text = "chroot = \"/app\"\n[[member]]\naddress = \"zk1:2181\"\nkill = \"kill -9 7\"\ncontinue = \"kill -CONT 7\"\n\n\
                     [[member]]\naddress = \"zk2:2181\"\n";
-        let file = ClusterFile::parse("lab".into(), text).unwrap();
+        let file = ClusterFile::parse(Path::new("lab.toml"), text).unwrap();
         assert_eq!(file.chroot, "/app".parse().unwrap());
         assert_eq!(file.members[0].commands.kill.as_deref(), Some("kill -9 7"));
         assert_eq!(file.members[0].commands.resume.as_deref(), Some("kill -CONT 7"));
@@ -192,7 +216,7 @@ mod tests {
         let readme = include_str!("../../../workloads/README.md");
         let example =
             readme.split("```toml\n").nth(2).and_then(|rest| rest.split("```").next()).expect("an example");
-        let file = ClusterFile::parse("lab".into(), example).unwrap();
+        let file = ClusterFile::parse(Path::new("lab.toml"), example).unwrap();
         let Commands { kill, restart, stop, resume, cut, heal, slow_disk, fast_disk } =
             &file.members[0].commands;
         let all = [kill, restart, stop, resume, cut, heal, slow_disk, fast_disk];
@@ -218,7 +242,7 @@ mod tests {
             ),
             ("[[server]]\naddress = \"a:1\"\n", "server"),
         ] {
-            let error = ClusterFile::parse("lab".into(), text).unwrap_err();
+            let error = ClusterFile::parse(Path::new("lab.toml"), text).unwrap_err();
             assert!(error.contains(complaint), "{text}: {error}");
         }
     }

@@ -5,7 +5,7 @@
 //! asked of the OS, all of an ensemble's at one time, so that they are distinct. They come from the range that outgoing connections
 //! use as well; Linux gives even ports to these and odd ones to us, so a member finds its ports free when it comes back.
 
-use super::{Child, Installation, Member, Tracing, relay};
+use super::{Child, Installation, Member, ProcessId, Tracing, relay};
 use crate::scrape;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -172,18 +172,13 @@ impl Local {
         warned.filter(|text| words.iter().any(|word| text.contains(word))).map(str::to_owned).collect()
     }
 
-    /// SIGKILL. When this returns it is gone.
-    pub(super) fn kill(&mut self) -> Result<()> {
+    /// SIGKILL; it is gone when the future is done.
+    pub(super) fn kill(&mut self) -> Result<impl Future<Output = Result<()>> + Send + use<>> {
         self.down = true;
-        if let Some(mut child) = self.child.take() {
+        if let Some(child) = &mut self.child {
             child.signal(libc::SIGKILL)?;
-            // As long as nobody has waited for it, its CPU time can be read.
-            while child.is_running() {
-                std::thread::yield_now();
-            }
-            self.process.replaced(None);
         }
-        Ok(())
+        Ok(self.end(super::STOP_LIMIT))
     }
 
     /// SIGSTOP.
@@ -206,7 +201,10 @@ impl Local {
                 std::fs::write(&fresh, format!("{}\n", delay_ns as f64 / 1e6))
                     .and_then(|()| std::fs::rename(&fresh, file))
             }
-            None => std::fs::remove_file(file),
+            None => match std::fs::remove_file(file) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            },
         };
         written.with_context(|| format!("write {}", file.display()))
     }
@@ -220,14 +218,22 @@ impl Local {
         }
     }
 
-    /// Waits for its end, for `limit`; then SIGKILL.
-    pub(super) async fn end(&mut self, limit: Duration) -> Result<()> {
-        if let Some(child) = &mut self.child {
-            child.wait(limit).await?;
-            self.process.replaced(None);
-            self.child = None;
+    /// The end of its process, which is waited for for `limit`; then SIGKILL.
+    pub(super) fn end(&mut self, limit: Duration) -> impl Future<Output = Result<()>> + Send + use<> {
+        let (child, process) = (self.child.take(), self.process.clone());
+        async move {
+            if let Some(mut child) = child {
+                child.wait_until_ended(limit).await?;
+                // As long as nobody has waited for it, its CPU time can be read.
+                process.replaced(None);
+            }
+            Ok(())
         }
-        Ok(())
+    }
+
+    /// Its process, to be found again.
+    pub(crate) fn process_id(&self) -> Option<ProcessId> {
+        ProcessId::of(self.child.as_ref()?.id())
     }
 }
 
@@ -445,7 +451,7 @@ mod tests {
         while !std::fs::read_to_string(&log).unwrap().contains("ready") {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        local.kill().unwrap();
+        local.kill().unwrap().await.unwrap();
         let spent_ns = local.process.cpu_ns();
         assert!(spent_ns > 0 && !local.has_process() && local.process.resident_bytes() == 0);
         assert_eq!(local.fallen(), None, "it was killed on purpose");

@@ -5,7 +5,7 @@
 
 use crate::results::EventRow;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// What happened to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,49 +47,96 @@ pub fn session_change(event: &EventRow) -> Option<(u64, Change)> {
     Some((event.at_ns + event.duration_ns, change))
 }
 
-/// Sessions by what became of them. A session counts once in each.
+/// Sessions that lost their connection, by what became of them; kept, moved, expired and away together are all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Sessions {
     /// Lost their connection at least once.
     pub lost: u64,
-    /// Of all that came back, those whose last way back was to their own member.
+    /// Of these, back at their own member (after the last loss, of several).
     pub kept: u64,
-    /// To another member.
+    /// At another member.
     pub moved: u64,
     /// Ended by the cluster.
     pub expired: u64,
-    /// Without a connection at the end.
+    /// Never seen again.
     pub away: u64,
 }
 
 impl Sessions {
-    /// What happened between two moments.
+    /// Those that lost their connection between two moments, and what came of it, be it later. A loss is thereby counted once, whoever
+    /// looks at which times.
     pub(super) fn between(events: &[EventRow], from_ns: u64, to_ns: u64) -> Sessions {
-        let mut last: BTreeMap<&str, (u64, Change)> = BTreeMap::new();
-        let (mut lost, mut expired) = (BTreeSet::new(), BTreeSet::new());
+        let mut by_session: BTreeMap<&str, Vec<(u64, Change)>> = BTreeMap::new();
         for event in events {
-            let Some((at_ns, change)) = session_change(event) else { continue };
-            if at_ns < from_ns || at_ns >= to_ns {
-                continue;
-            }
-            match change {
-                Change::Lost => drop(lost.insert(event.target.as_str())),
-                Change::Expired => drop(expired.insert(event.target.as_str())),
-                _ => {}
-            }
-            // Coming back is written down where the connection was lost: by its end it comes later than the loss.
-            let known = last.entry(&event.target).or_insert((at_ns, change));
-            if (at_ns, change) >= *known {
-                *known = (at_ns, change);
+            if let Some(change) = session_change(event) {
+                by_session.entry(&event.target).or_default().push(change);
             }
         }
-        let ended = |wanted: Change| last.values().filter(|(_, change)| *change == wanted).count() as u64;
-        Sessions {
-            lost: lost.len() as u64,
-            kept: ended(Change::Kept),
-            moved: ended(Change::Moved),
-            expired: expired.len() as u64,
-            away: ended(Change::Lost) + ended(Change::Expired),
+        let mut sessions = Sessions::default();
+        for mut changes in by_session.into_values() {
+            // Coming back is written down where the connection was lost: by its end it comes later than the loss.
+            changes.sort_unstable();
+            match became(&changes, from_ns, to_ns) {
+                None => continue,
+                Some(Change::Kept) => sessions.kept += 1,
+                Some(Change::Moved) => sessions.moved += 1,
+                Some(Change::Expired | Change::New) => sessions.expired += 1,
+                Some(Change::Lost) => sessions.away += 1,
+            }
+            sessions.lost += 1;
+        }
+        sessions
+    }
+}
+
+/// What the losses of one session between two moments came to; `None` if there were none. Changes are in the order of time.
+fn became(changes: &[(u64, Change)], from_ns: u64, to_ns: u64) -> Option<Change> {
+    let mut became = None;
+    // Whether what comes belongs to a loss of that time; and whether the connection is there.
+    let (mut counts, mut connected) = (false, true);
+    for (at_ns, change) in changes.iter().copied() {
+        // One that expires while it is connected loses its connection by that.
+        if change == Change::Lost || (change == Change::Expired && connected) {
+            counts = (from_ns..to_ns).contains(&at_ns);
+        }
+        connected = !matches!(change, Change::Lost | Change::Expired);
+        if counts && became != Some(Change::Expired) {
+            became = Some(change);
+        }
+    }
+    became
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Change::*;
+
+    #[test]
+    fn every_session_that_lost_its_connection_is_counted_once_by_what_came_of_it() {
+        for (name, changes, expected) in [
+            ("lost before and back within", vec![(5, Lost), (15, Moved)], None),
+            ("lost within and back behind", vec![(15, Lost), (25, Kept)], Some(Kept)),
+            ("lost twice within", vec![(12, Lost), (13, Kept), (14, Lost), (15, Moved)], Some(Moved)),
+            ("lost again behind", vec![(12, Lost), (13, Kept), (24, Lost)], Some(Kept)),
+            (
+                "lost before and again within",
+                vec![(5, Lost), (11, Kept), (14, Lost), (26, Moved)],
+                Some(Moved),
+            ),
+            ("never back", vec![(19, Lost)], Some(Lost)),
+            ("at the end of the time", vec![(20, Lost)], None),
+            ("replaced", vec![(12, Lost), (18, Expired), (19, New)], Some(Expired)),
+            (
+                "replaced and lost again",
+                vec![(12, Lost), (13, Expired), (14, New), (15, Lost)],
+                Some(Expired),
+            ),
+            ("expired behind", vec![(12, Lost), (28, Expired), (29, New)], Some(Expired)),
+            ("expired within, lost before", vec![(5, Lost), (12, Expired), (13, New)], None),
+            ("expired while connected", vec![(12, Expired), (13, New)], Some(Expired)),
+        ] {
+            assert_eq!(became(&changes, 10, 20), expected, "{name}");
         }
     }
 }

@@ -5,9 +5,13 @@ use zoometry_wire::ErrorCode;
 
 const MS: u64 = 1_000_000;
 
-fn gap(successes_ms: &[u64], at_ms: u64, until_ms: u64) -> Option<(u64, u64, bool)> {
-    let successes: Vec<u64> = successes_ms.iter().map(|ms| ms * MS).collect();
-    longest_gap(&successes, at_ms * MS, until_ms * MS, 10_000 * MS)
+fn gap(successes_ms: &[u64], at_ms: u64, over_ms: u64) -> Option<(u64, u64, bool)> {
+    gap_of(successes_ms, &[at_ms], 0, over_ms)
+}
+
+fn gap_of(successes_ms: &[u64], strikes_ms: &[u64], round: usize, over_ms: u64) -> Option<(u64, u64, bool)> {
+    let ns = |times: &[u64]| times.iter().map(|ms| ms * MS).collect::<Vec<u64>>();
+    longest_gap(&ns(successes_ms), &ns(strikes_ms), round, over_ms * MS, 10_000 * MS)
         .map(|gap| (gap.from_ns / MS, gap.to_ns / MS, gap.open))
 }
 
@@ -30,6 +34,22 @@ fn a_gap_overlaps_the_round_and_lies_between_successes() {
     assert_eq!(gap(&[500, 600], 550, 5000), Some((600, 10_000, true)), "nothing came any more");
     assert_eq!(gap(&[500], 400, 5000), None, "nothing was there before");
     assert_eq!(gap(&[], 400, 5000), None);
+}
+
+#[test]
+fn a_gap_belongs_to_one_round() {
+    // A leader is killed at 1000, nothing succeeds until 7000; at 5000 a follower is restarted, at 7500 again.
+    let (successes, strikes) =
+        ([900, 990, 7000, 7010, 7040, 7490, 7495, 7600, 7601, 9999], [1000, 5000, 7500]);
+    assert_eq!(gap_of(&successes, &strikes, 0, 5000), Some((990, 7000, false)), "whoever strikes within it");
+    assert_eq!(gap_of(&successes, &strikes, 1, 7400), Some((7040, 7490, false)), "only what comes behind it");
+    assert_eq!(gap_of(&successes, &strikes, 1, 6000), None, "its outage is over within the gap of another");
+    assert_eq!(gap_of(&successes, &strikes, 2, 7600), Some((7495, 7600, false)), "its own");
+    // What begins before a strike and ends behind it is that strike's, not the round's in which it began.
+    assert_eq!(gap_of(&successes, &strikes, 1, 7500), Some((7040, 7490, false)));
+    // Every gap from the first strike on has exactly one round.
+    let of_rounds: Vec<usize> = gaps(&successes, &strikes, 10_000).map(|(round, _)| round).collect();
+    assert_eq!(of_rounds, [0, 1, 1, 1, 1, 2, 2, 2, 2]);
 }
 
 #[test]

@@ -100,7 +100,7 @@ struct Log {
 struct Shared {
     clock: Clock,
     /// Begin and end of each fault.
-    faults: Vec<(u64, u64)>,
+    faults: Mutex<Vec<(u64, u64)>>,
     log: Mutex<Log>,
 }
 
@@ -116,11 +116,11 @@ impl RoleWatch {
     pub(super) fn start(
         clock: Clock,
         members: Vec<(String, SocketAddr)>,
-        faults: &[(u64, u64)],
+        faults: Vec<(u64, u64)>,
     ) -> Result<RoleWatch> {
         let now = vec![None; members.len()];
         let log = Mutex::new(Log { now, changed_ns: 0, events: Vec::new() });
-        let shared = Arc::new(Shared { clock, faults: faults.to_vec(), log });
+        let shared = Arc::new(Shared { clock, faults: Mutex::new(faults), log });
         let (stop, mut stopped) = watch::channel(());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let kept = shared.clone();
@@ -158,6 +158,11 @@ impl RoleWatch {
         self.shared.log.lock().expect("no thread panics holding it").events.clone()
     }
 
+    /// A fault begins and ends at other times than was planned.
+    pub(super) fn moved(&self, fault: usize, times: (u64, u64)) {
+        self.shared.faults.lock().expect("no thread panics holding it")[fault] = times;
+    }
+
     /// Ends looking; what has changed, when.
     pub(super) fn stop(mut self) -> Vec<EventRow> {
         drop(std::mem::replace(&mut self.stop, watch::channel(()).0));
@@ -174,7 +179,8 @@ impl Shared {
     fn pause(&self, now_ns: u64) -> (bool, Duration) {
         let log = self.log.lock().expect("no thread panics holding it");
         let leads = log.now.iter().flatten().any(|role| matches!(role, Role::Leader | Role::Standalone));
-        pace(&self.faults, now_ns, log.changed_ns, leads)
+        let faults = self.faults.lock().expect("no thread panics holding it");
+        pace(&faults, now_ns, log.changed_ns, leads)
             .map_or((log.now.iter().any(Option::is_none), SLOW), |pause| (true, pause))
     }
 
@@ -235,7 +241,7 @@ async fn look(shared: Arc<Shared>, at: usize, name: String, address: SocketAddr)
     }
 }
 
-async fn srvr(address: SocketAddr) -> std::io::Result<String> {
+pub(super) async fn srvr(address: impl tokio::net::ToSocketAddrs) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(b"srvr").await?;
     let mut answer = Vec::new();
@@ -278,7 +284,7 @@ mod tests {
         });
         let clock = Clock::starting_at(Instant::now());
         let step_ns = clock.now_ns() + 300_000_000;
-        let watch = RoleWatch::start(clock, vec![("m:1".into(), address)], &[(step_ns, step_ns)]).unwrap();
+        let watch = RoleWatch::start(clock, vec![("m:1".into(), address)], vec![(step_ns, step_ns)]).unwrap();
         tokio::time::sleep(Duration::from_millis(320)).await;
         assert_eq!(watch.now(), [Some(Role::Follower)]);
         *mode.lock().unwrap() = "Mode: leader\n";

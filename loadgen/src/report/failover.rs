@@ -5,6 +5,7 @@ use std::fmt::Write;
 use crate::charts::escape;
 use crate::failover::{Failover, Gap, Outage, Round, Spread};
 use crate::figures;
+use crate::results::Manifest;
 
 fn time(ns: u64) -> String {
     if ns == 0 {
@@ -25,12 +26,12 @@ fn gap_cell(gap: Option<Gap>) -> String {
 }
 
 /// Median and worst, every round, and the members of the worst one.
-pub(super) fn tables(failover: &Failover) -> String {
+pub(super) fn tables(failover: &Failover, manifest: &Manifest) -> String {
     let mut html = String::new();
     if failover.rounds.len() > 1 {
         html.push_str(&spreads(failover));
     }
-    html.push_str(&rounds(failover));
+    html.push_str(&rounds(failover, manifest));
     if let Some(round) = failover.worst() {
         html.push_str(&members(round));
     }
@@ -59,7 +60,7 @@ fn spreads(failover: &Failover) -> String {
     html
 }
 
-fn rounds(failover: &Failover) -> String {
+fn rounds(failover: &Failover, manifest: &Manifest) -> String {
     let parts: Vec<&str> = failover.parts.iter().map(|(name, _)| name.as_str()).collect();
     let heads: String = parts.iter().map(|name| format!("<th>{}</th>", escape(name))).collect();
     let mut html = format!(
@@ -77,8 +78,8 @@ fn rounds(failover: &Failover) -> String {
             round.number,
             round.number,
             round.at_ns,
-            round.at_ns as f64 / 1e9,
-            escape(&round.what),
+            manifest.seconds(round.at_ns),
+            escape(&what(round)),
             gap(round.writes),
             gap(round.reads)
         );
@@ -94,12 +95,22 @@ fn rounds(failover: &Failover) -> String {
         html.push_str("</tr>");
     }
     html.push_str(
-        "</tbody></table></div><p class=note>A gap is the longest time between two successes that overlaps the round; &gt; \
-         marks one that never ended. Parts run from the fault to the first acknowledged write, recovery from there to \
+        "</tbody></table></div><p class=note>A gap is the longest time between two successes that overlaps the round, \
+         and is counted in one round alone; &gt; marks one that never ended. Parts run from the fault to the first acknowledged write, recovery from there to \
          95&nbsp;% of the old rate. Sessions that lost their connection: kept (back at their own member), moved to another, \
-         expired, or still away at the round’s end.</p>",
+         expired, or never seen again (away).</p>",
     );
     html
+}
+
+/// What was done, and whether what it cost is counted elsewhere.
+fn what(round: &Round) -> String {
+    match round.within {
+        Some(earlier) => {
+            format!("{} (within the gap of round {earlier}, which is counted there)", round.what)
+        }
+        None => round.what.clone(),
+    }
 }
 
 fn members(round: &Round) -> String {

@@ -62,7 +62,8 @@ pub(super) fn read(dir: &Path, run: &RunData) -> Result<Slowest> {
         })?;
         collect(&document, &mut traces);
     }
-    let started_ns = run.manifest.started_unix_ms as f64 * 1e6;
+    // Of the report's clock, whose zero is the beginning of the first phase.
+    let started_ns = run.manifest.started_unix_ms as f64 * 1e6 - run.manifest.seconds(0) * 1e9;
     let mut rows: Vec<Row> =
         traces.into_iter().filter_map(|(trace, spans)| row(trace, &spans, started_ns)).collect();
     let kept = rows.len();

@@ -291,7 +291,7 @@ pub(super) fn events(run: &RunData) -> String {
             html,
             "<tr><td>{:.3}&nbsp;s</td><td>{}</td><td class=text>{}</td><td class=text>{}</td>\
              <td class=text>{}</td></tr>",
-            event.at_ns as f64 / 1e9,
+            run.manifest.seconds(event.at_ns),
             length.replace(' ', "&nbsp;"),
             escape(&event.kind),
             escape(&event.target),

@@ -19,7 +19,8 @@
 //! | `traces.json` | kept traces (optional; written by the driver, not here) |
 //! | `watches.csv` | per write that was watched, when its watchers heard (optional; likewise) |
 //!
-//! Times are nanoseconds since the run's start on one monotonic clock, unless a name says `unix`.
+//! Times are nanoseconds since the run's start on one monotonic clock, unless a name says `unix`. People are told times since the first
+//! phase began ([`Manifest::seconds`]), on which a workload's faults are dated, too.
 
 mod gaps;
 mod hlog;
@@ -314,6 +315,14 @@ pub struct Manifest {
     /// and emptied by [`read`].
     #[serde(default)]
     pub files: BTreeMap<String, u64>,
+}
+
+impl Manifest {
+    /// A time as people are told it: seconds since the first phase began, as in the workload.
+    pub fn seconds(&self, at_ns: u64) -> f64 {
+        let zero_ns = self.phases.first().map_or(0, |phase| phase.start_ns);
+        (at_ns as f64 - zero_ns as f64) / 1e9
+    }
 }
 
 /// A run: all that the directory holds, in memory.

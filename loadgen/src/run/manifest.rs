@@ -35,15 +35,17 @@ pub(super) fn manifest(options: &Options, spec: &Spec) -> Manifest {
 
 /// Arguments as a shell takes them again, without what is secret.
 pub fn command_line(arguments: impl Iterator<Item = std::ffi::OsString>) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_./:,=+@%".contains(c);
-    let quoted = crate::credentials::hide(arguments).map(|argument| {
-        let text = argument.to_string_lossy();
-        match !text.is_empty() && text.chars().all(plain) {
-            true => text.into_owned(),
-            false => format!("'{}'", text.replace('\'', "'\\''")),
-        }
-    });
+    let quoted = crate::credentials::hide(arguments).map(|argument| quoted(&argument.to_string_lossy()));
     quoted.collect::<Vec<_>>().join(" ")
+}
+
+/// An argument as a shell takes it again.
+pub(crate) fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:,=+@%".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
 }
 
 /// The phases as they are to run.

@@ -12,9 +12,9 @@ pub(super) fn lines(failover: &Failover, manifest: &Manifest) -> Vec<String> {
     let mut lines = Vec::new();
     if failover.rounds.len() > ROUNDS_TOLD {
         lines.extend(spreads(failover));
-        lines.extend(failover.worst().into_iter().flat_map(|round| told(round, "the worst, ")));
+        lines.extend(failover.worst().into_iter().flat_map(|round| told(round, manifest, "the worst, ")));
     } else {
-        lines.extend(failover.rounds.iter().flat_map(|round| told(round, "")));
+        lines.extend(failover.rounds.iter().flat_map(|round| told(round, manifest, "")));
     }
     if failover.unkept > 0 {
         lines.push(format!(
@@ -24,8 +24,9 @@ pub(super) fn lines(failover: &Failover, manifest: &Manifest) -> Vec<String> {
     }
     let sessions = failover.sessions;
     let mut kept = vec![format!(
-        "sessions over the whole run: {} lost their connection, {} expired, {} without one at the end",
-        sessions.lost, sessions.expired, sessions.away
+        "sessions over the whole run: {} lost their connection ({} kept their member, {} moved, {} expired, {} never \
+         came back)",
+        sessions.lost, sessions.kept, sessions.moved, sessions.expired, sessions.away
     )];
     if let Some(checks) = &manifest.checks {
         let ephemerals = &checks.ephemerals;
@@ -66,15 +67,18 @@ fn spreads(failover: &Failover) -> Vec<String> {
 }
 
 /// One round in a few lines.
-fn told(round: &Round, which: &str) -> Vec<String> {
+fn told(round: &Round, manifest: &Manifest, which: &str) -> Vec<String> {
     let time = |ns: u64| figures::time_us(ns as f64 / 1e3);
     let mut head =
-        format!("{which}round {} at {:.3} s: {}", round.number, round.at_ns as f64 / 1e9, round.what);
+        format!("{which}round {} at {:.3} s: {}", round.number, manifest.seconds(round.at_ns), round.what);
     if let Some(healed_ns) = round.healed_ns {
         head.push_str(&format!(", undone after {}", time(healed_ns - round.at_ns)));
     }
     if let Some(leader) = &round.new_leader {
         head.push_str(&format!("; {leader} leads"));
+    }
+    if let Some(earlier) = round.within {
+        head.push_str(&format!("; it struck within the gap of round {earlier}, which is counted there"));
     }
     let mut lines = vec![head];
     let gap = |name: &str, outage: Option<Outage>| match outage {
@@ -82,6 +86,7 @@ fn told(round: &Round, which: &str) -> Vec<String> {
             format!("{name}: none any more for {}", time(gap.length_ns()))
         }
         Some(Outage { gap, .. }) => format!("{name} stood still for {}", time(gap.length_ns())),
+        None if round.within.is_some() => format!("{name}: nothing of its own"),
         None => format!("{name}: none before the fault"),
     };
     lines.push(format!("  {}, {}", gap("writes", round.writes), gap("reads", round.reads)));
@@ -98,7 +103,7 @@ fn told(round: &Round, which: &str) -> Vec<String> {
         round.errors.iter().map(|(code, n)| format!("{} {code}", figures::count(*n))).collect();
     let sessions = round.sessions;
     clients.push(format!(
-        "{} sessions lost their connection: {} kept, {} moved, {} expired, {} away",
+        "{} sessions lost their connection: {} kept their member, {} moved, {} expired, {} never came back",
         sessions.lost, sessions.kept, sessions.moved, sessions.expired, sessions.away
     ));
     lines.push(format!("  {}", clients.join("; ")));

@@ -163,7 +163,7 @@ impl Look<'_> {
             format!(
                 "{count} lost without a fault of the workload's (first, at {}, {}); if a member was gone, what was \
                  missed or late is its doing and not the rate's",
-                figures::seconds(first.at_ns as f64 / 1e9),
+                figures::seconds(self.run.manifest.seconds(first.at_ns).max(0.0)),
                 first.detail.strip_prefix("lost: ").unwrap_or(&first.detail)
             ),
         ))
