@@ -119,7 +119,10 @@ pub(crate) async fn prepare(
 async fn make_parents(client: &mut Client, root: &str) -> Result<Vec<String>> {
     let mut made = Vec::new();
     for end in root.match_indices('/').map(|(at, _)| at).skip(1).chain([root.len()]) {
-        if client.create(&root[..end], &Bytes::from(MADE_FOR_RUNS)).await? {
+        // Looked for first: what is there need not be in a place where we may make it.
+        if client.stat(&root[..end]).await?.is_none()
+            && client.create(&root[..end], &Bytes::from(MADE_FOR_RUNS)).await?
+        {
             made.push(root[..end].to_owned());
         }
     }
