@@ -30,6 +30,8 @@ mod selfmeasure;
 mod sending;
 mod slot;
 mod timer;
+mod verify;
+mod views;
 mod watching;
 mod worker;
 
@@ -38,8 +40,11 @@ pub use ephemerals::Ephemerals;
 pub(crate) use handover::Handover;
 pub(crate) use joining::Join;
 pub(crate) use ledger::Ledger;
-pub(crate) use prepare::{MADE_BY, MADE_FOR_RUNS, clean_up, needs_scratch, prepare, verify};
-pub use prepare::{Places, Verified};
+pub use prepare::Places;
+pub(crate) use prepare::{MADE_BY, MADE_FOR_RUNS, Prepared, clean_up, prepare};
+pub use verify::Verified;
+pub(crate) use verify::{Leftover, verify};
+pub(crate) use views::Views;
 pub(crate) use watching::Standing;
 pub use watching::{FanOut, WatchCounts, Watching};
 
@@ -47,7 +52,6 @@ use crate::credentials::Credentials;
 use crate::keys::KeySpace;
 use crate::plan::Plan;
 use crate::recorder::Recent;
-use crate::session::BrokenPromises;
 use crate::spec::{Placement, Spec};
 use crate::traces::Sampler;
 use std::net::SocketAddr;
@@ -55,6 +59,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use zoometry_spans::Clock;
+use zoometry_wire::Zxid;
 
 /// After the last phase, outstanding and backlogged operations get this long; then they are given up.
 pub const DRAIN_NS: u64 = 10_000_000_000;
@@ -73,6 +78,8 @@ pub struct Settings {
     pub keys: Arc<KeySpace>,
     /// Where the run's znodes are.
     pub places: Places,
+    /// The zxid at which the run's znodes were all there.
+    pub prepared: Zxid,
     /// The cluster's client addresses.
     pub members: Vec<SocketAddr>,
     /// Which of them leads, if that is known; needed for placement on leader and followers.
@@ -104,6 +111,8 @@ pub struct Control {
     connections: Mutex<Vec<u32>>,
     /// Why a session could not be opened, the latest.
     trouble: Mutex<Option<String>>,
+    /// Why a watch was given up, the first.
+    unarmed: Mutex<Option<String>>,
     /// What was completed since somebody last asked.
     recent: Mutex<Recent>,
 }
@@ -153,6 +162,11 @@ impl Control {
         self.trouble.lock().expect("no thread panics holding it").clone()
     }
 
+    /// Why a watch was given up, if one was.
+    pub fn unarmed(&self) -> Option<String> {
+        self.unarmed.lock().expect("no thread panics holding it").clone()
+    }
+
     /// Completions since the last call, about a tenth of a second old.
     pub fn take_recent(&self) -> Recent {
         std::mem::take(&mut self.recent.lock().expect("no thread panics holding it"))
@@ -192,12 +206,12 @@ pub enum What {
 pub struct Report {
     /// Connection events beyond [`HAPPENINGS_MAX`].
     pub happenings_unkept: u64,
-    /// Broken promises.
-    pub broken: BrokenPromises,
     /// What was acknowledged.
     pub(crate) ledger: Ledger,
-    /// Znodes that were created, acknowledged and not deleted, except ephemerals.
-    pub(crate) created: Vec<String>,
+    /// What was shown of keys, and promises that were broken.
+    pub(crate) views: Views,
+    /// What sessions know of the znodes that they made.
+    pub(crate) scratch: Vec<Leftover>,
     /// Completions around faults that were too many to be kept.
     pub completions_unkept: u64,
     /// What became of ephemeral znodes.

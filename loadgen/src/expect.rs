@@ -16,6 +16,7 @@ mod range;
 
 use crate::figures;
 use crate::op::Op;
+use crate::promises::Promise;
 use crate::spec::quantity::{self, DURATION_FORM, RATE_FORM, SHARE_FORM};
 use crate::spec::{Arrival, Phase, Spec, hint};
 
@@ -55,6 +56,8 @@ pub enum Metric {
     LostAcknowledgedWrites,
     /// A duration around faults, in nanoseconds. Of the whole run.
     Failover(Figure, Over),
+    /// How often a promise was broken. Of the whole run.
+    Broken(Promise),
     /// Sessions that the cluster ended. Of the whole run.
     SessionsExpired,
     /// Ephemeral znodes that are gone while their sessions live. Of the whole run.
@@ -189,6 +192,7 @@ impl Metric {
             Metric::ErrorShare(_) | Metric::MissedShare(_) => Unit::Share,
             Metric::Errors(_) | Metric::Missed(_) => Unit::Count,
             Metric::LostAcknowledgedWrites | Metric::SessionsExpired | Metric::EphemeralsLost => Unit::Count,
+            Metric::Broken(_) => Unit::Count,
         }
     }
 
@@ -199,6 +203,7 @@ impl Metric {
             Metric::ErrorShare(ops) | Metric::Missed(ops) | Metric::MissedShare(ops) => Some(ops),
             Metric::LostAcknowledgedWrites
             | Metric::Failover(..)
+            | Metric::Broken(_)
             | Metric::SessionsExpired
             | Metric::EphemeralsLost => None,
         }
@@ -216,6 +221,7 @@ impl Metric {
             Metric::Failover(..) => "fault was measured (or not every one)",
             Metric::SessionsExpired => "session was opened",
             Metric::EphemeralsLost => "ephemeral znode was checked",
+            Metric::Broken(promise) => promise.checked_is(),
             Metric::Missed(_) | Metric::MissedShare(_) => "operation was due",
             Metric::Errors(_) | Metric::ErrorShare(_) => "operation ended",
             Metric::Latency(..) | Metric::Rate(_) => "operation was answered",
@@ -339,11 +345,14 @@ impl Stat {
 
 const METRIC_FORM: &str = "response.get.p99, service.writes.mean, lag.max, notify.p99, rate.get, \
                            errors.total, errors.share, missed.total, missed.share, lost_acknowledged_writes, ephemerals_lost, \
-                           sessions_expired or failover.write_gap";
+                           sessions_expired, stale_reads, watches.dropped or failover.write_gap";
 const STAT_FORM: &str = "min, mean, max or a percentile such as p99.9";
 
 /// The metric behind an optional `phase.NAME.`
 fn parse_metric(text: &str) -> Result<Metric, String> {
+    if let Some(promise) = Promise::of_name(text) {
+        return Ok(Metric::Broken(promise));
+    }
     match text {
         "lost_acknowledged_writes" => return Ok(Metric::LostAcknowledgedWrites),
         "sessions_expired" => return Ok(Metric::SessionsExpired),
@@ -385,7 +394,9 @@ fn parse_metric(text: &str) -> Result<Metric, String> {
                 "failover",
                 "phase",
             ];
-            match crate::spec::nearest(family, &families) {
+            let promises = Promise::ALL.map(Promise::name);
+            let near = crate::spec::nearest(text, &promises);
+            match near.or_else(|| crate::spec::nearest(family, &families)) {
                 Some(near) => Err(format!("unknown metric `{text}`; did you mean `{near}`?")),
                 None => Err(format!("unknown metric `{text}`; expected the like of {METRIC_FORM}")),
             }
@@ -505,6 +516,7 @@ impl Expectation {
             Metric::EphemeralsLost if !issues(&|op| op == Op::CreateEphemeral) => {
                 return Err("no phase creates ephemeral znodes".to_string());
             }
+            Metric::Broken(promise) => return promise_can_be_checked(promise, spec, issues),
             Metric::Failover(..)
             | Metric::LostAcknowledgedWrites
             | Metric::EphemeralsLost
@@ -600,6 +612,36 @@ impl Expectation {
 
 fn where_of(phase: Option<&str>) -> String {
     phase.map_or_else(|| "whole run".to_string(), |name| format!("phase {name}"))
+}
+
+/// Whether the workload does anything by which the promise could be seen broken.
+fn promise_can_be_checked(
+    promise: Promise,
+    spec: &Spec,
+    issues: impl Fn(&dyn Fn(Op) -> bool) -> bool,
+) -> Result<(), String> {
+    let (can, cannot) = match promise {
+        Promise::OutOfOrder | Promise::ZxidWentBack | Promise::SessionReplaced => (true, ""),
+        Promise::StaleRead => (
+            issues(&|op| matches!(op, Op::Get | Op::Exists | Op::Set | Op::Multi)),
+            "no phase reads or writes the data znodes",
+        ),
+        Promise::WrongValue => (
+            issues(&|op| matches!(op, Op::Get | Op::Set | Op::Multi)),
+            "no phase reads or writes values of the data znodes",
+        ),
+        Promise::WrongList => (
+            issues(&|op| op == Op::Children || op.is_scratch()),
+            "no phase asks for children, or creates znodes",
+        ),
+        Promise::UndoneDelete => {
+            (issues(&|op| matches!(op, Op::Delete | Op::CreateEphemeral)), "no phase deletes anything")
+        }
+        Promise::WatchDropped | Promise::WatchDoubled | Promise::WatchUnasked => {
+            (!spec.watchers.is_empty(), "there are no [[watchers]]")
+        }
+    };
+    if can { Ok(()) } else { Err(cannot.to_string()) }
 }
 
 /// How many samples a percentile needs before it is worth printing: ten beyond it.

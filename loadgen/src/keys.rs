@@ -67,6 +67,12 @@ impl KeySpace {
         self.width + 1
     }
 
+    /// How many keys hang on the key's parent, itself included; keys are all that does.
+    #[inline]
+    pub fn siblings(&self, key: u64) -> u64 {
+        self.fanout.min(self.keys - key / self.fanout * self.fanout)
+    }
+
     /// How many children the fullest znode of the data has.
     pub fn widest(&self) -> u64 {
         self.fanout.min(self.keys)

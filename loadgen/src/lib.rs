@@ -17,6 +17,7 @@ pub mod keys;
 pub mod op;
 pub mod plan;
 pub mod progress;
+pub mod promises;
 pub mod recorder;
 pub mod report;
 pub mod results;

@@ -68,6 +68,12 @@ impl Op {
         }
     }
 
+    /// Whether it is about a znode that the load makes itself, below the session's own place.
+    pub fn is_scratch(self) -> bool {
+        use Op::*;
+        matches!(self, Create | CreateEphemeral | CreateSequential | Delete)
+    }
+
     /// Whether the cluster must log it: it goes through the leader.
     pub fn is_write(self) -> bool {
         use Op::*;

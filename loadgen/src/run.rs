@@ -20,7 +20,8 @@ pub use repeat::{Repeats, Setup, repeat, setups};
 use crate::cluster::{Clients, Cluster, Disks, Keep, Links, Making, Tracing, Wanted};
 use crate::credentials::Credentials;
 use crate::driver::{
-    self, Client, Control, Driver, Handover, Places, Refused, Report, Settings, Verified, workers_for,
+    self, Client, Control, Driver, Handover, Places, Prepared, Refused, Report, Settings, Verified,
+    workers_for,
 };
 use crate::faults::journal::Journal;
 use crate::faults::{self, Faults, heal};
@@ -47,6 +48,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::{Builder, Runtime};
 use tracing::{Instrument as _, info_span};
 use zoometry_spans::{Clock, Exporter, Identity, Resource, SampleRate};
+use zoometry_wire::Zxid;
 
 /// A cluster must let us open a first session within this time.
 const REACH_LIMIT: Duration = Duration::from_secs(15);
@@ -416,18 +418,19 @@ impl<'a> Run<'a> {
             before = self.before().instrument(info_span!("prepare")) => before,
             signal = signals.came(1) => Err(interrupted(signal)),
         };
-        let (mut cluster, parents, mark) = match before {
+        let (mut cluster, prepared, mark) = match before {
             Ok(before) => before,
             Err(failure) => return Err(self.abandon(failure, &[]).await),
         };
         let members = cluster.fingerprints().await;
-        let mut measured = match self.load(&mut cluster, members).instrument(info_span!("load")).await {
+        let loaded = self.load(&mut cluster, members, prepared.zxid).instrument(info_span!("load"));
+        let mut measured = match loaded.await {
             Ok(measured) => measured,
-            Err(failure) => return Err(self.abandon(failure, &parents).await),
+            Err(failure) => return Err(self.abandon(failure, &prepared.parents).await),
         };
         mark.take_away().await;
-        let (verified, complaint) =
-            self.after(&mut cluster, &measured.report, &parents).instrument(info_span!("verify")).await;
+        let after = self.after(&mut cluster, &mut measured.report, &prepared.parents);
+        let (verified, complaint) = after.instrument(info_span!("verify")).await;
         let span_files: Vec<PathBuf> =
             std::iter::once(measured.span_file.clone()).chain(cluster.span_files()).collect();
         let stopped = cluster.stop(Keep::Nothing).await;
@@ -485,7 +488,7 @@ impl<'a> Run<'a> {
     }
 
     /// The cluster, and the run's znodes on it.
-    async fn before(&self) -> Result<(Cluster, Vec<String>, Mark), Failure> {
+    async fn before(&self) -> Result<(Cluster, Prepared, Mark), Failure> {
         let home = match &self.options.data_dir {
             Some(data_dir) => data_dir.join(self.places.run.rsplit('/').next().unwrap_or("run")),
             None => self.directory.join("cluster"),
@@ -531,13 +534,13 @@ impl<'a> Run<'a> {
         let what = format!("creating {} znodes below {}", figures::count(total), self.places.run);
         let mut counting = Counting::new(self.show, &what, total);
         let progress = |done, _| counting.at(done);
-        let parents =
+        let prepared =
             driver::prepare(&mut client, &self.spec, &self.plan, &self.places, &self.keys, progress)
                 .await
                 .map_err(|error| self.denied(error).context("preparing the data"))
                 .blame(Exit::Cluster)?;
         let mark = Mark::keep(client, &cluster, &self.places.run);
-        Ok((cluster, parents, mark))
+        Ok((cluster, prepared, mark))
     }
 
     /// What to do about a data root that is not open to us.
@@ -581,6 +584,7 @@ impl<'a> Run<'a> {
         &mut self,
         cluster: &mut Cluster,
         members: Vec<MemberFingerprint>,
+        prepared: Zxid,
     ) -> Result<Measured, Failure> {
         let cores = scrape::cores();
         let most = self.spec.sessions.count.max(1);
@@ -605,6 +609,7 @@ impl<'a> Run<'a> {
             plan: self.plan.clone(),
             keys: self.keys.clone(),
             places: self.places.clone(),
+            prepared,
             members: cluster.addresses(),
             leader,
             workers,
@@ -694,6 +699,9 @@ impl<'a> Run<'a> {
             let (attached, armed) = (control.attached(), control.armed());
             if let Some(fallen) = cluster.fallen() {
                 return Err(anyhow!(fallen)).blame(Exit::Cluster);
+            }
+            if let Some(why) = control.unarmed() {
+                return Err(anyhow!("{why}; {armed} of {watches} watches are armed")).blame(Exit::Cluster);
             }
             if started.elapsed() > ATTACH_LIMIT {
                 let why =
@@ -819,15 +827,13 @@ impl<'a> Run<'a> {
     async fn after(
         &self,
         cluster: &mut Cluster,
-        report: &Report,
+        report: &mut Report,
         parents: &[String],
     ) -> (Option<Verified>, Option<anyhow::Error>) {
         let look = async {
             let deadline = Instant::now() + REACH_LIMIT;
             let mut client = cluster.client(OWN_TIMEOUT_MS, deadline).await?;
-            let verified =
-                driver::verify(&mut client, &self.places, &self.keys, &report.ledger, &report.created)
-                    .await?;
+            let verified = driver::verify(&mut client, &self.spec, &self.places, &self.keys, report).await?;
             anyhow::Ok((client, verified))
         };
         let (mut client, verified) = match look.await {

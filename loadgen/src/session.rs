@@ -5,7 +5,8 @@
 //! of the owner's choice that comes back with the reply.
 //!
 //! Invariants:
-//! - xids go up by one per request and never start again within a session, whatever happens to its connections;
+//! - xids go up by one per request and never start again, whatever happens to its connections, nor when a new session follows one
+//!   that expired: a session's number in the run and an xid name one request;
 //! - replies are matched first in, first out; a reply out of turn is a broken promise and ends the connection;
 //! - the zxid of replies never goes down within a session; if it does, that is recorded as a broken promise;
 //! - when a connection is lost every outstanding tag is handed back exactly once: the outcome is unknown;
@@ -16,8 +17,9 @@
 //! byte says false). Sources: `ClientCnxn.java`, reference sections 2 and 4.
 
 use crate::credentials::Credentials;
+use crate::promises::Promise;
 use bytes::{Bytes, BytesMut};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use zoometry_wire::frame;
 use zoometry_wire::jute::{Reader, Record};
 use zoometry_wire::records::{
@@ -62,6 +64,8 @@ pub struct Reply<'a, T> {
     pub xid: i32,
     /// The server's last zxid; a write's own.
     pub zxid: Zxid,
+    /// The highest zxid that the session had seen before this reply.
+    pub seen: Zxid,
     /// 0, or an error number as it stood on the wire.
     pub err: i32,
     /// The body; empty on an error.
@@ -78,6 +82,9 @@ pub enum Event<'a, T> {
     },
     /// The cluster said that the session is over; nothing more will come.
     Expired,
+    /// The server attached the connection to another session than was asked for, without a word that it is over. The
+    /// next event is [`Event::Attached`], to the new one.
+    Replaced,
     /// A request was answered.
     Reply(Reply<'a, T>),
     /// A watch fired.
@@ -122,21 +129,20 @@ pub struct BrokenPromises {
     pub out_of_order: u64,
     /// Replies with a zxid below one seen earlier in the session.
     pub zxid_went_back: u64,
-    /// The first of them, in words.
-    pub first: Option<String>,
+    /// Connections that were attached to another session than the one that came back.
+    pub replaced: u64,
+    /// The first breach of each kind, in words.
+    pub first: BTreeMap<Promise, String>,
 }
 
 impl BrokenPromises {
-    /// All of them together.
-    pub fn count(&self) -> u64 {
-        self.out_of_order + self.zxid_went_back
-    }
-
-    /// Adds another session's.
-    pub fn merge(&mut self, other: BrokenPromises) {
-        self.out_of_order += other.out_of_order;
-        self.zxid_went_back += other.zxid_went_back;
-        self.first = self.first.take().or(other.first);
+    /// How often each was broken.
+    pub fn counts(&self) -> [(Promise, u64); 3] {
+        [
+            (Promise::OutOfOrder, self.out_of_order),
+            (Promise::ZxidWentBack, self.zxid_went_back),
+            (Promise::SessionReplaced, self.replaced),
+        ]
     }
 }
 
@@ -155,13 +161,27 @@ pub enum WatchKind {
     Recursive,
 }
 
+impl WatchKind {
+    const ALL: [WatchKind; 5] =
+        [WatchKind::Data, WatchKind::Exist, WatchKind::Child, WatchKind::Persistent, WatchKind::Recursive];
+}
+
 #[derive(Debug)]
 struct Pending<T> {
     xid: i32,
     op: OpCode,
     tag: T,
-    /// The watch that stands if the server agrees. Boxed: nearly no request has one.
-    watch: Option<Box<(WatchKind, String)>>,
+    /// What the request does to the session's watches if the server agrees. Boxed: nearly no request has one.
+    watch: Option<Box<WatchChange>>,
+}
+
+/// What a request does to the session's watches.
+#[derive(Debug)]
+pub enum WatchChange {
+    /// It leaves a watch.
+    Sets(WatchKind, String),
+    /// It takes away every watch on the path.
+    Removes(String),
 }
 
 /// The session. `T` is the owner's tag on each request.
@@ -256,7 +276,6 @@ impl<T> Session<T> {
             self.id = SessionId(0);
             self.password = [0; PASSWORD];
             self.last_zxid = Zxid(0);
-            self.last_xid = 0;
             self.watches.clear();
         }
         self.state = State::Connecting;
@@ -285,19 +304,25 @@ impl<T> Session<T> {
         self.submit_watching(op, tag, None, out, body)
     }
 
-    /// As [`submit`](Self::submit), for a request that leaves a watch, which is set again after a reconnect.
+    /// The xid of the next request.
+    #[inline]
+    pub fn next_xid(&self) -> i32 {
+        // Negative numbers have meanings of their own, and 0 is nobody's.
+        if self.last_xid == i32::MAX { 1 } else { self.last_xid + 1 }
+    }
+
+    /// As [`submit`](Self::submit), for a request that leaves a watch, which is set again after a reconnect, or takes one away.
     pub fn submit_watching(
         &mut self,
         op: OpCode,
         tag: T,
-        watch: Option<(WatchKind, String)>,
+        watch: Option<WatchChange>,
         out: &mut BytesMut,
         body: impl FnOnce(&mut BytesMut),
     ) -> i32 {
         assert_eq!(self.state, State::Attached, "requests need an attached session");
-        // Negative numbers have meanings of their own, and 0 is nobody's.
-        self.last_xid = if self.last_xid == i32::MAX { 1 } else { self.last_xid + 1 };
-        let xid = self.last_xid;
+        let xid = self.next_xid();
+        self.last_xid = xid;
         self.pending.push_back(Pending { xid, op, tag, watch: watch.map(Box::new) });
         frame::put(out, |out| {
             RequestHeader { xid, op: op.code() }.encode(out);
@@ -345,13 +370,24 @@ impl<T> Session<T> {
             report(Event::Expired);
             return Ok(());
         }
-        let again = self.id == response.session_id;
-        self.id = response.session_id;
-        self.timeout_ms = response.timeout_ms;
         let password = response.password.unwrap_or_default();
         if password.len() != PASSWORD {
             return Err(Reader::new(body).malformed("session password").into());
         }
+        let again = self.id == response.session_id;
+        if !again && self.id.0 != 0 {
+            let (before, now) = (self.id, response.session_id);
+            self.broken.replaced += 1;
+            self.broken.first.entry(Promise::SessionReplaced).or_insert_with(|| {
+                format!("session {before} came back and was given the new session {now}, not told that it had expired")
+            });
+            // Its ephemerals and watches went with it, and the new one has seen nothing yet.
+            self.last_zxid = Zxid(0);
+            self.watches.clear();
+            report(Event::Replaced);
+        }
+        self.id = response.session_id;
+        self.timeout_ms = response.timeout_ms;
         self.password.copy_from_slice(&password);
         self.state = State::Attached;
         report(Event::Attached { again });
@@ -375,13 +411,17 @@ impl<T> Session<T> {
                     let expected = self.pending.front().map(|next| next.xid);
                     let error = ProtocolError::OutOfOrder { expected, got };
                     self.broken.out_of_order += 1;
-                    self.broken.first.get_or_insert_with(|| error.to_string());
+                    self.broken
+                        .first
+                        .entry(Promise::OutOfOrder)
+                        .or_insert_with(|| format!("session {}: {error}", self.id));
                     return Err(error);
                 }
                 let pending = self.pending.pop_front().expect("the front was just looked at");
+                let seen = self.last_zxid;
                 self.saw(header.zxid, header.xid);
                 if let Some(watch) = pending.watch {
-                    self.stands(*watch, header.err);
+                    self.changes_watches(*watch, header.err);
                 }
                 if pending.op == OpCode::CloseSession {
                     self.state = State::Closed;
@@ -391,6 +431,7 @@ impl<T> Session<T> {
                     op: pending.op,
                     xid: pending.xid,
                     zxid: header.zxid,
+                    seen,
                     err: header.err,
                     body: input.rest(),
                 }));
@@ -426,16 +467,27 @@ impl<T> Session<T> {
         Ok(())
     }
 
-    /// Remembers a watch if the server set it: exists leaves one even where there is no znode.
-    fn stands(&mut self, (kind, path): (WatchKind, String), err: i32) {
+    /// Remembers a watch if the server set it: exists leaves one even where there is no znode. Forgets those that are not
+    /// wanted any more, whatever the server says of them: they must not be set again.
+    fn changes_watches(&mut self, change: WatchChange, err: i32) {
         let missing = err == ErrorCode::NoNode.code();
-        let kind = match kind {
-            WatchKind::Exist if err == 0 => WatchKind::Data,
-            WatchKind::Exist if missing => WatchKind::Exist,
-            _ if err == 0 => kind,
-            _ => return,
-        };
-        self.watches.insert((kind, path));
+        match change {
+            WatchChange::Sets(WatchKind::Exist, path) if err == 0 => {
+                self.watches.insert((WatchKind::Data, path));
+            }
+            WatchChange::Sets(WatchKind::Exist, path) if missing => {
+                self.watches.insert((WatchKind::Exist, path));
+            }
+            WatchChange::Sets(kind, path) if err == 0 => {
+                self.watches.insert((kind, path));
+            }
+            WatchChange::Sets(..) => {}
+            WatchChange::Removes(path) => {
+                for kind in WatchKind::ALL {
+                    self.watches.remove(&(kind, path.clone()));
+                }
+            }
+        }
     }
 
     /// Checks that zxids never go down. Requests that fail before the pipeline are answered with −1 or 0.
@@ -447,7 +499,7 @@ impl<T> Session<T> {
             self.broken.zxid_went_back += 1;
             let seen = self.last_zxid;
             let session = self.id;
-            self.broken.first.get_or_insert_with(|| {
+            self.broken.first.entry(Promise::ZxidWentBack).or_insert_with(|| {
                 format!("session {session}: zxid {zxid} in the reply to xid {xid}, after {seen}")
             });
             return;
@@ -461,7 +513,13 @@ impl<T> Session<T> {
         if matches!(self.state, State::Connecting | State::Attached) {
             self.state = State::Disconnected;
         }
-        for pending in self.pending.drain(..) {
+        for pending in std::mem::take(&mut self.pending) {
+            // A connection's watches end with it, and this one is not to be set again.
+            if let Some(watch) = pending.watch
+                && let WatchChange::Removes(_) = *watch
+            {
+                self.changes_watches(*watch, 0);
+            }
             lost(pending.tag, pending.op, pending.xid);
         }
     }
@@ -490,6 +548,11 @@ impl<T> Session<T> {
         if bytes > 0 {
             put_set_watches(batch, out);
         }
+    }
+
+    /// Forgets every watch: none is set again after a reconnect.
+    pub fn forget_watches(&mut self) {
+        self.watches.clear();
     }
 
     /// Keeps the session alive: a ping when nothing was written for a third of the timeout.

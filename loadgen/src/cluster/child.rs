@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 const LAST_LINES: usize = 12;
 /// Bytes of the log's end that are looked at for them.
 const LAST_BYTES: u64 = 64 * 1024;
+/// SIGKILL ends a process within this time, unless it waits for the system (a disk that hangs).
+const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// A running server. Dropping it kills it.
 #[derive(Debug)]
@@ -117,6 +119,9 @@ impl Child {
     }
 
     /// Waits for its end, for `limit`; then SIGKILL. It leaves the ended process as [`Child::is_running`] does.
+    ///
+    /// # Errors
+    /// When the system has not ended it within [`KILL_LIMIT`] of that.
     pub async fn wait_until_ended(&mut self, limit: Duration) -> Result<()> {
         let started = Instant::now();
         let mut killed = false;
@@ -124,6 +129,12 @@ impl Child {
             if !killed && started.elapsed() > limit {
                 self.process.kill().context("kill")?;
                 killed = true;
+            }
+            if started.elapsed() > limit + KILL_LIMIT {
+                bail!(
+                    "{} did not end within {KILL_LIMIT:?} of SIGKILL; it may wait for a disk",
+                    self.command
+                );
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

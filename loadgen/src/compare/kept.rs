@@ -1,6 +1,7 @@
 //! What the cluster had promised, and what became of it: counts, which need no statistics.
 
 use super::sides::{Loaded, LoadedRun};
+use crate::promises::Promise;
 
 /// So many of so many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,24 +25,13 @@ pub struct Kept {
 
 type Count = (&'static str, bool, fn(&LoadedRun) -> Option<Tally>);
 
-const COUNTS: [Count; 10] = [
+const COUNTS: [Count; 7] = [
     ("acknowledged writes lost", true, |one| {
         one.run.manifest.checked_writes.map(|writes| of(writes.lost, writes.checked))
     }),
     ("ephemerals lost", true, |one| {
         let ephemerals = one.run.manifest.checks.as_ref()?.ephemerals.clone();
         (ephemerals.checked > 0).then(|| of(ephemerals.lost, ephemerals.checked))
-    }),
-    ("replies out of order, zxids that went back", true, |one| {
-        one.run.manifest.checks.as_ref().map(|checks| Tally { count: checks.broken_promises, of: None })
-    }),
-    ("watch events missing", true, |one| {
-        let watches = &one.run.manifest.checks.as_ref()?.watches;
-        (watches.armed > 0).then(|| of(watches.missing, watches.delivered + watches.missing))
-    }),
-    ("watch events of no armed watch", true, |one| {
-        let watches = &one.run.manifest.checks.as_ref()?.watches;
-        (watches.armed > 0).then(|| of(watches.duplicate, watches.delivered + watches.duplicate))
     }),
     ("changes that no watch was armed for", false, |one| {
         let watches = &one.run.manifest.checks.as_ref()?.watches;
@@ -67,14 +57,27 @@ fn sessions(one: &LoadedRun) -> u64 {
 
 /// Everything that some run counted.
 pub(super) fn kept(sides: &[Loaded]) -> Vec<Kept> {
-    let rows = COUNTS.into_iter().map(|(what, is_promise, count)| {
-        let sum = |side: &Loaded| {
-            side.runs
-                .iter()
-                .filter_map(count)
-                .reduce(|a, b| Tally { count: a.count + b.count, of: a.of.zip(b.of).map(|(a, b)| a + b) })
-        };
-        Kept { what, is_promise, sides: sides.iter().map(sum).collect() }
+    let counts = COUNTS.into_iter().map(|(what, is_promise, count)| row(sides, what, is_promise, &count));
+    let promises = Promise::ALL.into_iter().map(|promise| {
+        row(sides, promise.name(), true, &|one| {
+            let record = one.run.manifest.checks.as_ref()?.promises.of(promise);
+            (record.checked > 0).then(|| of(record.broken, record.checked))
+        })
     });
-    rows.filter(|row| row.sides.iter().any(Option::is_some)).collect()
+    counts.chain(promises).filter(|row| row.sides.iter().any(Option::is_some)).collect()
+}
+
+fn row(
+    sides: &[Loaded],
+    what: &'static str,
+    is_promise: bool,
+    count: &dyn Fn(&LoadedRun) -> Option<Tally>,
+) -> Kept {
+    let sum = |side: &Loaded| {
+        side.runs
+            .iter()
+            .filter_map(count)
+            .reduce(|a, b| Tally { count: a.count + b.count, of: a.of.zip(b.of).map(|(a, b)| a + b) })
+    };
+    Kept { what, is_promise, sides: sides.iter().map(sum).collect() }
 }

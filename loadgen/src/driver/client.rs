@@ -9,11 +9,12 @@ use crate::session::{Event, ProtocolError, Session, State, Tick};
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::{Buf, Bytes, BytesMut};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use zoometry_wire::request::CreateMode;
-use zoometry_wire::{ErrorCode, OpCode, Request, Response, SessionId, Stat};
+use zoometry_wire::{ErrorCode, OpCode, Request, Response, SessionId, Stat, Zxid};
 
 /// Requests outstanding at most; Apache throttles a server beyond 1000.
 pub(crate) const WINDOW: usize = 500;
@@ -21,6 +22,9 @@ pub(crate) const WINDOW: usize = 500;
 pub(crate) const WINDOW_BYTES: usize = 1 << 20;
 /// A member gets this long to accept and to answer the connect frame, before the next is tried.
 const ATTEMPT: Duration = Duration::from_secs(3);
+/// A member that answers none of the outstanding requests for so long is given up, though it may still answer pings: it has no quorum,
+/// or its disk hangs.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// A connected session.
 pub(crate) struct Client {
@@ -29,6 +33,7 @@ pub(crate) struct Client {
     out: BytesMut,
     input: BytesMut,
     started: Instant,
+    answer_limit: Duration,
     /// Whom it is connected to, for messages.
     pub(crate) address: SocketAddr,
 }
@@ -88,6 +93,7 @@ impl Client {
             out: BytesMut::new(),
             input: BytesMut::with_capacity(64 * 1024),
             started: Instant::now(),
+            answer_limit: ANSWER_LIMIT,
             address,
         };
         let now_ns = client.now_ns();
@@ -113,6 +119,11 @@ impl Client {
             self.session.wrote(now_ns);
             self.exchange(&mut |_, _, _| Ok(())).await?;
         }
+    }
+
+    /// The highest zxid that it was shown.
+    pub(crate) fn last_zxid(&self) -> Zxid {
+        self.session.last_zxid()
     }
 
     fn now_ns(&self) -> u64 {
@@ -141,7 +152,8 @@ impl Client {
             }
         }
         // Long waits (a slow fsync) need pings.
-        match tokio::time::timeout(third, self.stream.read_buf(&mut self.input)).await {
+        match tokio::time::timeout(third.min(self.answer_limit), self.stream.read_buf(&mut self.input)).await
+        {
             Err(_) => self.tick(),
             Ok(read) => {
                 if read.with_context(|| format!("read from {address}"))? == 0 {
@@ -186,12 +198,14 @@ impl Client {
         mut make: impl FnMut(u64, &mut BytesMut) -> OpCode,
         mut reply: impl FnMut(u64, i32, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        let (mut made, mut answered) = (0, 0);
+        let mut made = 0;
+        let answered = AtomicU64::new(0);
         let mut body = BytesMut::new();
         let mut counted = |index: u64, err: i32, bytes: &[u8]| {
-            answered += 1;
+            answered.fetch_add(1, Ordering::Relaxed);
             reply(index, err, bytes)
         };
+        let mut last = (0, Instant::now());
         while made < count || self.session.outstanding() > 0 {
             while made < count && self.session.outstanding() < WINDOW && self.out.len() < WINDOW_BYTES {
                 body.clear();
@@ -202,8 +216,20 @@ impl Client {
             let now_ns = self.now_ns();
             self.session.wrote(now_ns);
             self.exchange(&mut counted).await?;
+            let so_far = answered.load(Ordering::Relaxed);
+            if so_far > last.0 {
+                last = (so_far, Instant::now());
+            }
+            if last.1.elapsed() > self.answer_limit {
+                let (limit, address) = (self.answer_limit, self.address);
+                bail!(
+                    "{address} answered none of {} requests for {limit:?}, the first of them number {} of {count}",
+                    self.session.outstanding(),
+                    last.0 + 1
+                );
+            }
         }
-        debug_assert_eq!(answered, count);
+        debug_assert_eq!(answered.into_inner(), count);
         Ok(())
     }
 
@@ -267,6 +293,7 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use zoometry_wire::records::{ConnectResponse, ReadOnlyByte, ReplyHeader};
 
     #[tokio::test]
     async fn another_kind_of_server_is_not_waited_for() {
@@ -287,6 +314,57 @@ mod tests {
         assert!(error.contains("broke the protocol") && error.contains("\"HTTP\""), "{error}");
     }
 
+    /// A server that lets one session in, and then answers those xids of which `replies` says so.
+    async fn answers(replies: impl Fn(i32) -> bool + Send + 'static) -> SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("the client");
+            let (mut input, mut out, mut connected) = (BytesMut::new(), BytesMut::new(), false);
+            while stream.read_buf(&mut input).await.is_ok_and(|n| n > 0) {
+                while let Ok(Some(body)) = zoometry_wire::frame::first(&input, 1 << 20) {
+                    let xid = i32::from_be_bytes(body[..4].try_into().expect("a header"));
+                    let length = body.len();
+                    input.advance(4 + length);
+                    match std::mem::replace(&mut connected, true) {
+                        false => welcome(&mut out),
+                        true if replies(xid) => zoometry_wire::frame::put(&mut out, |out| {
+                            let header = ReplyHeader { xid, zxid: Zxid(1), err: 0 };
+                            zoometry_wire::jute::Record::encode(&header, out);
+                        }),
+                        true => {}
+                    }
+                }
+                let _ = stream.write_all_buf(&mut out).await;
+            }
+        });
+        address
+    }
+
+    fn welcome(out: &mut BytesMut) {
+        let response = ConnectResponse {
+            protocol_version: 0,
+            timeout_ms: 600,
+            session_id: zoometry_wire::SessionId(1),
+            password: Some(Bytes::from_static(&[1; crate::session::PASSWORD])),
+        };
+        zoometry_wire::frame::put(out, |out| response.encode_frame(ReadOnlyByte::Present(false), out));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_answers_nothing_but_pings_is_not_waited_for() {
+        let address = answers(|xid| xid == zoometry_wire::records::xid::PING).await;
+        let soon = Instant::now() + Duration::from_secs(5);
+        let nobody = Credentials::default();
+        let mut client = Client::connect(&[address], 600, soon, &nobody).await.expect("a session");
+        client.answer_limit = Duration::from_millis(900);
+        let nothing = Bytes::new();
+        let create = client.create("/a", &nothing);
+        let ended = tokio::time::timeout(Duration::from_secs(10), create).await.expect("it gives up");
+        let error = format!("{:#}", ended.expect_err("nobody answered"));
+        assert!(error.contains("answered none of 1 requests for 900ms"), "{error}");
+    }
+
     #[tokio::test]
     async fn a_server_that_stops_reading_is_not_waited_for() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -295,16 +373,8 @@ mod tests {
             let (mut stream, _) = listener.accept().await.expect("the client");
             let mut request = [0; 1024];
             let _ = stream.read(&mut request).await;
-            let response = zoometry_wire::records::ConnectResponse {
-                protocol_version: 0,
-                timeout_ms: 600,
-                session_id: zoometry_wire::SessionId(1),
-                password: Some(Bytes::from_static(&[1; crate::session::PASSWORD])),
-            };
             let mut out = BytesMut::new();
-            zoometry_wire::frame::put(&mut out, |out| {
-                response.encode_frame(zoometry_wire::records::ReadOnlyByte::Present(false), out);
-            });
+            welcome(&mut out);
             let _ = stream.write_all(&out).await;
             std::future::pending::<()>().await;
         });

@@ -199,9 +199,10 @@ impl Worker {
             }
         });
         if let Role::Watcher(watcher) = &mut load.role {
+            watcher.removing = 0;
             // One-shot requests that got no answer left no watch; persistent ones must be looked at again anyway.
             for (at, watch) in watcher.watches.iter_mut().enumerate() {
-                if !watcher.wanted {
+                if !watcher.wanted || watcher.settling {
                     watch.arming = Arming::Idle;
                 } else if watch.arming == Arming::Asked {
                     watch.arming = Arming::Idle;
@@ -220,10 +221,14 @@ impl Worker {
     }
 
     /// Records an operation that will not be answered any more.
-    pub(super) fn lost(&self, shared: &mut Shared, load: &Load, lost: &Answer, code: ErrorCode) {
+    pub(super) fn lost(&self, shared: &mut Shared, load: &mut Load, lost: &Answer, code: ErrorCode) {
         let tag = lost.tag;
-        if matches!(lost.op, Op::Set | Op::Multi) {
-            shared.ledger.unknown(tag.about);
+        match lost.op {
+            Op::Set | Op::Multi => shared.ledger.unknown(tag.about),
+            Op::Create | Op::CreateEphemeral | Op::CreateSequential | Op::Delete => {
+                load.scratch.uncertain(lost.op, Scratch::unpack(tag.about));
+            }
+            _ => {}
         }
         let (at_ns, outcome) = (lost.done_ns, Outcome::Error(code));
         let response_ns = at_ns.saturating_sub(tag.due_ns);
@@ -246,13 +251,21 @@ impl Worker {
         let from = load.home.replace(load.member).filter(|_| again);
         if let Role::Watcher(watcher) = &mut load.role
             && watcher.wanted
+            && !watcher.settling
         {
             if !again {
-                watcher.watches.iter_mut().for_each(|watch| watch.arming = Arming::Idle);
-                watcher.queue = (0..watcher.watches.len() as u32).collect();
+                // A new session may see an older state than the one before it.
+                for watch in &mut watcher.watches {
+                    (watch.arming, watch.seen) = (Arming::Idle, false);
+                }
             } else if watcher.kind != WatchKind::OneShot {
                 // They stand again, but what changed meanwhile was not told.
+                let armed = watcher.watches.iter_mut().filter(|watch| watch.arming == Arming::Armed);
+                armed.for_each(|watch| watch.arming = Arming::Asked);
+            }
+            if !again || watcher.kind != WatchKind::OneShot {
                 watcher.queue = (0..watcher.watches.len() as u32).collect();
+                watcher.refused.clear();
             }
         }
         if shared.phases.stage != Stage::Running {
@@ -274,9 +287,10 @@ impl Worker {
 
     /// The cluster has forgotten the session: its ephemerals are gone, its watches too.
     pub(super) fn expired(&self, shared: &mut Shared, load: &mut Load, now_ns: u64) {
-        let before = load.created.len();
-        load.created.retain(|scratch| !matches!(scratch, Scratch::Ephemeral(_)));
-        shared.ephemerals.expired += (before - load.created.len()) as u64;
+        let is_ephemeral = |scratch: &mut Scratch| matches!(scratch, Scratch::Ephemeral(_));
+        let gone: Vec<Scratch> = load.scratch.created.extract_if(.., is_ephemeral).collect();
+        shared.ephemerals.expired += gone.len() as u64;
+        gone.into_iter().for_each(|scratch| load.scratch.uncertain(Op::CreateEphemeral, scratch));
         if shared.phases.stage == Stage::Waiting {
             return;
         }

@@ -46,7 +46,7 @@ impl Worker {
             if session.state() != State::Attached {
                 continue;
             }
-            for scratch in load.created.iter().filter(|s| matches!(s, Scratch::Ephemeral(_))) {
+            for scratch in load.scratch.created.iter().filter(|s| matches!(s, Scratch::Ephemeral(_))) {
                 let mut path = String::new();
                 self.push_scratch(load.number, *scratch, &mut path);
                 let about = scratch.pack();

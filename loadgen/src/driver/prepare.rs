@@ -1,22 +1,21 @@
-//! Before and after the load: the run's own znodes made, looked at, and taken away again.
+//! Before and after the load: the run's own znodes made, and taken away again.
 //!
 //! Everything of a run lies below one znode of its own, `<data root>/<run id>`: `data` holds the keys, `scratch` one znode per
 //! session for what the load creates. A run never writes into a znode that it did not make: if its own is already there, it
 //! refuses. Afterwards the whole subtree is deleted, and that it is gone is checked.
 
 use super::client::{Client, Refused, error_name};
-use super::encode::{self, Filler};
-use super::ledger::Ledger;
+use super::encode::{self, Filler, WRITER_PREPARE};
 use super::mark;
+use super::views::Writer;
 use crate::keys::KeySpace;
-use crate::op::Op;
 use crate::plan::Plan;
 use crate::spec::Spec;
 use anyhow::{Result, bail};
 use bytes::{Bytes, BytesMut};
 use zoometry_wire::jute::Record;
 use zoometry_wire::request::CreateMode;
-use zoometry_wire::{ErrorCode, OpCode, Request, Stat};
+use zoometry_wire::{ErrorCode, OpCode, Request, Zxid};
 
 /// How the value of a run's znode begins.
 pub(crate) const MADE_BY: &str = "zoometry workload ";
@@ -48,13 +47,20 @@ impl Places {
 }
 
 /// Whether any phase creates or deletes znodes, so that sessions need scratch places.
-pub(crate) fn needs_scratch(spec: &Spec) -> bool {
-    let makes = [Op::Create, Op::CreateEphemeral, Op::CreateSequential, Op::Delete];
-    spec.phases.iter().any(|phase| makes.iter().any(|op| phase.issues(*op)))
+fn needs_scratch(spec: &Spec) -> bool {
+    spec.phases.iter().any(|phase| phase.mix.iter().any(|(op, _)| op.is_scratch()))
 }
 
-/// Makes the run's znodes. `progress` hears how many of how many are there. Returns the znodes above the run's own
-/// that had to be made too, topmost first.
+/// What was made before the load.
+#[derive(Debug, Clone)]
+pub(crate) struct Prepared {
+    /// The znodes above the run's own that had to be made too, topmost first.
+    pub(crate) parents: Vec<String>,
+    /// When all were there.
+    pub(crate) zxid: Zxid,
+}
+
+/// Makes the run's znodes. `progress` hears how many of how many are there.
 pub(crate) async fn prepare(
     client: &mut Client,
     spec: &Spec,
@@ -62,7 +68,7 @@ pub(crate) async fn prepare(
     places: &Places,
     keys: &KeySpace,
     mut progress: impl FnMut(u64, u64),
-) -> Result<Vec<String>> {
+) -> Result<Prepared> {
     let (root, _) = places.run.rsplit_once('/').expect("an absolute path");
     let parents = make_parents(client, root).await?;
     let described = Bytes::from(format!("{MADE_BY}{}", spec.name));
@@ -79,10 +85,11 @@ pub(crate) async fn prepare(
     client.create(&places.scratch, &Bytes::new()).await?;
     let inner: Vec<String> = keys.inner_paths().collect();
     let scratch = if needs_scratch(spec) { u64::from(spec.sessions.count) } else { 0 };
-    let filler = Filler::new(spec.seed, spec.data.value.largest());
+    let filler = Filler::of(spec);
     let leaves = keys.len();
     let total = inner.len() as u64 + scratch + leaves;
     let mut path = String::new();
+    let writer = Writer::new(WRITER_PREPARE, 1);
     let make = |index: u64, out: &mut BytesMut| {
         path.clear();
         let inner_count = inner.len() as u64;
@@ -95,10 +102,10 @@ pub(crate) async fn prepare(
             let key = index - inner_count - scratch;
             keys.push_path(key, &mut path);
             let size = plan.initial_value_bytes(key);
-            encode::create(out, &path, CreateMode::Persistent, |out| filler.put(out, size, u64::MAX, key));
+            encode::create(out, &path, CreateMode::Persistent, |out| filler.put(out, size, key, writer));
             return OpCode::Create;
         }
-        encode::create(out, &path, CreateMode::Persistent, |out| filler.put(out, 0, 0, 0));
+        encode::create(out, &path, CreateMode::Persistent, |out| filler.put(out, 0, 0, writer));
         OpCode::Create
     };
     let mut done = 0;
@@ -113,7 +120,7 @@ pub(crate) async fn prepare(
             Ok(())
         })
         .await?;
-    Ok(parents)
+    Ok(Prepared { parents, zxid: client.last_zxid() })
 }
 
 async fn make_parents(client: &mut Client, root: &str) -> Result<Vec<String>> {
@@ -127,96 +134,6 @@ async fn make_parents(client: &mut Client, root: &str) -> Result<Vec<String>> {
         }
     }
     Ok(made)
-}
-
-/// What looking for acknowledged writes found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Verified {
-    /// Acknowledged writes that were looked for.
-    pub acknowledged: u64,
-    /// Of those, certainly not there.
-    pub lost: u64,
-    /// Writes whose outcome is unknown; each could hide one loss on its key.
-    pub unknown: u64,
-    /// The first loss, in words.
-    pub first: Option<String>,
-}
-
-/// Looks for everything that was acknowledged. `created` are znodes that must exist.
-pub(crate) async fn verify(
-    client: &mut Client,
-    places: &Places,
-    keys: &KeySpace,
-    ledger: &Ledger,
-    created: &[String],
-) -> Result<Verified> {
-    let (gone, first_gone) = ledger.all_gone();
-    let mut verified = Verified {
-        acknowledged: gone,
-        lost: gone,
-        unknown: ledger.unknown_total(),
-        first: first_gone.map(|path| format!("{path} was gone when it was to be deleted")),
-    };
-    let mut names: Vec<&String> = created.iter().collect();
-    names.sort_unstable();
-    // A name that was given to two sequential znodes is there, but one of the two is not.
-    for twice in names.windows(2).filter(|pair| pair[0] == pair[1]) {
-        verified.lost += 1;
-        verified.first.get_or_insert_with(|| format!("{} was created twice", twice[0]));
-    }
-    // This member may be behind what others acknowledged.
-    client.call(&Request::Sync(places.run.clone())).await?.ok();
-    let written = ledger.acknowledged_keys();
-    let mut path = String::new();
-    let path_of = |index: u64, path: &mut String| {
-        path.clear();
-        match written.get(index as usize) {
-            Some((key, _)) => keys.push_path(*key, path),
-            None => path.push_str(&created[index as usize - written.len()]),
-        }
-    };
-    let make = |index: u64, out: &mut BytesMut| {
-        path_of(index, &mut path);
-        encode::path_watch(out, &path, false);
-        OpCode::Exists
-    };
-    let total = (written.len() + created.len()) as u64;
-    client
-        .pipeline(total, make, |index, err, body| {
-            let stat = match err {
-                0 => Some(Stat::from_bytes(body)?),
-                err if err == ErrorCode::NoNode.code() => None,
-                err => bail!("looking for acknowledged write {index}: {}", error_name(err)),
-            };
-            let (writes, missing) = match written.get(index as usize) {
-                Some((_, acknowledged)) => {
-                    (u64::from(acknowledged.writes), acknowledged.missing_from(stat.as_ref()))
-                }
-                None => (1, u64::from(stat.is_none())),
-            };
-            verified.acknowledged += writes;
-            verified.lost += missing;
-            if missing > 0 && verified.first.is_none() {
-                let mut path = String::new();
-                path_of(index, &mut path);
-                let expected = written.get(index as usize).map(|(_, a)| *a);
-                verified.first = Some(describe_loss(&path, expected, stat));
-            }
-            Ok(())
-        })
-        .await?;
-    Ok(verified)
-}
-
-fn describe_loss(path: &str, expected: Option<super::ledger::Acknowledged>, stat: Option<Stat>) -> String {
-    match (expected, stat) {
-        (_, None) => format!("{path} is gone"),
-        (Some(expected), Some(stat)) => format!(
-            "{path}: {} writes acknowledged, the last as {}, but the znode is at version {}, mzxid {}",
-            expected.writes, expected.zxid, stat.version, stat.mzxid
-        ),
-        (None, Some(_)) => format!("{path} is there"),
-    }
 }
 
 /// Deletes the run's subtree and checks that it is gone; then, if they are empty, the `parents` that were made for it.

@@ -1,6 +1,7 @@
 //! From the bytes that a socket held to completions, acknowledgements and the operations that follow.
 
 use super::slot::{Kind, Load, Role, Scratch, Slot, Tag};
+use super::views::{Asker, Writer};
 use super::watching::Trigger;
 use super::worker::{Answer, Shared, Worker};
 use crate::closeup::Close;
@@ -35,7 +36,7 @@ impl Worker {
             let mut report = |event: Event<'_, Tag>| match event {
                 Event::Reply(reply) => self.replied(&mut shared, load, id, done_ns, reply),
                 Event::Attached { again } => attached = Some(again),
-                Event::Expired => self.expired(&mut shared, load, done_ns),
+                Event::Expired | Event::Replaced => self.expired(&mut shared, load, done_ns),
                 Event::Watch { kind, path, .. } => self.fired(&mut shared, load, done_ns, kind, path),
                 Event::WatchesSet => {}
             };
@@ -93,22 +94,11 @@ impl Worker {
             0 => Outcome::Ok,
             code => Outcome::Error(ErrorCode::from_code(code).unwrap_or(ErrorCode::SystemError)),
         };
+        let asker = Asker { session: load.number, member: load.member, seen: reply.seen };
         if outcome == Outcome::Ok {
-            match op {
-                Op::Set | Op::Multi => {
-                    shared.ledger.acknowledged(tag.about, reply.zxid);
-                    if self.watched.contains(tag.about) {
-                        self.triggered(shared, &tag, reply.body);
-                    }
-                }
-                Op::Create | Op::CreateEphemeral | Op::CreateSequential => {
-                    load.created.extend(created(tag.about, reply.body));
-                }
-                _ => {}
-            }
-        } else if op == Op::Delete && err == ErrorCode::NoNode.code() {
-            // Nobody else deletes here, and this session was told that the znode is there.
-            self.is_gone(shared, load, tag.about);
+            self.answered_as_asked(shared, load, op, &reply, asker);
+        } else {
+            self.refused(shared, load, op, tag.about, err, asker);
         }
         let response_ns = done_ns.saturating_sub(tag.due_ns);
         shared.close_up.note(Close { at_ns: done_ns, response_ns, member: load.member, op, outcome });
@@ -129,6 +119,58 @@ impl Worker {
         }
         if shared.phases.is_closed_loop(done_ns) {
             self.hand_out(shared, load, done_ns);
+        }
+    }
+
+    /// What a success proves and what it must not contradict.
+    #[inline]
+    fn answered_as_asked(
+        &self,
+        shared: &mut Shared,
+        load: &mut Load,
+        op: Op,
+        reply: &Reply<'_, Tag>,
+        asker: Asker,
+    ) {
+        let (tag, body) = (&reply.tag, reply.body);
+        match op {
+            Op::Get => drop(shared.views.value(tag.about, body, &self.filler, asker)),
+            Op::Exists => drop(shared.views.stat(tag.about, body, Writer::NONE, asker)),
+            Op::Children => {
+                let keys = &self.settings.keys;
+                let names = (keys.siblings(tag.about), keys.name_bytes());
+                shared.views.children(tag.about, body, names, asker);
+            }
+            Op::Set | Op::Multi => {
+                shared.ledger.acknowledged(tag.about, reply.zxid);
+                let stat = written_stat(op, body);
+                let writer = Writer::new(load.number, reply.xid);
+                shared.views.acknowledged(tag.about, stat, writer, tag.bytes, asker);
+                if self.watched.contains(tag.about) {
+                    triggered(shared, tag, stat);
+                }
+            }
+            Op::Create | Op::CreateEphemeral | Op::CreateSequential => {
+                load.scratch.created.extend(created(tag.about, body));
+            }
+            Op::Delete | Op::Sync | Op::Connect | Op::Notify => {}
+        }
+    }
+
+    /// What an error leaves open, or proves.
+    #[cold]
+    fn refused(&self, shared: &mut Shared, load: &mut Load, op: Op, about: u64, err: i32, asker: Asker) {
+        let no_node = err == ErrorCode::NoNode.code();
+        match op {
+            Op::Get | Op::Exists | Op::Set | Op::Multi | Op::Children if no_node => {
+                shared.views.no_node(about, asker);
+            }
+            // Nobody else deletes here, and this session was told that the znode is there.
+            Op::Delete if no_node => self.is_gone(shared, load, about),
+            Op::Create | Op::CreateEphemeral | Op::CreateSequential | Op::Delete => {
+                load.scratch.uncertain(op, Scratch::unpack(about));
+            }
+            _ => {}
         }
     }
 
@@ -176,23 +218,26 @@ impl Worker {
             }
         });
     }
+}
 
-    /// A write to a watched key was acknowledged: remembers which version it made.
-    pub(super) fn triggered(&self, shared: &mut Shared, tag: &Tag, body: &[u8]) {
-        // The Stat is the body of setData, and stands before the end mark (9 bytes) of a multi whose last entry is setData.
-        let stat = if tag.kind == Kind::Op(Op::Multi) {
-            body.len().checked_sub(9 + STAT).map(|at| &body[at..at + STAT])
-        } else {
-            body.get(..STAT)
-        };
-        let Some(version) = stat.and_then(version_of) else { return };
-        shared.log.trigger(Trigger {
-            key: tag.about,
-            version,
-            phase: tag.phase,
-            due_ns: tag.due_ns,
-            sent_ns: tag.sent_ns,
-        });
+/// A write to a watched key was acknowledged: remembers which version it made.
+fn triggered(shared: &mut Shared, tag: &Tag, stat: &[u8]) {
+    let Some(version) = version_of(stat) else { return };
+    shared.log.trigger(Trigger {
+        key: tag.about,
+        version,
+        phase: tag.phase,
+        due_ns: tag.due_ns,
+        sent_ns: tag.sent_ns,
+    });
+}
+
+/// The Stat in the reply to a write of a key: the body of setData; before the end mark (9 bytes) of a multi whose last entry is
+/// setData.
+fn written_stat(op: Op, body: &[u8]) -> &[u8] {
+    match op {
+        Op::Multi => body.len().checked_sub(9 + STAT).map_or(&[], |at| &body[at..at + STAT]),
+        _ => body,
     }
 }
 
@@ -201,6 +246,7 @@ pub(super) fn version_of(stat: &[u8]) -> Option<i32> {
     stat.get(STAT_VERSION..STAT_VERSION + 4)
         .map(|bytes| i32::from_be_bytes(bytes.try_into().expect("four bytes")))
 }
+
 /// What a create made, from its tag and the path in its reply (which, of a sequential znode, only the server knows).
 fn created(about: u64, body: &[u8]) -> Option<Scratch> {
     match Scratch::unpack(about) {

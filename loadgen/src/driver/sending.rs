@@ -2,9 +2,11 @@
 
 use super::encode;
 use super::slot::{Kind, Load, Queued, Scratch, Slot, Tag};
+use super::views::Writer;
 use super::worker::{Shared, Worker};
 use crate::op::Op;
 use crate::session::State;
+use bytes::BytesMut;
 use zoometry_wire::OpCode;
 use zoometry_wire::request::CreateMode;
 
@@ -54,9 +56,8 @@ impl Worker {
             phase: queued.phase,
             kind: Kind::Op(planned.op),
         };
-        let writer = u64::from(load.number);
-        let sequence = load.sequence;
-        let value = |out: &mut bytes::BytesMut| self.filler.put(out, planned.value_bytes, writer, sequence);
+        let writer = Writer::new(load.number, session.next_xid());
+        let value = |out: &mut BytesMut| self.filler.put(out, planned.value_bytes, planned.key, writer);
         match planned.op {
             Op::Get => {
                 keys.push_path(planned.key, path);
@@ -72,29 +73,27 @@ impl Worker {
             }
             Op::Set => {
                 keys.push_path(planned.key, path);
-                load.sequence += 1;
                 tag.bytes = planned.value_bytes;
                 session.submit(OpCode::SetData, tag, out, |out| encode::set_data(out, path, value));
             }
             Op::Multi => {
                 keys.push_path(planned.key, path);
-                load.sequence += 1;
                 tag.bytes = planned.value_bytes;
                 session.submit(OpCode::Multi, tag, out, |out| encode::check_and_set(out, path, value));
             }
             Op::Sync => {
                 session.submit(OpCode::Sync, tag, out, |out| encode::put_path(out, keys.root()));
             }
-            Op::Delete if !load.created.is_empty() => {
-                let scratch = load.created.pop().expect("it is not empty");
+            Op::Delete if !load.scratch.created.is_empty() => {
+                let scratch = load.scratch.created.pop().expect("it is not empty");
                 self.push_scratch(load.number, scratch, path);
                 tag.about = scratch.pack();
                 session.submit(OpCode::Delete, tag, out, |out| encode::path_number(out, path, -1));
             }
             // A session with nothing to delete creates, so that the next delete has something: see workloads/README.md.
             Op::Create | Op::CreateEphemeral | Op::CreateSequential | Op::Delete => {
-                let n = load.next_scratch;
-                load.next_scratch += 1;
+                let n = load.scratch.next;
+                load.scratch.next += 1;
                 let (op, scratch, mode) = match planned.op {
                     Op::CreateEphemeral => {
                         (Op::CreateEphemeral, Scratch::Ephemeral(n), CreateMode::Ephemeral)
@@ -112,7 +111,6 @@ impl Worker {
                     }
                     named => self.push_scratch(load.number, named, path),
                 }
-                load.sequence += 1;
                 tag.kind = Kind::Op(op);
                 tag.about = scratch.pack();
                 tag.bytes = planned.value_bytes;

@@ -55,7 +55,7 @@ pub(super) struct Queued {
 }
 
 /// A znode that the session created and that has not been deleted: what its name is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Scratch {
     /// `p<n>`.
     Persistent(u32),
@@ -86,6 +86,17 @@ impl Scratch {
         }
     }
 
+    /// The znode of that name.
+    pub(super) fn of_name(name: &str) -> Option<Self> {
+        let number = name.get(1..)?.parse().ok()?;
+        match name.as_bytes()[0] {
+            b'p' => Some(Self::Persistent(number)),
+            b'e' => Some(Self::Ephemeral(number)),
+            b'q' => Some(Self::Sequential(number)),
+            _ => None,
+        }
+    }
+
     /// Appends `/<name>`.
     pub(super) fn push_name(self, path: &mut String) {
         use std::fmt::Write as _;
@@ -95,6 +106,37 @@ impl Scratch {
             Self::Ephemeral(n) => write!(path, "/e{n}"),
             Self::Sequential(n) => write!(path, "/q{n:010}"),
         };
+    }
+}
+
+/// Znodes of a session of which it is not known whether they are there, at most; with more nothing is concluded.
+const UNCERTAIN_MAX: usize = 100_000;
+
+/// What a session knows of the znodes that it made.
+#[derive(Debug, Default)]
+pub(crate) struct Scratches {
+    /// Acknowledged, and not deleted.
+    pub(super) created: Vec<Scratch>,
+    /// So many names were used, deleted ones included.
+    pub(super) next: u32,
+    /// Created or deleted without an acknowledgement, or gone with a session that expired.
+    pub(super) uncertain: Vec<Scratch>,
+    /// There were more than [`UNCERTAIN_MAX`].
+    pub(super) unjudged: bool,
+}
+
+impl Scratches {
+    /// Stands for the number of a sequential znode that was not told.
+    pub(super) const UNTOLD: Scratch = Scratch::Sequential(u32::MAX);
+
+    /// A create or delete was not acknowledged.
+    #[cold]
+    pub(super) fn uncertain(&mut self, op: Op, scratch: Scratch) {
+        match self.uncertain.len() < UNCERTAIN_MAX {
+            true if op == Op::CreateSequential => self.uncertain.push(Self::UNTOLD),
+            true => self.uncertain.push(scratch),
+            false => self.unjudged = true,
+        }
     }
 }
 
@@ -202,10 +244,7 @@ pub(super) struct Load {
     pub(super) backlog: VecDeque<Queued>,
     /// Operations of the current phase handed out in a closed loop.
     pub(super) handed_out: u64,
-    /// Writes so far, stamped into values.
-    pub(super) sequence: u64,
-    pub(super) created: Vec<Scratch>,
-    pub(super) next_scratch: u32,
+    pub(super) scratch: Scratches,
     /// When the connection was lost or first wanted; `None` while attached.
     pub(super) wanted_ns: Option<u64>,
 }
@@ -218,6 +257,9 @@ mod tests {
     fn scratch_names_survive_packing() {
         for scratch in [Scratch::Persistent(0), Scratch::Ephemeral(7), Scratch::Sequential(u32::MAX)] {
             assert_eq!(Scratch::unpack(scratch.pack()), scratch);
+            let mut path = String::new();
+            scratch.push_name(&mut path);
+            assert_eq!(Scratch::of_name(&path[1..]), Some(scratch));
         }
         let mut path = String::from("/s");
         Scratch::Sequential(42).push_name(&mut path);

@@ -65,7 +65,7 @@ pub(super) struct Log {
 pub struct WatchCounts {
     /// Events received for armed watches.
     pub delivered: u64,
-    /// Events of a watch that was not armed: a one-shot watch that fired twice.
+    /// Events without a change: of a one-shot watch that had fired already, or more than there were changes.
     pub duplicate: u64,
     /// Changes that no event told of because a one-shot watch was not armed at that moment.
     pub coalesced: u64,
@@ -79,6 +79,15 @@ pub struct WatchCounts {
     pub unlogged: u64,
     /// Watches armed, counting each time.
     pub armed: u64,
+    /// Events of a znode or a kind that their session did not watch.
+    #[serde(default)]
+    pub unasked: u64,
+    /// Watches that were given up, because the cluster refused to arm them for too long.
+    #[serde(default)]
+    pub unarmed: u64,
+    /// The first of them, in words.
+    #[serde(default)]
+    pub first_unarmed: Option<String>,
 }
 
 impl WatchCounts {
@@ -91,6 +100,9 @@ impl WatchCounts {
         self.unattributed += other.unattributed;
         self.unlogged += other.unlogged;
         self.armed += other.armed;
+        self.unasked += other.unasked;
+        self.unarmed += other.unarmed;
+        self.first_unarmed = self.first_unarmed.take().or_else(|| other.first_unarmed.clone());
     }
 }
 
@@ -183,6 +195,8 @@ pub(super) struct Watch {
     pub(super) arming: Arming,
     /// Whether `version` means anything: the watch has been armed before.
     pub(super) seen: bool,
+    /// Since when the cluster has refused to arm it; 0 if it has not.
+    pub(super) refused_ns: u64,
 }
 
 /// The watches of one watcher session: some keys of one group.
@@ -199,6 +213,13 @@ pub(super) struct Watcher {
     /// Watches to be armed or looked at (indices), oldest first.
     pub(super) queue: std::collections::VecDeque<u32>,
     pub(super) by_path: FxHashMap<String, u32>,
+    /// Refused, to be asked for again when their time has come.
+    pub(super) refused: Vec<u32>,
+    pub(super) ask_again_ns: u64,
+    /// Removals without an answer, on this connection: until they are answered events may come of watches that are not wanted.
+    pub(super) removing: u32,
+    /// The load is over: watches are looked at a last time, and not armed any more.
+    pub(super) settling: bool,
 }
 
 /// Distributes the watches of all groups over their sessions: one [`Watcher`] per session, in order.
@@ -217,7 +238,7 @@ pub(super) fn watchers(spec: &Spec) -> Vec<Watcher> {
             // The same watch twice on one connection has no further effect.
             keys.sort_unstable();
             keys.dedup();
-            let watch = |key| Watch { key, version: 0, arming: Arming::Idle, seen: false };
+            let watch = |key| Watch { key, version: 0, arming: Arming::Idle, seen: false, refused_ns: 0 };
             all.push(Watcher {
                 group: number as u16,
                 kind: group.kind,
@@ -226,6 +247,10 @@ pub(super) fn watchers(spec: &Spec) -> Vec<Watcher> {
                 wanted: false,
                 queue: Default::default(),
                 by_path: FxHashMap::default(),
+                refused: Vec::new(),
+                ask_again_ns: 0,
+                removing: 0,
+                settling: false,
             });
         }
     }

@@ -9,15 +9,17 @@ use super::handover::Batch;
 use super::ledger::Ledger;
 use super::phases::{Phases, Stage};
 use super::selfmeasure::SelfMeasure;
-use super::slot::{Kind, Load, Outbox, Queued, Role, Scratch, Slot, Tag};
+use super::slot::{Kind, Load, Outbox, Queued, Role, Scratches, Slot, Tag};
 use super::timer::{QUANTUM_NS, Timer};
+use super::verify::Leftover;
+use super::views::Views;
 use super::watching::{Arming, Log, Standing, Watched, Watcher, Watching, watchers};
-use super::{Control, DRAIN_NS, HAPPENINGS_MAX, Happening, Report, Settings, needs_scratch, route};
+use super::{Control, DRAIN_NS, HAPPENINGS_MAX, Happening, Report, Settings, route};
 use crate::closeup::{self, CloseUp};
 use crate::op::Op;
 use crate::plan::Share;
 use crate::recorder::Recorder;
-use crate::session::{BrokenPromises, Session, State, Tick};
+use crate::session::{Session, State, Tick};
 use crate::traces::Sampler;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -38,9 +40,9 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// What one worker has to tell at its end.
 pub(super) struct Notes {
     happenings_unkept: u64,
-    broken: BrokenPromises,
     ledger: Ledger,
-    created: Vec<String>,
+    views: Views,
+    scratch: Vec<Leftover>,
     watching: Watching,
     completions_unkept: u64,
     ephemerals: Ephemerals,
@@ -54,6 +56,7 @@ pub(super) struct Shared {
     pub(super) recorder: Recorder,
     pub(super) sampler: Option<Sampler>,
     pub(super) ledger: Ledger,
+    pub(super) views: Views,
     pub(super) log: Log,
     pub(super) phases: Phases,
     /// Due and not sent, over all sessions of this worker.
@@ -146,9 +149,7 @@ impl Worker {
                     role,
                     backlog: Default::default(),
                     handed_out: 0,
-                    sequence: 0,
-                    created: Vec::new(),
-                    next_scratch: 0,
+                    scratch: Scratches::default(),
                     wanted_ns: None,
                 },
             })
@@ -162,9 +163,8 @@ impl Worker {
             index_paths(&mut watcher, &settings);
             slots.push(slot(spec.sessions.count + n, Role::Watcher(watcher)));
         }
-        let largest = spec.phases.iter().map(|phase| phase.value.largest()).max().unwrap_or(0);
         Worker {
-            filler: Filler::new(spec.seed, largest),
+            filler: Filler::of(spec),
             watched: Watched::of(spec),
             slots,
             issuers,
@@ -172,6 +172,7 @@ impl Worker {
                 recorder: Recorder::new(settings.interval_ns),
                 sampler,
                 ledger: Ledger::default(),
+                views: Views::new(spec.data.znodes, settings.prepared),
                 log: Log::default(),
                 phases: Phases::new(spec, share),
                 backlog: 0,
@@ -255,6 +256,7 @@ impl Worker {
         self.measure(self.now_ns());
         self.give_up();
         if !self.control.abort.load(Ordering::Acquire) {
+            self.settle_watches().await;
             self.look_for_ephemerals().await;
         }
         self.close_sessions().await;
@@ -362,6 +364,7 @@ impl Worker {
         if self.shared.borrow().measure.is_due(now_ns) {
             self.measure(now_ns);
         }
+        self.arm_what_was_refused(now_ns);
         let mut shared = self.shared.borrow_mut();
         let before = std::mem::replace(&mut shared.attached_before, attached);
         // Every worker adds its own difference.
@@ -488,23 +491,27 @@ impl Worker {
     }
 
     pub(super) fn notes(self, ended_ns: u64) -> Notes {
-        let mut broken = BrokenPromises::default();
-        let mut created = Vec::new();
-        let scratch = needs_scratch(&self.settings.spec);
+        let mut scratch = Vec::new();
         let mut standing = Vec::new();
-        for slot in &self.slots {
-            let slot = slot.borrow();
-            broken.merge(slot.session.broken().clone());
-            if scratch {
-                for name in slot.load.created.iter().filter(|name| !matches!(name, Scratch::Ephemeral(_))) {
-                    let mut path = String::new();
-                    self.push_scratch(slot.load.number, *name, &mut path);
-                    created.push(path);
-                }
+        {
+            let mut shared = self.shared.borrow_mut();
+            shared.handed_ns = u64::MAX;
+            self.hand_over(&mut shared, u64::MAX);
+        }
+        let mut shared = self.shared.into_inner();
+        for slot in self.slots {
+            let Slot { session, load, .. } = slot.into_inner();
+            for (promise, times) in session.broken().counts() {
+                let first = || session.broken().first.get(&promise).cloned().unwrap_or_default();
+                shared.views.promises.broke(promise, times, first);
+            }
+            if load.scratch.next > 0 {
+                let closed = session.state() == State::Closed;
+                scratch.push(Leftover { session: load.number, closed, znodes: load.scratch });
             }
             // Only who heard the end of the session from the server has heard everything before it.
-            if let Role::Watcher(watcher) = &slot.load.role
-                && slot.session.state() == State::Closed
+            if let Role::Watcher(watcher) = &load.role
+                && session.state() == State::Closed
             {
                 let armed =
                     watcher.watches.iter().filter(|watch| watcher.wanted && watch.arming == Arming::Armed);
@@ -515,17 +522,11 @@ impl Worker {
                 }));
             }
         }
-        {
-            let mut shared = self.shared.borrow_mut();
-            shared.handed_ns = u64::MAX;
-            self.hand_over(&mut shared, u64::MAX);
-        }
-        let shared = self.shared.into_inner();
         Notes {
             happenings_unkept: shared.happenings_unkept,
-            broken,
             ledger: shared.ledger,
-            created,
+            views: shared.views,
+            scratch,
             watching: Watching { counts: shared.log.counts, standing },
             completions_unkept: shared.close_up.unkept,
             ephemerals: shared.ephemerals,
@@ -551,9 +552,9 @@ impl Shared {
 pub(super) fn merge(notes: Vec<Notes>) -> Report {
     let mut report = Report {
         happenings_unkept: 0,
-        broken: BrokenPromises::default(),
         ledger: Ledger::default(),
-        created: Vec::new(),
+        views: Views::default(),
+        scratch: Vec::new(),
         completions_unkept: 0,
         ephemerals: Ephemerals::default(),
         watching: Default::default(),
@@ -563,9 +564,9 @@ pub(super) fn merge(notes: Vec<Notes>) -> Report {
     };
     for notes in notes {
         report.happenings_unkept += notes.happenings_unkept;
-        report.broken.merge(notes.broken);
         report.ledger.merge(notes.ledger);
-        report.created.extend(notes.created);
+        report.views.merge(notes.views);
+        report.scratch.extend(notes.scratch);
         report.watching.counts.add(&notes.watching.counts);
         report.watching.standing.extend(notes.watching.standing);
         report.completions_unkept += notes.completions_unkept;

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::charts::escape;
 use crate::figures;
+use crate::promises::{Promise, Promises, Record};
 use crate::results::{Manifest, RunData};
 use crate::summary::{Latency, OpSummary, PhaseSummary, Summary};
 use crate::verdict::{Grade, Verdict};
@@ -58,7 +59,30 @@ pub(super) fn expectations(manifest: &Manifest) -> String {
     html
 }
 
-/// What the cluster had promised, and whether it was so: writes, order, watches.
+/// How often a promise was looked at and broken, and what could not be looked at.
+fn promise_row(promises: &Promises, promise: Promise, record: &Record) -> String {
+    let mut text = format!("{} {} checked", figures::count(record.checked), promise.checked_are());
+    let less = match promise {
+        Promise::WrongValue if promises.short_values > 0 => Some((
+            promises.short_values,
+            "of them too short for a mark (16 bytes), checked by version, length and filling alone",
+        )),
+        Promise::StaleRead if promises.untracked_reads > 0 => {
+            Some((promises.untracked_reads, "more of keys beyond the table of versions, not compared"))
+        }
+        _ => None,
+    };
+    if let Some((n, what)) = less {
+        let _ = write!(text, ", {} {what}", figures::count(n));
+    }
+    if let Some(first) = &record.first {
+        let times = figures::count(record.broken);
+        let _ = write!(text, "; {times} times broken ({}); first: {first}", promise.name());
+    }
+    text
+}
+
+/// What the cluster had promised, and whether it was so.
 pub(super) fn promises(manifest: &Manifest) -> String {
     let mut rows: Vec<(&str, bool, String)> = Vec::new();
     if let Some(writes) = manifest.checked_writes {
@@ -70,11 +94,6 @@ pub(super) fn promises(manifest: &Manifest) -> String {
         rows.push(("acknowledged writes", writes.lost == 0, text));
     }
     if let Some(checks) = &manifest.checks {
-        let text = match &checks.first_broken {
-            Some(first) => format!("{} times broken; first: {first}", figures::count(checks.broken_promises)),
-            None => "replies in order, zxids never went back".to_string(),
-        };
-        rows.push(("order within sessions", checks.broken_promises == 0, text));
         if let Some(first) = &checks.first_lost {
             rows.push(("first lost write", false, first.clone()));
         }
@@ -83,18 +102,21 @@ pub(super) fn promises(manifest: &Manifest) -> String {
             let mut parts = vec![
                 format!("{} armed", figures::count(watches.armed)),
                 format!("{} events delivered", figures::count(watches.delivered)),
-                format!("{} missing", figures::count(watches.missing)),
-                format!("{} duplicate", figures::count(watches.duplicate)),
+                format!("{} dropped", figures::count(watches.missing)),
+                format!("{} doubled", figures::count(watches.duplicate)),
+                format!("{} never asked for", figures::count(watches.unasked)),
             ];
             for (n, what) in [
                 (watches.coalesced, "changes not told (watch not armed at that moment)"),
                 (watches.while_away, "changes while a watcher was away"),
+                (watches.unarmed, "watches given up, as arming them was refused"),
             ] {
                 if n > 0 {
                     parts.push(format!("{} {what}", figures::count(n)));
                 }
             }
-            rows.push(("watches", watches.missing == 0 && watches.duplicate == 0, parts.join(", ")));
+            let kept = watches.missing + watches.duplicate + watches.unasked == 0;
+            rows.push(("watches", kept, parts.join(", ")));
         }
         let ephemerals = &checks.ephemerals;
         if ephemerals.checked + ephemerals.expired > 0 {
@@ -108,6 +130,11 @@ pub(super) fn promises(manifest: &Manifest) -> String {
             }
             rows.push(("ephemerals of living sessions", ephemerals.lost == 0, text));
         }
+        rows.extend(checks.promises.iter().filter(|(_, record)| record.checked + record.broken > 0).map(
+            |(promise, record)| {
+                (promise.promised(), record.broken == 0, promise_row(&checks.promises, promise, record))
+            },
+        ));
         let left: Vec<String> = [
             (checks.unknown, "writes of unknown outcome"),
             (checks.given_up, "operations without an answer when the run ended"),

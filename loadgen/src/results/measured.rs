@@ -29,6 +29,10 @@ impl Measurements for RunData {
                 .checked_writes
                 .map(|checked| Measured { value: checked.lost as f64, samples: checked.checked }),
             Metric::Failover(figure, over) => self.failover(figure, over),
+            Metric::Broken(promise) => self.manifest.checks.as_ref().map(|checks| {
+                let record = checks.promises.of(promise);
+                Measured { value: record.broken as f64, samples: record.checked.max(record.broken) }
+            }),
             Metric::SessionsExpired => Some(self.sessions_expired()),
             Metric::EphemeralsLost => self.manifest.checks.as_ref().map(|checks| Measured {
                 value: checks.ephemerals.lost as f64,

@@ -35,6 +35,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::closeup::Close;
 use crate::expect::Judged;
+use crate::promises::Promises;
 use crate::recorder::Recording;
 use crate::verdict::Verdict;
 
@@ -226,10 +227,9 @@ pub struct Checks {
     pub unknown: u64,
     /// The first acknowledged write that was not there, in words.
     pub first_lost: Option<String>,
-    /// Replies out of order, and zxids that went back, in any session.
-    pub broken_promises: u64,
-    /// The first of them, in words.
-    pub first_broken: Option<String>,
+    /// What every reply, watch event and list was held against.
+    #[serde(default)]
+    pub promises: Promises,
     /// Operations still outstanding when the drain limit was reached; they are also errors (REQUESTTIMEOUT).
     pub given_up: u64,
     /// Operations that were due but not sent because the run was cut short.

@@ -6,6 +6,8 @@ use super::{Exit, Finished, Measured, Print, Run, say};
 use crate::driver::{self, Report, Verified, What};
 use crate::failover::Change;
 use crate::figures;
+use crate::promises::Promise;
+use crate::recorder::{Class, Key};
 use crate::results::{self, CheckedWrites, Checks, EventRow, RunData};
 use crate::summary::{self, Summary};
 use crate::verdict::{Grade, Verdict};
@@ -39,13 +41,13 @@ impl Run<'_> {
         manifest.ended_unix_ms = self.started_unix_ms + self.run_start.elapsed().as_millis() as u64;
         manifest.checked_writes =
             verified.as_ref().map(|v| CheckedWrites { checked: v.acknowledged, lost: v.lost });
-        manifest.checks = verified.map(|verified| checks(verified, &report));
         if let Some(by) = cut_short_by {
             manifest.cut_short = true;
             manifest.cut_short_by = by;
             results::cut_phases(&mut manifest.phases, report.ended_ns);
         }
         let mut run = results::read_streamed(&self.directory, manifest)?;
+        run.manifest.checks = Some(checks(verified, &report, &run));
         if report.happenings_unkept > 0 {
             run.events.push(EventRow {
                 at_ns: report.ended_ns,
@@ -67,23 +69,78 @@ impl Run<'_> {
             Print::Line => say(&format!("{}\n", one_line(run, summary))),
         }
         if let Some(checks) = &run.manifest.checks {
-            let complaints = [&checks.first_lost, &checks.first_broken, &checks.ephemerals.first_lost];
-            for complaint in complaints.into_iter().flatten() {
+            let complaints = complaints(checks);
+            for complaint in &complaints {
                 say(&format!("\nPROMISE BROKEN: {complaint}\n"));
+            }
+            if complaints.is_empty() && self.options.print == Print::Summary {
+                say(&format!("\npromises kept: {}\n", looked_at(checks)));
             }
         }
     }
 }
 
-fn checks(verified: Verified, report: &Report) -> Checks {
+/// `1,000 replies, 3 sessions, 800 values (20 too short for a mark), …`: how often promises were looked at.
+fn looked_at(checks: &Checks) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for (promise, record) in checks.promises.iter().filter(|(_, record)| record.checked > 0) {
+        let mut part = format!("{} {}", figures::count(record.checked), promise.checked_are());
+        if promise == Promise::WrongValue && checks.promises.short_values > 0 {
+            part += &format!(" ({} too short for a mark)", figures::count(checks.promises.short_values));
+        }
+        // Several promises can be about the same things.
+        if !parts.contains(&part) {
+            parts.push(part);
+        }
+    }
+    parts.join(", ")
+}
+
+/// What is said of broken promises: each with the first breach.
+fn complaints(checks: &Checks) -> Vec<String> {
+    let mut found: Vec<String> =
+        [&checks.first_lost, &checks.ephemerals.first_lost].into_iter().flatten().cloned().collect();
+    found.extend(checks.promises.broken().map(|(promise, record)| {
+        let first = record.first.as_deref().unwrap_or_default();
+        format!(
+            "{} ({} = {}); first: {first}",
+            promise.promised(),
+            promise.name(),
+            figures::count(record.broken)
+        )
+    }));
+    found
+}
+
+fn checks(verified: Option<Verified>, report: &Report, run: &RunData) -> Checks {
+    let first_lost = verified.as_ref().and_then(|verified| verified.first.clone());
+    let mut promises = match verified {
+        Some(verified) => verified.promises,
+        None => report.views.promises.clone(),
+    };
+    let is_reply = |key: &Key| Class::of(key.op).is_some();
+    let replies = run.recording.totals.iter().filter(|(key, _)| is_reply(key));
+    let replies = replies.map(|(_, total)| total.response.len()).sum();
+    promises.checked(Promise::OutOfOrder, replies);
+    promises.checked(Promise::ZxidWentBack, replies);
+    let sessions = run.manifest.connections.values().map(|n| u64::from(*n)).sum();
+    promises.checked(Promise::SessionReplaced, sessions);
+    let watches = &report.watching.counts;
+    for promise in [Promise::WatchDropped, Promise::WatchDoubled, Promise::WatchUnasked] {
+        promises.checked(promise, watches.armed);
+    }
+    // Those that were not looked at a last time, and are judged by acknowledged writes.
+    let owed = watches.missing.saturating_sub(promises.of(Promise::WatchDropped).broken);
+    promises.broke(Promise::WatchDropped, owed, || {
+        "a watch that was armed at the end had not told of an acknowledged write".into()
+    });
     Checks {
-        unknown: verified.unknown,
-        first_lost: verified.first,
-        broken_promises: report.broken.count(),
-        first_broken: report.broken.first.clone(),
+        unknown: report.ledger.unknown_total(),
+        first_lost,
+        promises,
         given_up: report.given_up,
         unsent: report.unsent,
-        watches: report.watching.counts.clone(),
+        watches: watches.clone(),
         ephemerals: report.ephemerals.clone(),
         completions_unkept: report.completions_unkept,
     }
@@ -93,7 +150,8 @@ fn checks(verified: Verified, report: &Report) -> Checks {
 fn exit(run: &RunData) -> Exit {
     let lost = run.manifest.checked_writes.is_some_and(|writes| writes.lost > 0);
     let checks = run.manifest.checks.as_ref();
-    let broken = checks.is_some_and(|checks| checks.broken_promises > 0 || checks.ephemerals.lost > 0);
+    let broken =
+        checks.is_some_and(|checks| checks.promises.broken().count() > 0 || checks.ephemerals.lost > 0);
     let met = run.manifest.expectations.iter().all(|judged| judged.met);
     match (lost || broken, run.manifest.verdict.grade, met) {
         (true, _, _) => Exit::Cluster,

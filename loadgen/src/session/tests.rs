@@ -41,6 +41,7 @@ fn feed(session: &mut Session<u32>, input: &[u8]) -> Result<Vec<String>, Protoco
             Event::Expired => "expired".into(),
             Event::Reply(reply) => format!("reply {} err={}", reply.tag, reply.err),
             Event::Watch { kind, path, .. } => format!("watch {kind:?} {path}"),
+            Event::Replaced => "replaced".into(),
             Event::WatchesSet => "watches set".into(),
         });
     })?;
@@ -88,7 +89,7 @@ fn replies_match_first_in_first_out() {
     let both = [reply(a, 5, 0), reply(b, 5, -101)].concat();
     assert_eq!(feed(&mut session, &both).unwrap(), ["reply 1 err=0", "reply 2 err=-101"]);
     assert_eq!(session.outstanding(), 0);
-    assert_eq!(session.broken().count(), 0);
+    assert_eq!(session.broken(), &BrokenPromises::default());
 }
 
 #[test]
@@ -177,7 +178,8 @@ fn watches_that_have_not_fired_are_set_again() {
         (OpCode::GetChildren, WatchKind::Child, "/refused", -102),
     ];
     for (op, kind, path, err) in wants {
-        let xid = session.submit_watching(op, 0, Some((kind, path.into())), &mut out, |_| {});
+        let watch = Some(WatchChange::Sets(kind, path.into()));
+        let xid = session.submit_watching(op, 0, watch, &mut out, |_| {});
         feed(&mut session, &reply(xid, 4, err)).unwrap();
     }
     assert_eq!(
@@ -201,12 +203,55 @@ fn watches_that_have_not_fired_are_set_again() {
 fn persistent_watches_need_the_second_form() {
     let mut session = attached();
     let mut out = BytesMut::new();
-    let watch = Some((WatchKind::Recursive, "/a".to_string()));
+    let watch = Some(WatchChange::Sets(WatchKind::Recursive, "/a".to_string()));
     let xid = session.submit_watching(OpCode::AddWatch, 0, watch, &mut out, |_| {});
     feed(&mut session, &reply(xid, 4, 0)).unwrap();
     out.clear();
     session.set_watches(&mut out);
     assert_eq!(&out[8..12], [0, 0, 0, 105]);
+}
+
+/// What was taken away must not come back with the next connection, whether the removal was answered or not.
+#[test]
+fn watches_that_were_taken_away_are_not_set_again() {
+    for answered in [true, false] {
+        let mut session = attached();
+        let mut out = BytesMut::new();
+        for path in ["/a", "/b"] {
+            let watch = Some(WatchChange::Sets(WatchKind::Persistent, path.into()));
+            let xid = session.submit_watching(OpCode::AddWatch, 0, watch, &mut out, |_| {});
+            feed(&mut session, &reply(xid, 4, 0)).unwrap();
+        }
+        let removal = Some(WatchChange::Removes("/a".into()));
+        let xid = session.submit_watching(OpCode::RemoveWatches, 0, removal, &mut out, |_| {});
+        if answered {
+            feed(&mut session, &reply(xid, 4, 0)).unwrap();
+        }
+        session.disconnected(|_, _, _| {});
+        out.clear();
+        session.set_watches(&mut out);
+        let Request::SetWatches2(sent) = Request::decode(OpCode::SetWatches2, &out[12..]).unwrap() else {
+            panic!("setWatches2")
+        };
+        assert_eq!(sent.persistent, ["/b"], "answered: {answered}");
+    }
+}
+
+#[test]
+fn a_session_that_comes_back_as_another_is_a_broken_promise() {
+    let mut session = attached();
+    let watch = Some(WatchChange::Sets(WatchKind::Data, "/a".into()));
+    let xid = session.submit_watching(OpCode::GetData, 0, watch, &mut BytesMut::new(), |_| {});
+    feed(&mut session, &reply(xid, 9, 0)).unwrap();
+    session.disconnected(|_, _, _| {});
+    session.connect(0, &mut BytesMut::new());
+    let seen = feed(&mut session, &connect_response(0x78, 10_000)).unwrap();
+    assert_eq!(seen, ["replaced", "attached again=false"]);
+    assert_eq!((session.broken().replaced, session.id()), (1, SessionId(0x78)));
+    assert_eq!(session.last_zxid(), Zxid(0), "the new session has seen nothing");
+    let mut out = BytesMut::new();
+    session.set_watches(&mut out);
+    assert!(out.is_empty(), "its watches were the other's");
 }
 
 #[test]

@@ -40,6 +40,14 @@ pub(super) fn of_run(run: &RunData, summary: &Summary) -> Vec<Reason> {
                     Put it on a disk";
         reasons.push(reason(Grade::Suspect, "data-on-tmpfs", "", text.to_string()));
     }
+    if let Some(why) = manifest.checks.as_ref().and_then(|checks| checks.watches.first_unarmed.as_ref()) {
+        let count = manifest.checks.as_ref().map_or(0, |checks| checks.watches.unarmed);
+        let text = format!(
+            "{} watches were given up: {why}. What they should have told is not known",
+            figures::count(count)
+        );
+        reasons.push(reason(Grade::Suspect, "watches-unarmed", "", text));
+    }
     if manifest.environment.colocated {
         let text = format!(
             "generator and servers shared {} cores of one machine; latencies include their competition for them",

@@ -44,14 +44,56 @@ pub(crate) struct Behaviour {
     pub(crate) closed: Option<&'static str>,
     /// Znodes can be made below this one only.
     pub(crate) only_below: Option<&'static str>,
+    /// Sessions that come back are given a new id, as if they were new.
+    pub(crate) replace_sessions: bool,
+    /// What else is done wrong: at every n-th request of a kind, counted over all connections.
+    pub(crate) script: &'static [(OpCode, u64, Trick)],
+}
+
+/// One way to break a promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trick {
+    /// The reply shows the state before the last change.
+    Stale,
+    /// The reply holds the value of another znode.
+    Swap,
+    /// The reply's value lacks its last byte, and its Stat agrees.
+    Shorten,
+    /// One byte of the value in the reply is another.
+    Corrupt,
+    /// The write is acknowledged and counted, and the value stays as it was.
+    KeepValue,
+    /// The reply's list lacks one name.
+    HideChild,
+    /// It is acknowledged, and nothing is done.
+    Forget,
+    /// Watchers of the change are told twice.
+    TellTwice,
+    /// Watchers of the change are not told.
+    TellNobody,
+    /// The connection that asked is told of a change of the znode, whether it watches it or not.
+    TellAsker,
+    /// Refused with NoNode.
+    Refuse,
 }
 
 #[derive(Default)]
 struct Shared {
     behaviour: Behaviour,
     nodes: BTreeMap<String, (Bytes, Stat)>,
+    /// What a znode was before its last change.
+    before: BTreeMap<String, (Bytes, Stat)>,
+    /// A sync was asked for. Behind it a run looks at what is left, and is answered honestly.
+    over: bool,
+    /// Whose connection is whose, and whose ephemeral.
+    session_of: BTreeMap<u64, i64>,
+    ephemerals: BTreeMap<String, i64>,
+    /// Requests so far, by kind.
+    asked: BTreeMap<i32, u64>,
     /// One-shot data watches: path and connection.
     watches: Vec<(String, u64)>,
+    /// Those that stay, on a znode or on all below it.
+    lasting: Vec<(String, u64)>,
     events: Vec<(u64, String)>,
     zxid: i64,
     sessions: i64,
@@ -66,6 +108,30 @@ struct Shared {
 }
 
 impl Shared {
+    /// Counts a request, and says what is to be done wrong with it.
+    fn trick(&mut self, op: OpCode) -> Option<Trick> {
+        if self.over {
+            return None;
+        }
+        let asked = self.asked.entry(op.code()).or_default();
+        *asked += 1;
+        let due = |(of, every, _): &&(OpCode, u64, Trick)| *of == op && asked.is_multiple_of(*every);
+        self.behaviour.script.iter().find(due).map(|(_, _, trick)| *trick)
+    }
+
+    /// Events of a changed znode, for everybody who watches it.
+    fn tell(&mut self, path: &str, times: usize) {
+        let fired: Vec<_> = self.watches.extract_if(.., |(on, _)| on == path).collect();
+        let below = |on: &String| {
+            path == on || path.strip_prefix(on.as_str()).is_some_and(|rest| rest.starts_with('/'))
+        };
+        let lasting = self.lasting.iter().filter(|(on, _)| below(on));
+        let connections: Vec<u64> = fired.iter().chain(lasting).map(|(_, connection)| *connection).collect();
+        for connection in connections {
+            self.events.extend(std::iter::repeat_n((connection, path.to_owned()), times));
+        }
+    }
+
     /// Whether it will have nothing to do with that connection any more.
     fn leaves(&self, connection: u64) -> bool {
         let over = self.behaviour.drop_watchers_after.is_some_and(|after| self.sets >= after);
@@ -172,7 +238,7 @@ async fn serve(mut stream: TcpStream, shared: Arc<Mutex<Shared>>) {
                         return;
                     }
                 }
-                connect(shared, &body, &mut out);
+                connect(shared, connection, &body, &mut out);
                 continue;
             }
             let Some(closes) = answer(&shared, connection, &body, &mut out).await else { return };
@@ -202,7 +268,7 @@ async fn stand_still(shared: &Mutex<Shared>) {
     }
 }
 
-fn connect(shared: &mut Shared, body: &[u8], out: &mut BytesMut) {
+fn connect(shared: &mut Shared, connection: u64, body: &[u8], out: &mut BytesMut) {
     let (request, read_only) = ConnectRequest::decode_frame(body).unwrap();
     if shared.behaviour.expire && request.session_id.0 != 0 {
         let over = ConnectResponse {
@@ -214,12 +280,13 @@ fn connect(shared: &mut Shared, body: &[u8], out: &mut BytesMut) {
         frame::put(out, |out| over.encode_frame(read_only, out));
         return;
     }
-    let session_id = if request.session_id.0 == 0 {
+    let session_id = if request.session_id.0 == 0 || shared.behaviour.replace_sessions {
         shared.sessions += 1;
         SessionId(shared.sessions)
     } else {
         request.session_id
     };
+    shared.session_of.insert(connection, session_id.0);
     let response = ConnectResponse {
         protocol_version: 0,
         timeout_ms: request.timeout_ms,
@@ -240,7 +307,7 @@ async fn answer(shared: &Mutex<Shared>, connection: u64, body: &[u8], out: &mut 
         if op == OpCode::GetData {
             shared.gets += 1;
             let gets = shared.gets;
-            if shared.behaviour.hang_up_every.is_some_and(|n| gets.is_multiple_of(n)) {
+            if !shared.over && shared.behaviour.hang_up_every.is_some_and(|n| gets.is_multiple_of(n)) {
                 return None;
             }
             if let Some((_, length)) = shared.behaviour.stall.filter(|(n, _)| *n == gets) {
@@ -248,7 +315,8 @@ async fn answer(shared: &Mutex<Shared>, connection: u64, body: &[u8], out: &mut 
                 shared.still_until = Some(Instant::now() + length);
             }
         }
-        let result = apply(&mut shared, connection, request);
+        let trick = shared.trick(op);
+        let result = apply(&mut shared, connection, request, trick);
         (shared.zxid, result)
     };
     if let Some(begins) = begins {
@@ -279,7 +347,15 @@ fn put_events(shared: &mut Shared, connection: u64, out: &mut BytesMut) {
     }
 }
 
-fn apply(shared: &mut Shared, connection: u64, request: Request) -> Result<Response, ErrorCode> {
+fn apply(
+    shared: &mut Shared,
+    connection: u64,
+    request: Request,
+    trick: Option<Trick>,
+) -> Result<Response, ErrorCode> {
+    if trick == Some(Trick::Refuse) {
+        return Err(ErrorCode::NoNode);
+    }
     if request.op().is_write() {
         shared.zxid += 1;
     }
@@ -322,6 +398,9 @@ fn apply(shared: &mut Shared, connection: u64, request: Request) -> Result<Respo
                 || shared.behaviour.forget_creates && by_the_load)
             {
                 shared.nodes.insert(create.path.clone(), (data, stat));
+                if ephemeral {
+                    shared.ephemerals.insert(create.path.clone(), shared.session_of[&connection]);
+                }
             }
             Ok(Response::Path(create.path))
         }
@@ -329,29 +408,62 @@ fn apply(shared: &mut Shared, connection: u64, request: Request) -> Result<Respo
             if children(shared, &delete.path).next().is_some() {
                 return Err(ErrorCode::NotEmpty);
             }
+            if trick == Some(Trick::Forget) {
+                return Ok(Response::Empty);
+            }
             shared.nodes.remove(&delete.path).map(|_| Response::Empty).ok_or(ErrorCode::NoNode)
         }
         Request::SetData(set) => {
             shared.sets += 1;
             let forget = shared.behaviour.forget_every.is_some_and(|n| shared.sets.is_multiple_of(n));
             let (data, stat) = shared.nodes.get_mut(&set.path).ok_or(ErrorCode::NoNode)?;
+            let value = set.data.unwrap_or_default();
             let mut answer = *stat;
             answer.version += 1;
             answer.mzxid = zxid;
+            answer.data_length = value.len() as i32;
             if !forget {
+                shared.before.insert(set.path.clone(), (data.clone(), *stat));
                 *stat = answer;
-                *data = set.data.unwrap_or_default();
-                let fired: Vec<_> = shared.watches.extract_if(.., |(path, _)| *path == set.path).collect();
-                shared.events.extend(fired.into_iter().map(|(path, connection)| (connection, path)));
+                if trick != Some(Trick::KeepValue) {
+                    *data = value;
+                }
+                let times = match trick {
+                    Some(Trick::TellTwice) => 2,
+                    Some(Trick::TellNobody) => 0,
+                    _ => 1,
+                };
+                shared.tell(&set.path, times);
+                if trick == Some(Trick::TellAsker) {
+                    shared.events.push((connection, set.path));
+                }
             }
             Ok(Response::Stat(answer))
         }
         Request::GetData(get) => {
             let (data, stat) = shared.nodes.get(&get.path).ok_or(ErrorCode::NoNode)?.clone();
+            let answer = match trick {
+                Some(Trick::Stale) => shared.before.get(&get.path).cloned().unwrap_or((data, stat)),
+                Some(Trick::Swap) => {
+                    let beside =
+                        |path: &&String| path::parent(path) == path::parent(&get.path) && **path != get.path;
+                    let other = shared.nodes.keys().find(beside).expect("another key");
+                    (shared.nodes[other].0.clone(), stat)
+                }
+                Some(Trick::Shorten) => {
+                    (data.slice(..data.len() - 1), Stat { data_length: stat.data_length - 1, ..stat })
+                }
+                Some(Trick::Corrupt) => {
+                    let mut bytes = data.to_vec();
+                    *bytes.last_mut().expect("a value") ^= 1;
+                    (bytes.into(), stat)
+                }
+                _ => (data, stat),
+            };
             if get.watch && !shared.behaviour.forget_watches {
                 shared.watches.push((get.path, connection));
             }
-            Ok(Response::Data(Some(data), stat))
+            Ok(Response::Data(Some(answer.0), answer.1))
         }
         Request::Exists(exists) => {
             shared.nodes.get(&exists.path).map(|(_, stat)| Response::Stat(*stat)).ok_or(ErrorCode::NoNode)
@@ -360,15 +472,51 @@ fn apply(shared: &mut Shared, connection: u64, request: Request) -> Result<Respo
             shared.nodes.get(&get.path).ok_or(ErrorCode::NoNode)?;
             Ok(Response::Children(children(shared, &get.path).map(|p| path::name(p).to_string()).collect()))
         }
+        Request::GetChildren2(get) => {
+            let stat = shared.nodes.get(&get.path).ok_or(ErrorCode::NoNode)?.1;
+            let mut names: Vec<String> =
+                children(shared, &get.path).map(|p| path::name(p).to_string()).collect();
+            let stat = Stat { num_children: names.len() as i32, ..stat };
+            if trick == Some(Trick::HideChild) {
+                names.pop();
+            }
+            Ok(Response::Children2(names, stat))
+        }
+        Request::AddWatch(add) => {
+            shared.lasting.push((add.path, connection));
+            Ok(Response::Error(0))
+        }
         Request::RemoveWatches(remove) => {
             let mine = |(path, whose): &(String, u64)| *path == remove.path && *whose == connection;
             shared.watches.retain(|watch| !mine(watch));
+            shared.lasting.retain(|watch| !mine(watch));
             Ok(Response::Empty)
         }
-        Request::Sync(path) => Ok(Response::Path(path)),
-        Request::Ping | Request::CloseSession | Request::SetWatches(_) | Request::SetWatches2(_) => {
+        Request::Sync(path) => {
+            shared.over = true;
+            Ok(Response::Path(path))
+        }
+        Request::CloseSession => {
+            let session = shared.session_of[&connection];
+            for (path, _) in shared.ephemerals.extract_if(.., |_, owner| *owner == session) {
+                shared.nodes.remove(&path);
+            }
             Ok(Response::Empty)
         }
+        Request::SetWatches(set) | Request::SetWatches2(set) => {
+            for path in set.data {
+                match shared.nodes.get(&path) {
+                    Some((_, stat)) if stat.mzxid <= set.relative_zxid => {
+                        shared.watches.push((path, connection))
+                    }
+                    _ => shared.events.push((connection, path)),
+                }
+            }
+            let lasting = set.persistent.into_iter().chain(set.recursive);
+            shared.lasting.extend(lasting.map(|path| (path, connection)));
+            Ok(Response::Empty)
+        }
+        Request::Ping => Ok(Response::Empty),
         other => panic!("the fake knows no {:?}", other.op()),
     }
 }
