@@ -157,7 +157,6 @@ pub const TABLE: &[Metric] = &[
     metric("prep_processor_request_queued", Count, N, Server, S::Counter(Counter::PrepQueued), "Writes that entered the preparation queue"),
     metric("sync_processor_request_queued", Count, N, Server, S::Counter(Counter::SyncQueued), "Transactions that entered the disk queue"),
     metric("digest_mismatches_count", Count, N, Server, S::Counter(Counter::DigestMismatches), "Transactions behind which the tree's digest was not the recorded one"),
-    metric("damaged_log_count", Count, N, Server, S::Counter(Counter::DamagedLogs), "Starts on a log in which transactions are missing"),
     metric("auth_failed_count", Count, N, Server, S::Counter(Counter::AuthFailures), "Failed authentications"),
     metric("proposal_count", Count, N, Ensemble, S::Counter(Counter::Proposals), "Writes proposed"),
     metric("commit_count", Count, N, Ensemble, S::Counter(Counter::Commits), "Writes committed"),
@@ -198,6 +197,7 @@ pub const TABLE: &[Metric] = &[
     metric("zk_epoch", Gauge, N, HttpOnly, S::Gauge(|f| Some(f.last_zxid.epoch().into())), "Epoch of the last applied zxid: its high half"),
     metric("zk_slow_fsyncs_total", Count, N, HttpOnly, S::Counter(Counter::SlowFsyncs), "Log syncs over fsync.warningthresholdms"),
     metric("zk_outbox_overflows_total", Count, N, HttpOnly, S::Counter(Counter::OutboxOverflows), "Connections closed because they did not read what they were sent"),
+    metric("zk_damaged_logs_total", Count, N, HttpOnly, S::Counter(Counter::DamagedLogs), "Starts on a log in which transactions are missing"),
     metric("zk_malformed_frames_total", Count, N, HttpOnly, S::Counter(Counter::MalformedFrames), "Frames that were no request"),
     metric("zk_oversized_transactions_total", Count, N, HttpOnly, S::Counter(Counter::OversizedTxns), "Writes refused because their transaction, or that of their session's end, would be longer than every member reads"),
 
