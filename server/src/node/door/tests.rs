@@ -238,9 +238,10 @@ fn clients_are_let_go_before_the_end_is_waited_for() {
     let (shared, parts) = standalone(home.path());
     let (conn, mut client) = connect(&shared, &runtime);
     shared.conns.admit(&conn, ConnLimits::NONE).expect("there is room");
-    let store = shared.store.write();
-    assert!(parts.snapshots.start(), "it waits for the store");
+    // A node looks at its store when it is made.
     let node = Node::new(parts);
+    let store = shared.store.write();
+    assert!(node.snapshots.start(), "it waits for the store");
     let ending = std::thread::spawn(move || node.end());
     assert_eq!(client.read(&mut [0]).expect("the end of the connection"), 0);
     assert!(!ending.is_finished());
