@@ -27,7 +27,7 @@
 
 mod sessions;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::closeup::Close;
 use crate::faults::roles::Role;
@@ -330,7 +330,14 @@ impl<'a> Look<'a> {
         let healed_ns = undone.and_then(|undone| undone.into_iter().max());
         // A fault that is never undone lasts as long as it is alone.
         let until_ns = healed_ns.unwrap_or(next_ns).max(at_ns + ROUND_NS_MIN).min(next_ns).max(at_ns);
-        let lead = self.new_leader(at_ns, until_ns, &hit);
+        let around = self.around(at);
+        let within = around.map(|(of, _)| of).filter(|of| *of < at).map(|of| of as u32 + 1);
+        // Its own gap may last longer than the round; of another one's gap it does not know who ended it.
+        let lead = match (around, within) {
+            (_, Some(_)) => None,
+            (Some((_, gap)), None) => self.new_leader(at_ns, until_ns.max(gap.to_ns), &hit),
+            (None, None) => self.new_leader(at_ns, until_ns, &hit),
+        };
         let over_ns = lead.map_or(until_ns, |(serving_ns, _)| serving_ns);
         let mut round = Round {
             number: at as u32 + 1,
@@ -339,7 +346,7 @@ impl<'a> Look<'a> {
             healed_ns,
             until_ns,
             hit,
-            within: self.within(at),
+            within,
             writes: self.outage(Class::Writes, at, over_ns),
             reads: self.outage(Class::Reads, at, over_ns),
             sessions: Sessions::between(&self.run.events, at_ns, until_ns),
@@ -347,20 +354,17 @@ impl<'a> Look<'a> {
             members: self.members(at, over_ns),
             ..Round::default()
         };
-        if let Some((serving_ns, leader)) = lead
-            && round.within.is_none()
-        {
+        if let Some((serving_ns, leader)) = lead {
             self.split(&mut round, serving_ns, leader);
         }
         round
     }
 
-    /// The earlier round within whose gap this one began.
-    fn within(&self, at: usize) -> Option<u32> {
+    /// The gap of writes (of reads, if nobody wrote) in which this round began, and whose it is.
+    fn around(&self, at: usize) -> Option<(usize, Gap)> {
         let successes = self.successes.iter().rev().find(|successes| !successes.is_empty())?;
         let around = successes.partition_point(|success| *success <= self.times[at]).checked_sub(1)?;
-        let (of, _) = gaps(&successes[around..], &self.times, self.end_ns).next()?;
-        (of < at).then_some(of as u32 + 1)
+        gaps(&successes[around..], &self.times, self.end_ns).next()
     }
 
     fn outage(&self, class: Class, at: usize, over_ns: u64) -> Option<Outage> {

@@ -866,6 +866,9 @@ pub fn report(directory: &Path) -> Result<()> {
     let path = crate::report::write(directory)?;
     say(&summary::table(&run.manifest, &summary, summary::Style::of_stdout()));
     say(&format!("\nreport   {}\n", path.display()));
+    if let Some(left) = heal::left_in(directory) {
+        eprintln!("zoometry: {left}");
+    }
     Ok(())
 }
 

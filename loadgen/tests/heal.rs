@@ -273,6 +273,9 @@ fn after_kill_9_heal_mends_everything_once() {
     run.child.kill().unwrap();
     run.child.wait().unwrap();
     assert!(MARKS.iter().all(|mark| lab.path(mark).exists()));
+    let report =
+        Command::new(env!("CARGO_BIN_EXE_zoometry")).arg("report").arg(lab.results()).output().unwrap();
+    assert!(shown(&report).contains("STILL BROKEN"), "{}", shown(&report));
     // The next run says it, whatever it is about.
     let next = lab.run("1s", "").end().1;
     assert!(next.contains("an earlier run ended without undoing its faults"), "{next}");

@@ -84,7 +84,7 @@ fn event(at_ms: u64, duration_ms: u64, kind: &str, target: &str, detail: &str) -
 }
 
 /// Three members, `c` leads and is killed at 5 s; `b` leads from 5.3 s on. One write per ms before, and from 5.4 s on.
-fn run() -> RunData {
+pub(crate) fn run() -> RunData {
     let member = |address: &str| MemberFingerprint { address: address.into(), ..Default::default() };
     let manifest = Manifest {
         members: vec![member("a"), member("b"), member("c")],
@@ -217,4 +217,19 @@ fn a_leader_that_was_only_slow_to_answer_is_no_new_one() {
     run.events.push(event(5600, 0, "role", "b", "leader"));
     let round = &Failover::of(&run).unwrap().rounds[0];
     assert_eq!((round.new_leader.as_ref(), round.parts.len()), (None, 0));
+}
+
+#[test]
+fn a_fault_within_another_one_s_gap_is_not_charged_with_it() {
+    let mut run = run();
+    run.events.push(event(5200, 300, "fault", "a", "end server.1 (follower)"));
+    run.events.sort_by_key(|event| event.at_ns);
+    let failover = Failover::of(&run).unwrap();
+    let [first, second] = &failover.rounds[..] else { panic!("{failover:?}") };
+    assert_eq!((first.within, first.writes.unwrap().gap.length_ns()), (None, 401 * MS));
+    assert_eq!((second.within, second.writes.unwrap().gap.length_ns()), (Some(1), MS));
+    assert_eq!((second.healed_ns, second.parts.len()), (Some(5500 * MS), 0));
+    // Everybody was gone before the second one struck.
+    assert_eq!((first.sessions.lost, second.sessions), (3, Sessions::default()));
+    assert_eq!(first.sessions.kept + first.sessions.moved + first.sessions.away, first.sessions.lost);
 }

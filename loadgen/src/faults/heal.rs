@@ -157,6 +157,12 @@ fn last_words(open: &[Open], directory: &Path) -> String {
     text + &format!("\n  to mend it: zoometry heal {directory}")
 }
 
+/// What a run has left in force, for whoever looks at its results; `None` if nothing, or if it still goes on.
+pub fn left_in(directory: &Path) -> Option<String> {
+    let open = Journal::take_over(directory).ok()??.open();
+    (!open.is_empty()).then(|| last_words(&open, directory))
+}
+
 /// What earlier runs with results below `out` have left in force, for a note at the start of the next one; `None` if nothing.
 pub fn left_below(out: &Path) -> Option<String> {
     let due = |open: &Open| !open.entry.stays;

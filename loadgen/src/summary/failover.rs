@@ -109,3 +109,20 @@ fn told(round: &Round, manifest: &Manifest, which: &str) -> Vec<String> {
     lines.push(format!("  {}", clients.join("; ")));
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_the_workload() {
+        let run = crate::failover::tests::run();
+        let failover = Failover::of(&run).unwrap();
+        // The first phase began when the program had run for a second.
+        let told = lines(&failover, &run.manifest);
+        assert!(
+            told[0].starts_with("round 1 at 4.000 s: kill server 3 (leader), undone after 4.00 s"),
+            "{told:?}"
+        );
+    }
+}
