@@ -108,10 +108,10 @@ mod tests {
         let (_, mut member) = hellos.enter(host(1));
         let mut silent: Vec<_> = (1..HELLOS_WAITING_MAX).map(|_| hellos.enter(host(9)).1).collect();
         assert!(silent.iter_mut().all(|place| place.try_recv() == Err(oneshot::error::TryRecvError::Empty)));
-        for pushed in 0..10 {
-            let (_, mut other) = hellos.enter(host(2 + (pushed % 2) as u8));
+        for (newcomer, oldest) in (2..12).zip(&mut silent) {
+            let (_, mut other) = hellos.enter(host(2 + newcomer % 2));
             assert_eq!(
-                silent[pushed].try_recv(),
+                oldest.try_recv(),
                 Err(oneshot::error::TryRecvError::Closed),
                 "the oldest of the most"
             );
