@@ -299,6 +299,12 @@ impl Desk {
         self.out.len() + self.in_hand + self.pipeline.bytes()
     }
 
+    /// The socket has not taken everything.
+    fn hold_in_hand(&mut self, bytes: usize) {
+        self.in_hand = bytes;
+        self.book_held();
+    }
+
     /// What the connection holds counts towards what all hold.
     fn book_held(&mut self) {
         self.held.tell(self.held_bytes());

@@ -71,6 +71,10 @@ def test_many_connections_that_do_not_read(victim, new_server):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
             return hostile.unread_bytes(page.read().decode())
 
+    # Who has read everything holds nothing, also while it is idle.
+    reader = raw.Connection(server.port)
+    assert reader.call("getChildren", "/wide", False).err == 0
+    hostile.wait_until(lambda: unread() == 0, "nothing unread", 10)
     with Canary(server.port):
         crowd = [hostile.deaf(server.port, "/wide") for _ in range(12)]
         # A moment for all of them to be answered as far as they are.

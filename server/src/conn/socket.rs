@@ -85,6 +85,9 @@ async fn exchange(shared: &Arc<Shared>, conn: &Arc<Conn>, reader: &mut OwnedRead
         if output.len() < unsent {
             last_moment = None;
         }
+        if !output.is_empty() {
+            conn.desk().hold_in_hand(output.len());
+        }
         if output.is_empty() && (was_in_hand || !may_read && unsent > 0) {
             // Behind what was in hand the outbox has not been looked at, and whoever put something there may have
             // woken this task before. Or it was these bytes that kept requests out.
@@ -162,6 +165,8 @@ fn take_outbox(
     traced: &mut Vec<Traced>,
 ) -> (Phase, bool) {
     let mut desk = conn.desk();
+    // What is taken now is most often sent at once; what is not is booked behind the sending.
+    desk.in_hand = output.len();
     if output.is_empty() {
         if !desk.out.is_empty() {
             // Under the lock: the node looks at it there.
@@ -176,8 +181,8 @@ fn take_outbox(
     if desk.overflow != Overflow::None {
         // Its client does not read, so what is in hand would stay there.
         *output = BytesMut::new();
+        desk.in_hand = 0;
     }
-    desk.in_hand = output.len();
     desk.book_held();
     desk.is_read = matches!(desk.phase, Phase::New | Phase::Open)
         && desk.has_room(shared.config.own.max_pipelined, output.len());
