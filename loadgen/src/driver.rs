@@ -41,7 +41,7 @@ pub(crate) use handover::Handover;
 pub(crate) use joining::Join;
 pub(crate) use ledger::Ledger;
 pub use prepare::Places;
-pub(crate) use prepare::{MADE_BY, MADE_FOR_RUNS, Prepared, clean_up, prepare};
+pub(crate) use prepare::{MADE_BY, MADE_FOR_RUNS, Made, clean_up, prepare};
 pub use verify::Verified;
 pub(crate) use verify::{Leftover, verify};
 pub(crate) use views::Views;

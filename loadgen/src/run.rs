@@ -20,8 +20,7 @@ pub use repeat::{Repeats, Setup, repeat, setups};
 use crate::cluster::{Clients, Cluster, Disks, Keep, Links, Making, Tracing, Wanted};
 use crate::credentials::Credentials;
 use crate::driver::{
-    self, Client, Control, Driver, Handover, Places, Prepared, Refused, Report, Settings, Verified,
-    workers_for,
+    self, Client, Control, Driver, Handover, Made, Places, Refused, Report, Settings, Verified, workers_for,
 };
 use crate::faults::journal::Journal;
 use crate::faults::{self, Faults, heal};
@@ -414,22 +413,23 @@ impl<'a> Run<'a> {
 
     async fn whole(mut self) -> Result<Finished, Failure> {
         let mut signals = self.signals.clone();
+        let mut made = Made::default();
         let before = tokio::select! {
-            before = self.before().instrument(info_span!("prepare")) => before,
+            before = self.before(&mut made).instrument(info_span!("prepare")) => before,
             signal = signals.came(1) => Err(interrupted(signal)),
         };
         let (mut cluster, prepared, mark) = match before {
             Ok(before) => before,
-            Err(failure) => return Err(self.abandon(failure, &[]).await),
+            Err(failure) => return Err(self.abandon(failure, &made).await),
         };
         let members = cluster.fingerprints().await;
-        let loaded = self.load(&mut cluster, members, prepared.zxid).instrument(info_span!("load"));
+        let loaded = self.load(&mut cluster, members, prepared).instrument(info_span!("load"));
         let mut measured = match loaded.await {
             Ok(measured) => measured,
-            Err(failure) => return Err(self.abandon(failure, &prepared.parents).await),
+            Err(failure) => return Err(self.abandon(failure, &made).await),
         };
         mark.take_away().await;
-        let after = self.after(&mut cluster, &mut measured.report, &prepared.parents);
+        let after = self.after(&mut cluster, &mut measured.report, &made);
         let (verified, complaint) = after.instrument(info_span!("verify")).await;
         let span_files: Vec<PathBuf> =
             std::iter::once(measured.span_file.clone()).chain(cluster.span_files()).collect();
@@ -455,15 +455,15 @@ impl<'a> Run<'a> {
 
     /// There will be no results: takes away what was left on a cluster that is not ours, and the directory. A failed
     /// member's log is kept.
-    async fn abandon(&self, failure: Failure, parents: &[String]) -> Failure {
+    async fn abandon(&self, failure: Failure, made: &Made) -> Failure {
         if !self.options.cluster.is_started_here()
             && let Ok(cluster) = Cluster::hosts(&self.options.cluster)
             && let cluster = cluster.with_credentials(self.options.credentials.clone())
             && let Ok(mut client) = cluster.client(OWN_TIMEOUT_MS, Instant::now()).await
         {
-            let cleaned = driver::clean_up(&mut client, &self.places, parents).await;
-            // What we were not let make is not there either.
-            if cleaned.is_err() && !matches!(client.stat(&self.places.run).await, Ok(None)) {
+            let cleaned = driver::clean_up(&mut client, &self.places, made).await;
+            // It is not there if the create whose answer was lost was not carried out.
+            if made.own && cleaned.is_err() && !matches!(client.stat(&self.places.run).await, Ok(None)) {
                 self.tell(&format!("{} is left behind", self.places.run));
             }
             client.close().await;
@@ -488,7 +488,7 @@ impl<'a> Run<'a> {
     }
 
     /// The cluster, and the run's znodes on it.
-    async fn before(&self) -> Result<(Cluster, Prepared, Mark), Failure> {
+    async fn before(&self, made: &mut Made) -> Result<(Cluster, Zxid, Mark), Failure> {
         let home = match &self.options.data_dir {
             Some(data_dir) => data_dir.join(self.places.run.rsplit('/').next().unwrap_or("run")),
             None => self.directory.join("cluster"),
@@ -529,13 +529,13 @@ impl<'a> Run<'a> {
                 )
             })
             .blame(Exit::Cluster)?;
-        self.look_around(&mut client).await.blame(Exit::Cluster)?;
+        self.look_around(&mut client).await.map_err(|error| self.denied(error)).blame(Exit::Cluster)?;
         let total = self.keys.len();
         let what = format!("creating {} znodes below {}", figures::count(total), self.places.run);
         let mut counting = Counting::new(self.show, &what, total);
         let progress = |done, _| counting.at(done);
         let prepared =
-            driver::prepare(&mut client, &self.spec, &self.plan, &self.places, &self.keys, progress)
+            driver::prepare(&mut client, &self.spec, &self.plan, &self.places, &self.keys, made, progress)
                 .await
                 .map_err(|error| self.denied(error).context("preparing the data"))
                 .blame(Exit::Cluster)?;
@@ -828,7 +828,7 @@ impl<'a> Run<'a> {
         &self,
         cluster: &mut Cluster,
         report: &mut Report,
-        parents: &[String],
+        made: &Made,
     ) -> (Option<Verified>, Option<anyhow::Error>) {
         let look = async {
             let deadline = Instant::now() + REACH_LIMIT;
@@ -848,7 +848,7 @@ impl<'a> Run<'a> {
                 );
             }
         };
-        let cleaned = driver::clean_up(&mut client, &self.places, parents).await;
+        let cleaned = driver::clean_up(&mut client, &self.places, made).await;
         client.close().await;
         let complaint = cleaned.err().map(|error| error.context("cleaning up"));
         (Some(verified), complaint)

@@ -588,6 +588,7 @@ fn a_closed_cluster_is_told_who_asks_and_nobody_else_is() {
     assert_eq!(output.status.code(), Some(4), "{said}");
     assert!(said.contains("NOAUTH") && said.contains("data.root = \"/zoometry\" is closed"), "{said}");
     assert!(said.contains("ZOOMETRY_AUTH=digest:user:password"), "{said}");
+    assert!(!said.contains("left behind"), "nothing was made: {said}");
 
     let _alone = alone();
     // Each request of every session would fail without it, so that nothing would be left to measure.

@@ -256,7 +256,7 @@ impl Client {
         match self.call(&request).await? {
             Ok(Response::Stat(stat)) => Ok(Some(stat)),
             Err(err) if err == ErrorCode::NoNode.code() => Ok(None),
-            Err(err) => bail!("exists {path}: {}", error_name(err)),
+            Err(code) => Err(Refused { what: format!("exists {path}"), code }.into()),
             Ok(other) => bail!("exists {path}: unexpected answer {other:?}"),
         }
     }

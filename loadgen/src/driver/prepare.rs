@@ -51,28 +51,34 @@ fn needs_scratch(spec: &Spec) -> bool {
     spec.phases.iter().any(|phase| phase.mix.iter().any(|(op, _)| op.is_scratch()))
 }
 
-/// What was made before the load.
-#[derive(Debug, Clone)]
-pub(crate) struct Prepared {
+/// What a run has made on the cluster, and has to take away again.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Made {
     /// The znodes above the run's own that had to be made too, topmost first.
     pub(crate) parents: Vec<String>,
-    /// When all were there.
-    pub(crate) zxid: Zxid,
+    /// The run's own znode: made, or asked for without an answer yet.
+    pub(crate) own: bool,
 }
 
-/// Makes the run's znodes. `progress` hears how many of how many are there.
+/// Makes the run's znodes and says as of when all are there. `made` is right at any time, also when this fails or is dropped.
+/// `progress` hears how many of how many are there.
 pub(crate) async fn prepare(
     client: &mut Client,
     spec: &Spec,
     plan: &Plan,
     places: &Places,
     keys: &KeySpace,
+    made: &mut Made,
     mut progress: impl FnMut(u64, u64),
-) -> Result<Prepared> {
+) -> Result<Zxid> {
     let (root, _) = places.run.rsplit_once('/').expect("an absolute path");
-    let parents = make_parents(client, root).await?;
+    make_parents(client, root, &mut made.parents).await?;
     let described = Bytes::from(format!("{MADE_BY}{}", spec.name));
-    if !client.create(&places.run, &described).await? {
+    made.own = true;
+    let created = client.create(&places.run, &described).await;
+    // An answer that is lost leaves it open.
+    made.own = !matches!(&created, Ok(false)) && !matches!(&created, Err(error) if error.is::<Refused>());
+    if !created? {
         bail!(
             "{} is already there, and a run writes only into a znode of its own: \
              remove it (zkCli.sh: deleteall {}) or choose another data root",
@@ -120,11 +126,10 @@ pub(crate) async fn prepare(
             Ok(())
         })
         .await?;
-    Ok(Prepared { parents, zxid: client.last_zxid() })
+    Ok(client.last_zxid())
 }
 
-async fn make_parents(client: &mut Client, root: &str) -> Result<Vec<String>> {
-    let mut made = Vec::new();
+async fn make_parents(client: &mut Client, root: &str, made: &mut Vec<String>) -> Result<()> {
     for end in root.match_indices('/').map(|(at, _)| at).skip(1).chain([root.len()]) {
         // Looked for first: what is there need not be in a place where we may make it.
         if client.stat(&root[..end]).await?.is_none()
@@ -133,11 +138,25 @@ async fn make_parents(client: &mut Client, root: &str) -> Result<Vec<String>> {
             made.push(root[..end].to_owned());
         }
     }
-    Ok(made)
+    Ok(())
 }
 
-/// Deletes the run's subtree and checks that it is gone; then, if they are empty, the `parents` that were made for it.
-pub(crate) async fn clean_up(client: &mut Client, places: &Places, parents: &[String]) -> Result<()> {
+/// Deletes what a run made: its subtree, and checks that it is gone; then the znodes above it, if they are empty.
+pub(crate) async fn clean_up(client: &mut Client, places: &Places, made: &Made) -> Result<()> {
+    if made.own {
+        delete_subtree(client, places).await?;
+    }
+    for parent in made.parents.iter().rev() {
+        let delete = zoometry_wire::request::PathVersion { path: parent.clone(), version: -1 };
+        // Somebody else may use it by now: then it stays.
+        if client.call(&Request::Delete(delete)).await?.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn delete_subtree(client: &mut Client, places: &Places) -> Result<()> {
     // Breadth first, a level at a time: the reverse of the order found is a legal order to delete in.
     let mut found = vec![places.run.clone()];
     let mut level = 0..1;
@@ -183,13 +202,6 @@ pub(crate) async fn clean_up(client: &mut Client, places: &Places, parents: &[St
         .await?;
     if client.stat(&places.run).await?.is_some() {
         bail!("{} is still there after it was deleted", places.run);
-    }
-    for parent in parents.iter().rev() {
-        let delete = zoometry_wire::request::PathVersion { path: parent.clone(), version: -1 };
-        // Somebody else may use it by now: then it stays.
-        if client.call(&Request::Delete(delete)).await?.is_err() {
-            break;
-        }
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use super::{OWN_TIMEOUT_MS, say};
 use crate::cluster::{Cluster, Wanted};
 use crate::credentials::Credentials;
 use crate::driver::mark::{self, MARK};
-use crate::driver::{self, Client, MADE_BY, Places};
+use crate::driver::{self, Client, MADE_BY, Made, Places};
 use anyhow::{Result, bail};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -165,7 +165,8 @@ pub fn clean(wanted: &Wanted, root: &str, credentials: &Credentials) -> Result<(
                 Some(mark) => say(&format!("in use   {} ({mark})\n", found.path)),
                 None => {
                     let id = found.path.rsplit('/').next().unwrap_or_default();
-                    driver::clean_up(&mut client, &Places::new(&root, id), &[]).await?;
+                    let made = Made { own: true, parents: Vec::new() };
+                    driver::clean_up(&mut client, &Places::new(&root, id), &made).await?;
                     say(&format!("removed  {}\n", found.path));
                 }
             }
