@@ -149,9 +149,14 @@ fn a_directory_of_the_first_layout_is_read() {
         fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
     }
     let run = results::read(dir.path()).unwrap();
-    let summary: Summary =
+    let mut written: Summary =
         serde_json::from_slice(&fs::read(dir.path().join("summary.json")).unwrap()).unwrap();
-    assert!(Summary::of(&run) == summary, "other figures than the version that wrote it had");
+    let read = Summary::of(&run);
+    // A fault's end was that of the heal's row. It is that of the fault's own row now, which has another reading of the clock.
+    let healed = |summary: &Summary| summary.failover.as_ref().unwrap().rounds[0].healed_ns.unwrap();
+    assert!(healed(&written).abs_diff(healed(&read)) < 1_000_000, "{} {}", healed(&written), healed(&read));
+    written.failover.as_mut().unwrap().rounds[0].healed_ns = Some(healed(&read));
+    assert!(read == written, "other figures than the version that wrote it had");
     assert_eq!(run.events.len(), 6);
     zoometry::report::write(dir.path()).unwrap();
     // Nor was the key always there.
