@@ -32,6 +32,7 @@ use rustc_hash::FxHashMap;
 use crate::op::{Op, Outcome};
 
 use bins::OpenBins;
+pub(crate) use bins::rank;
 pub use bins::{Bins, COARSE, FINE};
 pub use merge::{Late, Merger, Whole};
 use track::SuccessTrack;

@@ -1,10 +1,12 @@
 //! How far a ratio of two figures can be trusted. All on the logarithm, where ratios are differences.
 
+use std::collections::BTreeMap;
+
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::op::Outcome;
-use crate::recorder::{Bins, Class};
+use crate::recorder::{self, Bins, Class};
 use crate::results::RunData;
 
 use super::Figure;
@@ -115,22 +117,61 @@ fn deviation(logs: &[f64]) -> f64 {
 /// Standard error of a figure's logarithm within one run: the phase's seconds, drawn with replacement.
 /// `None` for figures that have no value per second, and phases too short for it.
 pub(super) fn within_run(run: &RunData, phase: &str, op: &str, figure: Figure) -> Option<f64> {
-    let value: fn(&Bins) -> Option<f64> = match figure {
-        Figure::Rate => |bins| Some(bins.count() as f64),
-        Figure::P50 => |bins| bins.quantile(0.5).map(|ns| ns as f64),
-        Figure::P99 => |bins| bins.quantile(0.99).map(|ns| ns as f64),
-        Figure::P999 => |bins| bins.quantile(0.999).map(|ns| ns as f64),
+    let quantile = match figure {
+        Figure::Rate => None,
+        Figure::P50 => Some(0.5),
+        Figure::P99 => Some(0.99),
+        Figure::P999 => Some(0.999),
         Figure::ServerCpu | Figure::Median | Figure::Longest => return None,
     };
     let blocks = blocks(run, phase, op)?;
+    let sums = Sums::of(&blocks);
     let mut random = SmallRng::seed_from_u64(SEED);
     let mut logs = Vec::with_capacity(RESAMPLES);
     for _ in 0..RESAMPLES {
-        let drawn: Vec<&Bins> =
-            (0..blocks.len()).map(|_| &blocks[random.random_range(0..blocks.len())]).collect();
-        logs.push(value(&Bins::merged(&drawn)).filter(|value| *value > 0.0)?.ln());
+        let drawn: Vec<usize> = (0..blocks.len()).map(|_| random.random_range(0..blocks.len())).collect();
+        let value = quantile.map_or(Some(sums.count(&drawn)), |q| sums.quantile(&drawn, q));
+        logs.push((value.filter(|value| *value > 0)? as f64).ln());
     }
     Some(deviation(&logs))
+}
+
+/// Distributions summed up bin by bin, so that figures of many of them together are looked up. (To merge those drawn for each
+/// resample takes most of the time of a comparison.)
+struct Sums {
+    /// Each bin that any of them has, ascending: its value, and of each distribution the samples in it and below.
+    bins: Vec<(u64, Vec<u64>)>,
+}
+
+impl Sums {
+    fn of(parts: &[Bins]) -> Sums {
+        let mut bins: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+        for (at, part) in parts.iter().enumerate() {
+            for (value, count) in part.iter() {
+                bins.entry(value).or_insert_with(|| vec![0; parts.len()])[at] = count;
+            }
+        }
+        let mut below = vec![0; parts.len()];
+        for counts in bins.values_mut() {
+            for (sum, count) in below.iter_mut().zip(counts) {
+                *sum += *count;
+                *count = *sum;
+            }
+        }
+        Sums { bins: bins.into_iter().collect() }
+    }
+
+    fn count(&self, drawn: &[usize]) -> u64 {
+        self.bins.last().map_or(0, |(_, below)| drawn.iter().map(|at| below[*at]).sum())
+    }
+
+    /// As [`Bins::quantile`] of the drawn ones merged.
+    fn quantile(&self, drawn: &[usize], q: f64) -> Option<u64> {
+        let rank = recorder::rank(q, self.count(drawn));
+        let at =
+            self.bins.partition_point(|(_, below)| drawn.iter().map(|at| below[*at]).sum::<u64>() < rank);
+        self.bins.get(at).map(|(value, _)| *value)
+    }
 }
 
 /// The successes of each whole second of a phase.
@@ -256,6 +297,25 @@ mod tests {
         for (p, freedom, t) in table {
             let computed = student(p, freedom);
             assert!((computed - t).abs() / t < 2e-3, "{p}, {freedom}: {computed}, table {t}");
+        }
+    }
+
+    #[test]
+    fn sums_are_those_of_the_merged() {
+        let parts: Vec<Bins> = (0..4u64)
+            .map(|part| {
+                let mut bins = Bins::default();
+                (0..50 * part).for_each(|n| bins.add(1_000 + n * n * 37 % (9_000 << part), 1 + n as u32 % 3));
+                bins
+            })
+            .collect();
+        let sums = Sums::of(&parts);
+        for drawn in [vec![0, 1, 2, 3], vec![3, 3, 1], vec![2], vec![0, 0]] {
+            let merged = Bins::merged(&drawn.iter().map(|at| &parts[*at]).collect::<Vec<_>>());
+            assert_eq!(sums.count(&drawn), merged.count());
+            for q in [0.0, 0.01, 0.5, 0.99, 0.999, 1.0] {
+                assert_eq!(sums.quantile(&drawn, q), merged.quantile(q), "{q} of {drawn:?}");
+            }
         }
     }
 

@@ -28,6 +28,11 @@ const fn bin_mid(bits: u32, bin: usize) -> u64 {
     bin_low(bits, bin) + ((1u64 << shift) >> 1)
 }
 
+/// Which of `total` samples, counted from one in ascending order, a share `q` of them lies below or at.
+pub(crate) fn rank(q: f64, total: u64) -> u64 {
+    ((q * total as f64).ceil() as u64).clamp(1, total.max(1))
+}
+
 /// A distribution in few bytes: the bins that are not empty, of [`COARSE`] or [`FINE`] width.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Bins<const BITS: u32 = COARSE> {
@@ -43,8 +48,7 @@ impl<const BITS: u32> Bins<BITS> {
 
     /// The value (ns) below or at which a share `q` (0 to 1) of the samples lies; `None` without samples.
     pub fn quantile(&self, q: f64) -> Option<u64> {
-        let total = self.count();
-        let rank = ((q * total as f64).ceil() as u64).clamp(1, total.max(1));
+        let rank = rank(q, self.count());
         let mut seen = 0;
         for &(bin, n) in &self.bins {
             seen += u64::from(n);
