@@ -163,23 +163,28 @@ pub enum Tail {
     Unknown,
 }
 
+/// The quantiles of a [`Latency`], ascending, as one pass over a histogram wants them.
+const QUANTILES: [f64; 6] = [0.5, 0.9, 0.95, 0.99, 0.999, 0.9999];
+
 impl Latency {
     /// Of a histogram of nanoseconds.
     pub fn of(histogram: &Histogram<u64>) -> Latency {
-        let at = |q: f64| enough(histogram.len(), q).then(|| histogram.value_at_quantile(q) as f64 / 1e3);
         if histogram.is_empty() {
             return Latency::default();
         }
+        let mut values = histogram.value_at_quantiles(QUANTILES);
+        let [p50_us, p90_us, p95_us, p99_us, p999_us, p9999_us] =
+            QUANTILES.map(|q| values.next().filter(|_| enough(histogram.len(), q)).map(|ns| ns as f64 / 1e3));
         Latency {
             count: histogram.len(),
             mean_us: histogram.mean() / 1e3,
             min_us: histogram.min() as f64 / 1e3,
-            p50_us: at(0.5),
-            p90_us: at(0.9),
-            p95_us: at(0.95),
-            p99_us: at(0.99),
-            p999_us: at(0.999),
-            p9999_us: at(0.9999),
+            p50_us,
+            p90_us,
+            p95_us,
+            p99_us,
+            p999_us,
+            p9999_us,
             max_us: histogram.max() as f64 / 1e3,
         }
     }
@@ -199,22 +204,18 @@ impl Latency {
 
     /// As [`Latency::of`], with `failed` more samples of infinite length.
     fn with_failed(histogram: &Histogram<u64>, failed: u64) -> Latency {
-        let total = histogram.len() + failed;
-        let at = |q: f64| {
-            let rank = (q * total as f64).ceil() as u64;
-            let known = enough(total, q) && rank >= 1 && rank <= histogram.len();
-            known.then(|| histogram.value_at_quantile(rank as f64 / histogram.len() as f64) as f64 / 1e3)
-        };
-        Latency {
-            count: total,
-            p50_us: at(0.5),
-            p90_us: at(0.9),
-            p95_us: at(0.95),
-            p99_us: at(0.99),
-            p999_us: at(0.999),
-            p9999_us: at(0.9999),
-            ..Latency::of(histogram)
+        if failed == 0 {
+            return Latency::of(histogram);
         }
+        let total = histogram.len() + failed;
+        let rank = |q: f64| (q * total as f64).ceil() as u64;
+        let mut values =
+            histogram.value_at_quantiles(QUANTILES.map(|q| rank(q) as f64 / histogram.len() as f64));
+        let [p50_us, p90_us, p95_us, p99_us, p999_us, p9999_us] = QUANTILES.map(|q| {
+            let known = enough(total, q) && (1..=histogram.len()).contains(&rank(q));
+            values.next().filter(|_| known).map(|ns| ns as f64 / 1e3)
+        });
+        Latency { count: total, p50_us, p90_us, p95_us, p99_us, p999_us, p9999_us, ..Latency::of(histogram) }
     }
 }
 

@@ -140,13 +140,11 @@ fn curve(
     width: f64,
 ) -> Vec<Layer> {
     let n = histogram.len() as f64;
-    let point = |nines: f64| {
-        let q = 1.0 - 10f64.powf(-nines);
-        (nines, histogram.value_at_quantile(q) as f64 / 1e3)
-    };
     let sure = (n / 10.0).log10().max(0.0);
     let part = |from: f64, to: f64, count: usize| -> Vec<(f64, f64)> {
-        (0..=count).map(|at| point(from + (to - from) * at as f64 / count as f64)).collect()
+        let nines = (0..=count).map(|at| from + (to - from) * at as f64 / count as f64);
+        let quantiles = nines.clone().map(|nines| 1.0 - 10f64.powf(-nines));
+        nines.zip(histogram.value_at_quantiles(quantiles).map(|ns| ns as f64 / 1e3)).collect()
     };
     let mut layers = vec![Layer::Line {
         points: part(sure, n.log10(), 24),
