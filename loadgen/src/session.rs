@@ -263,6 +263,11 @@ impl<T> Session<T> {
         self.pending.len()
     }
 
+    /// The tags of requests without a reply, oldest first.
+    pub fn awaited(&self) -> impl Iterator<Item = &T> {
+        self.pending.iter().map(|pending| &pending.tag)
+    }
+
     /// The promises that this session saw broken, over all its connections.
     pub fn broken(&self) -> &BrokenPromises {
         &self.broken

@@ -8,6 +8,7 @@
 //! What this can miss: a lost write hidden by as many writes whose acknowledgement we never got and that did take effect (their number
 //! is reported beside it), and an acknowledged delete that came back.
 
+use super::views::KEYS_MAX;
 use rustc_hash::FxHashMap;
 use zoometry_wire::{Stat, Zxid};
 
@@ -41,24 +42,53 @@ impl Acknowledged {
 /// One worker's, or everybody's.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    keys: FxHashMap<u64, Acknowledged>,
+    /// By key: a write costs no look-up.
+    near: Vec<Acknowledged>,
+    /// Keys behind those.
+    far: FxHashMap<u64, Acknowledged>,
     /// Znodes that were not there any more when they were to be deleted.
     gone: u64,
     first_gone: Option<String>,
 }
 
 impl Ledger {
+    /// For so many keys.
+    pub(super) fn new(keys: u64) -> Ledger {
+        Ledger { near: vec![Acknowledged::default(); keys.min(KEYS_MAX) as usize], ..Ledger::default() }
+    }
+
+    #[inline]
+    fn entry(&mut self, key: u64) -> &mut Acknowledged {
+        match self.near.get_mut(key as usize) {
+            Some(entry) => entry,
+            None => self.far.entry(key).or_default(),
+        }
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (u64, &Acknowledged)> {
+        let near = self.near.iter().enumerate().map(|(key, entry)| (key as u64, entry));
+        near.chain(self.far.iter().map(|(key, entry)| (*key, entry)))
+    }
+
+    /// Writes to these keys may be acknowledged next: see [`Views::expect`](super::views::Views::expect).
+    #[inline]
+    pub(super) fn expect(&self, keys: impl Iterator<Item = u64>) {
+        let writes = |entry: &Acknowledged| entry.writes;
+        let read = keys.map(|key| self.near.get(key as usize).map_or(0, writes));
+        std::hint::black_box(read.fold(0, |all, one| all | one));
+    }
+
     /// A write to the key was acknowledged.
     #[inline]
     pub(super) fn acknowledged(&mut self, key: u64, zxid: Zxid) {
-        let entry = self.keys.entry(key).or_default();
+        let entry = self.entry(key);
         entry.zxid = entry.zxid.max(zxid);
         entry.writes += 1;
     }
 
     /// A write to the key was lost sight of.
     pub(super) fn unknown(&mut self, key: u64) {
-        self.keys.entry(key).or_default().unknown += 1;
+        self.entry(key).unknown += 1;
     }
 
     /// A znode whose creation was acknowledged was not there when its session deleted it.
@@ -75,27 +105,24 @@ impl Ledger {
     /// Adds another worker's.
     pub(super) fn merge(&mut self, other: Ledger) {
         self.gone += other.gone;
+        let keys = self.near.len().max(other.near.len());
+        self.near.resize(keys, Acknowledged::default());
+        for (key, theirs) in other.entries().filter(|(_, theirs)| theirs.writes + theirs.unknown > 0) {
+            self.entry(key).merge(theirs);
+        }
         self.first_gone = self.first_gone.take().or(other.first_gone);
-        if self.keys.is_empty() {
-            self.keys = other.keys;
-            return;
-        }
-        for (key, theirs) in other.keys {
-            self.keys.entry(key).or_default().merge(&theirs);
-        }
     }
 
     /// Keys with at least one acknowledged write, ascending.
     pub(crate) fn acknowledged_keys(&self) -> Vec<(u64, Acknowledged)> {
-        let mut keys: Vec<_> =
-            self.keys.iter().filter(|(_, a)| a.writes > 0).map(|(k, a)| (*k, *a)).collect();
+        let mut keys: Vec<_> = self.entries().filter(|(_, a)| a.writes > 0).map(|(k, a)| (k, *a)).collect();
         keys.sort_unstable_by_key(|(key, _)| *key);
         keys
     }
 
     /// Writes whose outcome is unknown, over all keys.
     pub(crate) fn unknown_total(&self) -> u64 {
-        self.keys.values().map(|a| u64::from(a.unknown)).sum()
+        self.entries().map(|(_, a)| u64::from(a.unknown)).sum()
     }
 }
 
@@ -105,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_write_that_is_not_there_is_missing() {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(4);
         for zxid in [5, 9, 7] {
             ledger.acknowledged(3, Zxid(zxid));
         }

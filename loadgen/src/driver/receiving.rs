@@ -17,6 +17,8 @@ use zoometry_wire::{ErrorCode, OpCode, SessionId};
 const STAT_VERSION: usize = 32;
 /// Bytes of a Stat.
 pub(super) const STAT: usize = 68;
+/// Bytes of the shortest reply with a Stat: length, header, Stat.
+const REPLY_MIN: usize = 4 + 16 + STAT;
 
 impl Worker {
     /// Takes what the socket held: records completions, sends what falls due by them, in one write.
@@ -32,6 +34,11 @@ impl Worker {
             let mut shared = self.shared.borrow_mut();
             let Slot { session, outbox, load } = slot;
             let id = session.id();
+            // So many replies may have come, or fewer.
+            let awaited = || session.awaited().take(bytes.len() / REPLY_MIN);
+            let is_write = |tag: &&Tag| matches!(tag.kind, Kind::Op(Op::Set | Op::Multi));
+            shared.views.expect(awaited().map(|tag| tag.about));
+            shared.ledger.expect(awaited().filter(is_write).map(|tag| tag.about));
             let mut attached = None;
             let mut report = |event: Event<'_, Tag>| match event {
                 Event::Reply(reply) => self.replied(&mut shared, load, id, done_ns, reply),

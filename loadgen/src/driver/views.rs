@@ -19,8 +19,8 @@ use super::receiving::STAT;
 use crate::promises::{Promise, Promises};
 use zoometry_wire::Zxid;
 
-/// Keys with an entry, per worker: 24 bytes each.
-const KEYS_MAX: u64 = 1 << 20;
+/// Keys with an entry, per worker: 24 bytes each, and 16 in the ledger.
+pub(super) const KEYS_MAX: u64 = 1 << 20;
 /// Lists up to this length are checked name by name; longer ones by their count and length.
 const NAMES_MAX: u64 = 1024;
 
@@ -133,6 +133,16 @@ impl Views {
     pub(super) fn new(keys: u64, prepared: Zxid) -> Views {
         let newest = vec![State::default(); keys.min(KEYS_MAX) as usize];
         Views { newest, prepared, promises: Promises::default() }
+    }
+
+    /// Replies about these keys may come next. All their entries are read at once: an entry is seldom in the processor's cache, and one
+    /// after the other, each reply would wait for its own.
+    #[inline]
+    pub(super) fn expect(&self, keys: impl Iterator<Item = u64>) {
+        // An entry may lie on two cache lines: something from either end.
+        let of = |state: &State| state.mzxid.0 | i64::from(state.length);
+        let read = keys.map(|key| self.newest.get(key as usize).map_or(0, of));
+        std::hint::black_box(read.fold(0, |all, one| all | one));
     }
 
     /// A getData of the key was answered. False if the answer contradicts what was shown before.

@@ -171,7 +171,7 @@ impl Worker {
             shared: RefCell::new(Shared {
                 recorder: Recorder::new(settings.interval_ns),
                 sampler,
-                ledger: Ledger::default(),
+                ledger: Ledger::new(spec.data.znodes),
                 views: Views::new(spec.data.znodes, settings.prepared),
                 log: Log::default(),
                 phases: Phases::new(spec, share),
