@@ -323,7 +323,9 @@ impl Election {
             return None;
         }
         let vote = Vote { leader: ServerId(said.leader), zxid: said.zxid, epoch: said.peer_epoch };
-        if !(0..=EPOCH_MAX).contains(&vote.epoch) {
+        // A member without data says epoch -1. Its vote counts for nothing, but it has to be told who leads.
+        let has_no_data = vote.epoch == -1 && vote.zxid == NO_DATA;
+        if !has_no_data && !(0..=EPOCH_MAX).contains(&vote.epoch) {
             return None;
         }
         if self.state != PeerState::Looking {
